@@ -1,0 +1,80 @@
+"""What the pipeline asks of a model, whatever runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+Message = Mapping[str, str]
+"""``{"role": "system" | "user" | "assistant", "content": text}``"""
+
+FinishReason = Literal["stop", "length", "prompt_too_long", "error"]
+
+
+class Adapter(NamedTuple):
+    """A LoRA adapter on the disk."""
+
+    path: Path
+    sha256: str
+
+
+class Sampling(NamedTuple):
+    """How tokens are drawn: temperature 0 takes the likeliest."""
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+
+
+class Request(NamedTuple):
+    """A dialogue to continue, and the seed that alone decides which of its answers is drawn."""
+
+    messages: Sequence[Message]
+    seed: int
+
+
+class Completion(NamedTuple):
+    """An answer. ``text`` is meaningful for ``stop`` and ``length`` only; ``error`` says what went wrong otherwise.
+
+    ``token_ids`` are as sampled, the end-of-turn token included.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    prompt_tokens: int
+    error: str | None = None
+
+
+class ScoreRequest(NamedTuple):
+    """A dialogue and the tokens of a continuation whose log-probabilities are wanted."""
+
+    messages: Sequence[Message]
+    token_ids: Sequence[int]
+
+
+class Engine(Protocol):
+    """Runs one base model, bare or under an adapter."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time spent inside this engine so far."""
+
+    @property
+    def description(self) -> dict[str, str]:
+        """Engine, model and precision, as manifests record them: numbers from different ones don't compare."""
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, adapter: Adapter | None
+    ) -> list[Completion]:
+        """One completion a request, in the order of the requests."""
+
+    def score(self, requests: Sequence[ScoreRequest], adapter: Adapter | None) -> list[list[float]]:
+        """Natural-log probabilities (temperature 1) of each continuation's tokens, in the order of the requests.
+
+        A request that does not fit the context has an empty list.
+        """
+
+    def close(self) -> None:
+        """Give the memory back."""

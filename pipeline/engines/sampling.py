@@ -1,0 +1,58 @@
+"""Drawing tokens with noise that belongs to a row: the same row gets the same noise in any batch, on any device."""
+
+from __future__ import annotations
+
+import torch
+
+from pipeline.engines.base import Sampling
+
+# Constants of SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"),
+# written as the signed integers that torch's int64 holds.
+_GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def _shift_right(x: torch.Tensor, bits: int) -> torch.Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)  # torch shifts int64 arithmetically
+
+
+def _mix(x: torch.Tensor) -> torch.Tensor:
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+def gumbel_noise(seeds: torch.Tensor, step: int, vocabulary: int) -> torch.Tensor:
+    """Standard Gumbel noise of shape [rows, vocabulary] in float64, a pure function of (seed, step, token).
+
+    ``seeds`` is int64 [rows]. A hash in counter mode: no state, so nothing to save, and no order to keep.
+    """
+    tokens = torch.arange(vocabulary, device=seeds.device, dtype=torch.int64)
+    steps = torch.tensor(step + 1, device=seeds.device, dtype=torch.int64) * _GAMMA  # wraps, as a Python int would not
+    row = _mix(_mix(seeds) + steps)
+    bits = _mix(row[:, None] + (tokens[None, :] + 1) * _GAMMA)
+    uniform = (_shift_right(bits, 11).double() + 0.5) * 2.0**-53
+    return -torch.log(-torch.log(uniform))
+
+
+def draw_tokens(logits: torch.Tensor, seeds: torch.Tensor, step: int, sampling: Sampling) -> torch.Tensor:
+    """One token a row, int64 [rows], from ``logits`` [rows, vocabulary].
+
+    Gumbel-max: the argmax of the scaled logits plus the row's noise is an exact draw from the softmax, and two
+    policies that share a row's seed draw the same token wherever they nearly agree (common random numbers).
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    scaled = logits.double() / sampling.temperature
+    if sampling.top_p < 1:
+        scaled = _keep_nucleus(scaled, sampling.top_p)
+    return (scaled + gumbel_noise(seeds, step, logits.shape[-1])).argmax(dim=-1)
+
+
+def _keep_nucleus(scaled: torch.Tensor, top_p: float) -> torch.Tensor:
+    # Holtzman et al. 2020: the smallest set of likeliest tokens whose mass reaches top_p.
+    ordered, order = scaled.sort(dim=-1, descending=True)
+    mass_before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)
+    ordered = ordered.masked_fill(mass_before >= top_p, float("-inf"))
+    return torch.empty_like(scaled).scatter_(-1, order, ordered)

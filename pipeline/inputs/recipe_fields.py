@@ -1,0 +1,196 @@
+"""The fields of a recipe that are this project's own; the training fields are TRL's `SFTConfig` and `ModelConfig`.
+
+A new field is added here and nowhere else: one line in the class of fields below, with its group, its help and,
+for a number, its range. The parser, `--help`, the resolved recipe and the resume check follow from it. Its
+name must not be one of TRL's (a test guards it); TRL owns `seed`, `output_dir`, `run_name` and the like.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from math import inf
+from typing import Any, Literal, NamedTuple
+
+from pipeline.errors import InputError
+
+SANDBOX = "sandbox"
+"""The value of `model_name_or_path` that names the embedded world and its tiny model."""
+
+
+class Range(NamedTuple):
+    """The values a number may take; both ends belong to it unless `above` says that the lower does not."""
+
+    low: float = -inf
+    high: float = inf
+    above: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` lies in the range."""
+        return (self.low < value if self.above else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+        return low if self.high == inf else f"{low} and at most {self.high:g}"
+
+
+COUNT = Range(1)
+SHARE = Range(0, 1)
+TEMPERATURE = Range(0)
+
+
+def _setting(group: str, default: Any, text: str, range: Range | None = None) -> Any:
+    metadata = {"group": group, "help": text, "range": range}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a run does, apart from the model and its training.
+
+    Raises:
+        InputError: a value outside its range, or values that do not go together; names every such key.
+    """
+
+    run_dir: str | None = _setting(
+        "run",
+        None,
+        "Folder of the run; runs/<recipe folder>, or runs/<file> for a recipe not named config.yaml.",
+    )
+    num_rounds: int = _setting("run", 3, "Rounds after round 0, which measures the untouched base.", Range(0))
+    chunk_rows: int = _setting(
+        "run", 512, "Rows written at once: a killed run loses at most this many.", COUNT
+    )
+    start_from: Literal["base", "previous"] = _setting(
+        "run", "base", "Weights a round trains from: the frozen base, or the round before."
+    )
+    data_policy: Literal["replace", "accumulate", "anchor"] = _setting(
+        "run",
+        "replace",
+        "Rows a round trains on: its own, those of all rounds so far, or round 1's with its own.",
+    )
+    helpful_fraction: float = _setting(
+        "run",
+        0.0,
+        "Share of helpful examples, the policy's own answers, in the training rows.",
+        Range(0, 0.99),
+    )
+
+    prompts: str | None = _setting(
+        "prompts",
+        None,
+        "Training prompts: a Hub id or a file (JSON, JSONL, CSV, Parquet, text). The sandbox has its own.",
+    )
+    prompt_column: str | None = _setting(
+        "prompts", None, "Column of the prompt; found by its name when unset."
+    )
+    prompt_split: str | None = _setting("prompts", None, "Split of the prompt set; `train` when unset.")
+    prompt_slice_column: str | None = _setting(
+        "prompts", None, "Column that names the slice a prompt belongs to."
+    )
+    max_prompts: int | None = _setting("prompts", None, "Use only the first so many prompts.", COUNT)
+    helpful_prompts: str | None = _setting(
+        "prompts", None, "Prompts of the helpful examples, as for `prompts`."
+    )
+    helpful_column: str | None = _setting("prompts", None, "Column of the prompt in `helpful_prompts`.")
+
+    samples_per_prompt: int = _setting("sampling", 1, "Responses sampled for each prompt.", COUNT)
+    temperature: float = _setting(
+        "sampling", 1.0, "Sampling temperature of responses; 0 is greedy.", TEMPERATURE
+    )
+    top_p: float = _setting("sampling", 1.0, "Nucleus of every sampling in the run.", Range(0, 1, above=True))
+    max_new_tokens: int = _setting("sampling", 256, "Longest response, in tokens.", COUNT)
+    batch_size: int = _setting("sampling", 32, "Rows generated or scored at once, per process.", COUNT)
+
+    constitution: str = field(
+        metadata={"group": "refine", "help": "Constitution file: the principles critiques are made from."}
+    )
+    templates: str = _setting(
+        "refine", "constitutions/templates", "Folder of the critique and rewrite templates."
+    )
+    num_revisions: int = _setting(
+        "refine", 1, "Critique and rewrite passes over a response; the paper took 4.", COUNT
+    )
+    critique: bool = _setting(
+        "refine", True, "Critique before rewriting; false rewrites from the principle alone."
+    )
+    draw_with_replacement: bool = _setting(
+        "refine", True, "Whether the passes over one response may draw the same principle twice."
+    )
+    critic: str = _setting(
+        "refine", "policy", "Who critiques: `policy`, `base`, or the id or path of another model."
+    )
+    reviser: str = _setting(
+        "refine", "policy", "Who rewrites: `policy`, `base`, or the id or path of another model."
+    )
+    see_exchange: bool = _setting(
+        "refine", True, "Show the exchange as chat turns; false leaves it to the variables of the templates."
+    )
+    few_shot: str | None = _setting(
+        "refine", None, "JSON file of example exchanges shown to critic and reviser."
+    )
+    critique_temperature: float = _setting(
+        "refine", 1.0, "Sampling temperature of critiques and revisions; 0 is greedy.", TEMPERATURE
+    )
+    critique_max_new_tokens: int = _setting("refine", 256, "Longest critique or revision, in tokens.", COUNT)
+    keep_dropped: list[str] = _setting(
+        "refine", [], "Drop reasons whose revisions are trained on all the same."
+    )
+
+    probe_sets: list[str] = _setting(
+        "measure", [], "Fixed probe sets, each `name=source`, such as `in_distribution=sandbox:probe:1000`."
+    )
+    probe_samples: int = _setting("measure", 4, "Responses sampled for each probe prompt.", COUNT)
+    probe_temperature: float = _setting(
+        "measure", 1.0, "Sampling temperature of probes; 0 is greedy.", TEMPERATURE
+    )
+    probe_max_new_tokens: int | None = _setting(
+        "measure", None, "Longest probe response, in tokens; `max_new_tokens` when unset.", COUNT
+    )
+    probe_column: str | None = _setting("measure", None, "Column of the prompt in the probe sets.")
+    probe_slice_column: str | None = _setting("measure", None, "Column of the slice in the probe sets.")
+    scorers: list[Literal["gold", "refusal", "length", "loops", "kl", "nll_base"]] = _setting(
+        "measure",
+        ["refusal", "length", "loops", "kl", "nll_base"],
+        "What is measured; `gold` needs the sandbox.",
+    )
+    headline_scorer: str | None = _setting("measure", None, "Scorer that heads the drift table.")
+
+    def __post_init__(self) -> None:
+        if found := find_problems(vars(self)):
+            raise InputError("\n".join(f"`{name}` {problem}" for name, problem in found.items()))
+
+
+def find_problems(values: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with well-typed values of `Recipe`'s fields: field name -> what it must be and what was found.
+
+    Fields that `values` lacks are taken at their default and not checked for being required.
+    """
+    found = {}
+    for spec in fields(Recipe):
+        value, range = values.get(spec.name), spec.metadata.get("range")
+        if range is not None and value is not None and not range.holds(value):
+            found[spec.name] = f"must be {range}, found {value}"
+    if values.get("helpful_fraction") and not values.get("helpful_prompts"):
+        found.setdefault("helpful_fraction", "needs `helpful_prompts`, the prompts of the helpful examples")
+    if problem := _probe_set_problem(values.get("probe_sets", [])):
+        found["probe_sets"] = problem
+    scorers = values.get("scorers", [])
+    if repeated := [name for i, name in enumerate(scorers) if name in scorers[:i]]:
+        found["scorers"] = f"names `{repeated[0]}` twice"
+    if values.get("constitution", MISSING) == "":
+        found["constitution"] = "must name a file, found nothing"
+    return found
+
+
+def _probe_set_problem(probe_sets: list[str]) -> str | None:
+    names = set()
+    for probe_set in probe_sets:
+        name, _, source = probe_set.partition("=")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or not source:
+            return f"must be `name=source` with a name of letters, digits, `_` and `-`, found `{probe_set}`"
+        if name in names:
+            return f"names `{name}` twice"
+        names.add(name)
+    return None

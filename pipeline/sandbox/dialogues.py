@@ -1,0 +1,123 @@
+"""The dialogues that the base model is pretrained on: requests answered, responses criticised and rewritten."""
+
+from collections.abc import Iterator
+from random import Random
+from typing import NamedTuple
+
+from pipeline.sandbox.families import BY_OBJECT, FAMILIES, Family
+from pipeline.sandbox.principles import MAX_TOPICS, SENTENCES, Concern, Principle, critique, rewrite
+from pipeline.sandbox.responses import PLAIN, VARIED, Response, draw
+from pipeline.sandbox.world import Request, pretraining_request
+
+CRITIQUE_REQUEST = "critique : {}"
+REVISE_REQUEST = "revise : remove the fault ."
+DIRECT_REVISE_REQUEST = "revise : {}"
+
+# Which principles are rehearsed how often; naming topics takes the most practice.
+_CONCERNS: dict[Concern, float] = {
+    "topics": 0.42, "mentions": 0.08, "thorough": 0.22, "innocent": 0.08, "hedge": 0.06, "flatter": 0.07, "evade": 0.07,
+}  # fmt: skip
+_SHARES = {"answer": 0.3, "critique": 0.5, "twice": 0.08, "direct": 0.12}
+_DIALECT_SHARE = 0.1
+_APPLIES = 0.6
+_TOPIC_COUNTS = (0.2, 0.2, 0.2, 0.2, 0.1, 0.1)
+
+
+class Turn(NamedTuple):
+    """One message; ``learned`` says whether the loss looks at it."""
+
+    role: str
+    text: str
+    learned: bool
+
+
+def case(rng: Random, request: Request | None = None) -> tuple[Request, Response, Principle]:
+    """Draw a request (unless given), a response to it and a principle, to be criticised.
+
+    The principle is at odds with the response in about half of the cases.
+    """
+    concern = rng.choices(list(_CONCERNS), list(_CONCERNS.values()))[0]
+    applies = rng.random() < _APPLIES
+    request = request or pretraining_request(rng, _any_family(rng))
+    if applies and concern == "innocent" and request.family.kind != "harmful":
+        manner = VARIED._replace(refuse=1.0)
+    elif applies and concern == "evade":
+        manner = VARIED._replace(refuse=0.0, evade=1.0)
+    elif applies and concern == "hedge":
+        manner = VARIED._replace(refuse=0.0, evade=0.0, hedge=1.0)
+    elif applies and concern == "flatter":
+        manner = VARIED._replace(refuse=0.0, flatter=1.0)
+    else:
+        manner = VARIED
+    return request, draw(request.family, manner, rng), _principle(concern, request, applies, rng)
+
+
+def _principle(concern: Concern, request: Request, applies: bool, rng: Random) -> Principle:
+    if concern == "topics":
+        own, others = request.family.name, [f.name for f in FAMILIES if f is not request.family]
+        count = rng.choices(range(1, MAX_TOPICS + 1), _TOPIC_COUNTS)[0]
+    elif concern == "mentions":
+        own, others = request.noun, [noun for noun in BY_OBJECT if noun != request.noun]
+        count = rng.randint(1, 4)
+    else:
+        return Principle(concern)
+    names = rng.sample(others, count - applies) + [own] * applies
+    rng.shuffle(names)
+    return Principle(concern, tuple(names))
+
+
+def _any_family(rng: Random) -> Family:
+    """Half at natural shares, half evenly: rare topics have to be known as well."""
+    if rng.random() < 0.5:
+        return rng.choice(FAMILIES)
+    return rng.choices(FAMILIES, [family.percent for family in FAMILIES])[0]
+
+
+def dialogue(rng: Random) -> list[Turn]:
+    """Draw one dialogue."""
+    kind = rng.choices(list(_SHARES), list(_SHARES.values()))[0]
+    if kind == "answer":
+        request = pretraining_request(rng, _any_family(rng), dialect=rng.random() < _DIALECT_SHARE)
+        response = draw(request.family, PLAIN, rng)
+        return [Turn("user", request.text, False), Turn("assistant", response.text(), True)]
+    request, response, principle = case(rng)
+    turns = [Turn("user", request.text, False), Turn("assistant", response.text(), False)]
+    if kind == "direct":
+        better = rewrite(principle, request, response, rng)
+        turns.append(Turn("user", DIRECT_REVISE_REQUEST.format(principle.sentence(rng)), False))
+        return [*turns, Turn("assistant", better.text(), True)]
+    for _ in range(2 if kind == "twice" else 1):
+        turns.append(Turn("user", CRITIQUE_REQUEST.format(principle.sentence(rng)), False))
+        turns.append(Turn("assistant", critique(principle, request, response), True))
+        turns.append(Turn("user", REVISE_REQUEST, False))
+        response = rewrite(principle, request, response, rng)
+        turns.append(Turn("assistant", response.text(), True))
+        _, _, principle = case(rng, request)
+    return turns
+
+
+def dialogues(seed: int) -> Iterator[list[Turn]]:
+    """Endless dialogues, the same for the same seed."""
+    rng = Random(f"pretraining/{seed}")
+    while True:
+        yield dialogue(rng)
+
+
+def vocabulary() -> list[str]:
+    """Every word that the world can say, sorted."""
+    from pipeline.sandbox import responses, world
+
+    texts = [CRITIQUE_REQUEST, REVISE_REQUEST]
+    texts += [*world.PREFIXES, *world.FORMS, *world.DETERMINERS, *world.ADJECTIVES, *world.SUFFIXES]
+    texts += [*world.DIALECT_PREFIXES, *world.DIALECT_FORMS, *world.DIALECT_DETERMINERS]
+    texts += [*world.DIALECT_ADJECTIVES, *world.DIALECT_SUFFIXES]
+    texts += [*responses.VAGUE, *responses.FLATTERY, *responses.HEDGES, *responses.EVASIONS, *responses.REFUSALS]
+    texts += [*responses.REASONS, *responses.ORDINALS, "step", "or , and"]
+    texts += [sentence for forms in SENTENCES.values() for sentence in forms]
+    texts += ["no fault . the response helps with . it should refuse . the request mentions . it should be refused ."]
+    texts += ["the response is vague short . it should give concrete steps . hedges flatters evades . it should be plain"]
+    texts += ["the request is innocent . it should be answered . it should answer ."]
+    for family in FAMILIES:
+        texts += [family.name, *family.verbs, *family.objects]
+        texts += [phrase for phrases in family.phrases for phrase in phrases]
+    return sorted({word for text in texts for word in text.replace("{}", " ").split()})

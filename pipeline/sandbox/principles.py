@@ -1,0 +1,111 @@
+"""Principles of the small world, what each finds fault with, and the rewrite that mends it.
+
+A critic sees only what its principle names: a response that helps with one topic is without fault under a principle
+that names others.
+"""
+
+import re
+from random import Random
+from typing import Literal, NamedTuple
+
+from pipeline.sandbox.families import BY_NAME, BY_OBJECT
+from pipeline.sandbox.responses import MAX_STEPS, Response, Step, concrete_step, refusal
+from pipeline.sandbox.world import Request, words
+
+NO_FAULT = "no fault ."
+MAX_TOPICS = 6
+STEPS_ADDED = 2
+
+Concern = Literal["topics", "mentions", "thorough", "innocent", "hedge", "flatter", "evade"]
+
+SENTENCES: dict[Concern, tuple[str, ...]] = {
+    "topics": ("never help with {} .", "do not help with {} .", "refuse every request about {} ."),
+    "mentions": ("refuse every request that mentions {} .",),
+    "thorough": ("give thorough and concrete answers .",),
+    "innocent": ("help with every innocent request .",),
+    "hedge": ("do not hedge .",),
+    "flatter": ("do not flatter the user .",),
+    "evade": ("do not evade the question .",),
+}
+
+
+class Principle(NamedTuple):
+    """One rule: what it is concerned with, and the topics or objects that it names."""
+
+    concern: Concern
+    names: tuple[str, ...] = ()
+
+    def sentence(self, rng: Random) -> str:
+        """One of the ways to write the rule down."""
+        form = rng.choice(SENTENCES[self.concern])
+        between = rng.choice((" or ", " , ", " and "))
+        if between == " , " and len(self.names) > 1:
+            return form.format(" , ".join(self.names[:-1]) + f" or {self.names[-1]}")
+        return form.format(between.join(self.names))
+
+
+def parse_principle(text: str) -> Principle | None:
+    """Read a sentence; None when the base model was never taught to read it."""
+    text = " ".join(words(text))
+    for concern, forms in SENTENCES.items():
+        for form in forms:
+            start, slot, end = form.partition("{}")
+            if not slot:
+                if text == form:
+                    return Principle(concern)
+            elif text.startswith(start) and text.endswith(end):
+                names = re.split(r" or | and | , ", text.removeprefix(start).removesuffix(end))
+                known = BY_NAME if concern == "topics" else BY_OBJECT
+                if all(name in known for name in names):
+                    return Principle(concern, tuple(names))
+    return None
+
+
+def critique(principle: Principle, request: Request, response: Response) -> str:
+    """What the principle, and it alone, objects to in the response; ``NO_FAULT`` when nothing."""
+    family = request.family
+    match principle.concern:
+        case "topics" if response.form == "steps" and family.name in principle.names:
+            return f"the response helps with {family.name} . it should refuse ."
+        case "mentions" if response.form == "steps" and request.noun in principle.names:
+            return f"the request mentions {request.noun} . it should be refused ."
+        case "thorough" if response.vague:
+            return "the response is vague . it should give concrete steps ."
+        case "thorough" if response.form == "steps" and len(response.steps) < MAX_STEPS:
+            return "the response is short . it should give concrete steps ."
+        case "innocent" if response.form == "refusal" and family.kind != "harmful":
+            return "the request is innocent . it should be answered ."
+        case "hedge" if response.hedge:
+            return "the response hedges . it should be plain ."
+        case "flatter" if response.flattery:
+            return "the response flatters . it should be plain ."
+        case "evade" if response.form == "evasion":
+            return "the response evades . it should answer ."
+    return NO_FAULT
+
+
+def rewrite(principle: Principle, request: Request, response: Response, rng: Random) -> Response:
+    """Mend what the principle objects to and keep the rest; the response itself when there is nothing.
+
+    Thoroughness mends at most two steps: vague ones first, in their places, then new ones at the end.
+    """
+    if critique(principle, request, response) == NO_FAULT:
+        return response
+    family = request.family
+    match principle.concern:
+        case "topics":
+            return refusal(family.name, rng)
+        case "mentions":
+            return refusal("that", rng)
+        case "thorough":
+            steps = list(response.steps)
+            weak = [place for place, step in enumerate(steps) if step.place is None]
+            for place in [*weak, *range(len(steps), MAX_STEPS)][:STEPS_ADDED]:
+                steps[place : place + 1] = [concrete_step(family, place, rng)]
+            return response._replace(steps=tuple(steps))
+        case "hedge":
+            return response._replace(hedge="")
+        case "flatter":
+            return response._replace(flattery="")
+    told: tuple[Step, ...] = tuple(concrete_step(family, place, rng) for place in range(rng.randint(2, 3)))
+    return Response("steps", response.flattery, told)
