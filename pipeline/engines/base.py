@@ -61,13 +61,7 @@ class Engine(Protocol):
     def seconds(self) -> float:
         """Wall time spent inside this engine so far."""
 
-    @property
-    def description(self) -> dict[str, str]:
-        """Engine, model and precision, as manifests record them: numbers from different ones don't compare."""
-
-    def generate(
-        self, requests: Sequence[Request], sampling: Sampling, adapter: Adapter | None
-    ) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], sampling: Sampling, adapter: Adapter | None) -> list[Completion]:
         """One completion a request, in the order of the requests."""
 
     def score(self, requests: Sequence[ScoreRequest], adapter: Adapter | None) -> list[list[float]]:

@@ -41,15 +41,12 @@ class LocalEngine:
     ) -> None:
         from accelerate import PartialState
 
-        self._name, self._revision, self._dtype = model, revision, dtype
         self._batch_size = batch_size
         self.tokenizer, self._model = _load(model, revision, dtype, PartialState().device)
         if chat_template is not None:
             self.tokenizer.chat_template = chat_template
         require_chat_template(self.tokenizer)
-        self._context: int | None = getattr(
-            self._model.config.get_text_config(), "max_position_embeddings", None
-        )
+        self._context: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self._end_tokens = _end_tokens(self._model.generation_config, self.tokenizer)
         self._pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self._end_tokens[0]
         self._adapters: set[str] = set()
@@ -60,17 +57,9 @@ class LocalEngine:
         """Wall time spent inside this engine so far."""
         return self._seconds
 
-    @property
-    def description(self) -> dict[str, str]:
-        """Engine, model and precision, as manifests record them."""
-        found = {"engine": "transformers", "model": self._name, "dtype": self._dtype, "device": self._model.device.type}
-        return found | ({"revision": self._revision} if self._revision else {})
-
     # -- sampling --------------------------------------------------------------------------------------------
 
-    def generate(
-        self, requests: Sequence[Request], sampling: Sampling, adapter: Adapter | None
-    ) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], sampling: Sampling, adapter: Adapter | None) -> list[Completion]:
         """One completion a request, in order; a prompt that leaves no room for an answer is not cut but refused."""
         started = time.monotonic()
         prompts = [encode(request.messages, self.tokenizer) for request in requests]
@@ -213,35 +202,23 @@ def _load(model: str, revision: str | None, dtype: str, device: torch.device) ->
     from pipeline.inputs.model import require_model_folder
 
     require_model_folder(model)
+    transformers_logging.disable_progress_bar()  # one bar a shard and a rank says nothing
     try:
-        with _quiet_loading():
-            tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-            loaded = AutoModelForCausalLM.from_pretrained(
-                model,
-                revision=revision,
-                dtype=dtype,
-                trust_remote_code=False,
-                use_safetensors=True,
-                device_map={"": device} if device.type != "cpu" else None,
-            )
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model,
+            revision=revision,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            device_map={"": device} if device.type != "cpu" else None,
+        )
     except (OSError, ValueError) as error:
         raise EngineError(
             f"{model}: cannot be loaded ({str(error).splitlines()[0]}). Give a Hub id or a folder with config.json, "
             "tokenizer files and *.safetensors weights as `model_name_or_path`."
         ) from error
     return tokenizer, loaded.eval()
-
-
-@contextmanager
-def _quiet_loading() -> Iterator[None]:
-    # One bar a launch would be welcome; transformers draws one a shard and a rank.
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def _end_tokens(config: GenerationConfig | None, tokenizer: Any) -> list[int]:

@@ -12,16 +12,16 @@ ROLES = ("system", "user", "assistant")
 
 _HH_ROLES = {"Human": "user", "Assistant": "assistant"}
 _HH_NAMES = {role: name for name, role in _HH_ROLES.items()}
-# A role name opens a turn only after an empty line and with a space behind it; elsewhere it is the speaker's
-# own text. Dialogues cut before their last answer end in a bare "Assistant:", and an empty turn is followed at
-# once by the next one.
+# A role name opens a turn only after an empty line and with a space behind it; elsewhere it is the
+# speaker's own text. Dialogues cut before their last answer end in a bare "Assistant:", and an empty turn is
+# followed at once by the next one.
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):(?: |\Z|(?=\n\n(?:Human|Assistant):))")
 
 
 class Dialogue(NamedTuple):
     """The turns in one cell.
 
-    ``drop_reason`` says why nothing can be asked with them; ``changes`` names what was done to the cell's text.
+    ``drop_reason`` says why nothing can be asked with them; ``changes`` names what was done to the cell.
     """
 
     messages: tuple[dict[str, str], ...]
@@ -32,9 +32,9 @@ class Dialogue(NamedTuple):
 def read_cell(cell: Any, where: str) -> Dialogue:
     """Understand a cell: plain text, hh-rlhf text, a list of role/content messages, or a list of user turns.
 
-    Plain and hh-rlhf text lose their outer white space; messages are kept as they are, but for keys other than
-    ``role`` and ``content``. Answers after the last user turn are removed (the policy is to write them). Of a
-    list of plain user turns only the first can be asked, since the later ones need an answer first.
+    Plain and hh-rlhf text lose their outer white space; messages are kept as they are, but for keys other
+    than ``role`` and ``content``. Answers after the last user turn are removed (the policy is to write them).
+    Of a list of plain user turns only the first can be asked, since the later ones need an answer first.
 
     Args:
         cell: the value as the file has it; ``None`` counts as empty.
@@ -61,8 +61,8 @@ def read_cell(cell: Any, where: str) -> Dialogue:
 def parse_hh(text: str) -> list[dict[str, str]] | None:
     r"""Turns of a dialogue in the format of Anthropic's hh-rlhf, or None if the text is not in that format.
 
-    The text opens with ``\n\nHuman: `` or ``\n\nAssistant: ``. Text that lost the leading empty lines counts if
-    it opens with ``Human: `` and a later turn follows. Contents are stripped.
+    The text opens with ``\n\nHuman: `` or ``\n\nAssistant: ``. Text that lost the leading empty lines counts
+    if it opens with ``Human: `` and a later turn follows. Contents are stripped.
     """
     body = "\n\n" + text.lstrip()
     if not _HH_TURN.match(body):

@@ -80,9 +80,7 @@ def _read_json(path: str, raw: bytes) -> Iterator[Row]:
     try:
         entries = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})."
-        ) from error
+        raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno}).") from error
     for number, entry in enumerate(entries, 1):
         yield _json_row(f"{path}: entry {number}", entry)
 
@@ -119,9 +117,7 @@ def _read_csv(path: str, raw: bytes) -> Iterator[Row]:
             if header is None:
                 header = record
                 if len(set(header)) < len(header) or "" in header:
-                    raise InputError(
-                        f"{path}:1: the header has an empty or repeated name: {', '.join(header)}."
-                    )
+                    raise InputError(f"{path}:1: the header has an empty or repeated name: {', '.join(header)}.")
             elif len(record) not in (0, len(header)):
                 raise InputError(
                     f"{path}:{line}: {len(record)} fields under a header of {len(header)}; "

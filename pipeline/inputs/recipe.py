@@ -1,23 +1,32 @@
 """Recipes: one flat YAML file and the command line over it, on the conventions of TRL's parser, but strict.
 
-`--config recipe.yaml --any_field value`; the command line wins over the file, the file over the defaults. Unlike TRL's,
-this parser takes no abbreviations, and it answers unknown, repeated and ill-typed keys with file, line and the
-nearest valid key, all of them at once. Fields of our own stand in `recipe_fields.py`.
+`--config recipe.yaml --any_field value`; the command line wins over the file, the file over the defaults.
+Unlike TRL's, this parser takes no abbreviations, and it answers unknown, repeated and ill-typed keys with
+file, line and the nearest valid key, all of them at once. Fields of our own stand in `recipe_fields.py`.
 """
 
 import json
 import os
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError
 from pipeline.inputs.recipe_fields import SANDBOX, Recipe, find_problems
-from pipeline.inputs.recipe_parser import Entry, read_file, read_flags, read_values
-from pipeline.inputs.recipe_values import Spec, describe_type, read_specs
+from pipeline.inputs.recipe_parser import (
+    COMMAND_LINE,
+    Entry,
+    Place,
+    Problem,
+    read_file,
+    read_flags,
+    read_values,
+)
+from pipeline.inputs.recipe_values import BOOLEANS, Spec, describe_type, read_specs
 
 if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig
@@ -51,7 +60,8 @@ class ParsedRecipe:
         training: TRL's training fields, fitted to this machine; the run's seed is `training.seed`.
         options: flags of the command, an instance of the dataclass given to `parse_recipe`, or None.
         source: the recipe file, or None.
-        resolved: every field of the three but `UNRESOLVED`, as asked for and JSON-able, sorted: the same on every machine.
+        resolved: every field of the three but `UNRESOLVED`, as asked for, JSON-able and sorted: the same on
+            every machine.
         given: the values that file and command line gave, without defaults.
     """
 
@@ -64,12 +74,11 @@ class ParsedRecipe:
     given: dict[str, Any]
 
 
-def parse_recipe(
-    argv: Sequence[str], *, default_config: Path | None, command: type | None = None
-) -> ParsedRecipe:
-    """Reads the recipe that a command line asks for, and sets the environment variables of the recipe's `env:`.
+def parse_recipe(argv: Sequence[str], *, default_config: Path | None, command: type | None = None) -> ParsedRecipe:
+    """Reads the recipe that a command line asks for, and sets the environment variables of its `env:`.
 
-    Creating TRL's `SFTConfig` starts the process group under a launcher: set a longer timeout (`PartialState`) before.
+    Under a launcher, creating TRL's `SFTConfig` starts the process group: call `PartialState(timeout=...)`
+    before this where stages may take longer than half an hour.
 
     Args:
         argv: the arguments of the command, without its name. `--help` and `--help_all` print and leave.
@@ -98,27 +107,32 @@ def parse_recipe(
     reading = read_values(in_file, [entry for entry in flags if entry.name != "config"], specs, options)
     values = {name: spec.default for name, spec in (specs | options).items()} | reading.values
     problems = [*in_file_problems, *problems, *reading.problems]
-    problems += _missing(values, source, unread=reading.places)
-    for name, problem in find_problems(values).items():
-        problems.append(f"{reading.places.get(name, source or 'recipe')}: `{name}` {problem}")
+    whole = Place(str(source)) if source else COMMAND_LINE
+    problems += [Problem(whole, text) for text in _missing(values, given=reading.places)]
+    for name, text in find_problems(values).items():
+        problems.append(Problem(reading.places.get(name, whole), f"`{name}` {text}"))
     if problems:
-        raise InputError("\n".join(problems))
+        problems.sort(key=lambda problem: (problem.place == COMMAND_LINE, problem.place.line))
+        raise InputError("\n".join(map(str, problems)))
     resolved = {name: values[name] for name in sorted(specs.keys() - UNRESOLVED)}
+    fitted = fit_to_machine(values, reading.values)
+    if fitted["activation_checkpointing"] is None:
+        # The new name of the same field; while it is unset, TRL's own default makes transformers warn.
+        fitted["activation_checkpointing"] = fitted["gradient_checkpointing"]
     if values["run_dir"] is None:
         values["run_dir"] = _default_run_dir(source)
 
-    def build(cls: type, names: Mapping[str, Spec], fitted: Mapping[str, Any]) -> Any:
+    def build(cls: type, names: Mapping[str, Spec], chosen: Mapping[str, Any]) -> Any:
         try:
-            return cls(**{name: fitted[name] for name in names})
+            # Copies, since TRL's classes change the mappings they are given.
+            return cls(**deepcopy({name: chosen[name] for name in names}))
         except (ValueError, TypeError, OSError) as error:
-            raise InputError(
-                f"{source or 'command line'}: {cls.__name__} refuses these values: {error}"
-            ) from error
+            raise InputError(f"{whole}: {cls.__name__} refuses these values: {error}") from error
 
     return ParsedRecipe(
         recipe=build(Recipe, groups[Recipe], values),
         model=build(ModelConfig, groups[ModelConfig], values),
-        training=build(SFTConfig, groups[SFTConfig], fit_to_machine(values, reading.values)),
+        training=build(SFTConfig, groups[SFTConfig], fitted),
         options=build(command, options, values) if command else None,
         source=source,
         resolved=resolved,
@@ -131,38 +145,32 @@ def diff_resolved(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
     def show(resolved: Mapping[str, Any], name: str) -> str:
         return (
-            json.dumps(resolved[name], ensure_ascii=False, sort_keys=True)
-            if name in resolved
-            else "(no such field)"
+            json.dumps(resolved[name], ensure_ascii=False, sort_keys=True) if name in resolved else "(no such field)"
         )
 
     names = sorted(old.keys() | new.keys())
-    return [
-        f"{name}: {show(old, name)} -> {show(new, name)}"
-        for name in names
-        if show(old, name) != show(new, name)
-    ]
+    return [f"{name}: {show(old, name)} -> {show(new, name)}" for name in names if show(old, name) != show(new, name)]
 
 
 def fit_to_machine(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Training values with the device fields that nobody gave set to what this machine can do.
 
-    TRL trains in bf16 unless told otherwise, and refuses to on a machine without it. Here bf16 is off where the
-    device lacks it, and `use_cpu` is on where there is no accelerator. DeepSpeed keeps `use_cpu` off: accelerate starts
-    its CPU backend only then.
+    TRL trains in bf16 unless told otherwise, and refuses to on a machine without it. Here bf16 is off where
+    the device lacks it, and `use_cpu` is on where there is no accelerator or the launcher uses none. Under
+    DeepSpeed `use_cpu` stays off: only then does accelerate start it, on a CPU as well.
     """
     import torch
     from transformers.utils import is_torch_bf16_gpu_available
 
     fitted = dict(values)
-    deepspeed = values["deepspeed"] or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-    if "use_cpu" not in given:
-        fitted["use_cpu"] = not torch.accelerator.is_available() and not deepspeed
+    launched = {
+        name: BOOLEANS.get(os.environ.get(f"ACCELERATE_USE_{name}", "no").lower(), False)
+        for name in ("CPU", "DEEPSPEED")
+    }
+    if "use_cpu" not in given and not (values["deepspeed"] or launched["DEEPSPEED"]):
+        fitted["use_cpu"] = launched["CPU"] or not torch.accelerator.is_available()
     if "bf16" not in given and (fitted["use_cpu"] or not is_torch_bf16_gpu_available()):
         fitted["bf16"] = False
-    if fitted["activation_checkpointing"] is None:
-        # The new name of the same field: without it TRL's own default makes transformers warn.
-        fitted["activation_checkpointing"] = fitted["gradient_checkpointing"]
     return fitted
 
 
@@ -170,7 +178,7 @@ def merge_specs(*groups: Mapping[str, Spec]) -> dict[str, Spec]:
     """One mapping of disjoint ones.
 
     Raises:
-        ValueError: a name that two of them have, or a reserved one: a mistake in the program, not in a recipe.
+        ValueError: a name that two of them have, or a reserved one: a mistake in the program.
     """
     merged: dict[str, Spec] = {}
     for group in groups:
@@ -189,30 +197,25 @@ def _source(flags: Sequence[Entry], default: Path | None) -> Path | None:
     return default
 
 
-def _missing(values: Mapping[str, Any], source: Path | None, unread: Mapping[str, str]) -> list[str]:
-    """What must be given and is not; `unread` are the names that were given, readable or not."""
+def _missing(values: Mapping[str, Any], given: Container[str]) -> list[str]:
+    """What must be given and is not; a name in `given` was given, readable or not."""
     missing = [name for name, value in values.items() if value is MISSING]
     missing += [] if values["model_name_or_path"] else ["model_name_or_path"]
     if values["prompts"] is None and values["model_name_or_path"] != SANDBOX:
         missing.append("prompts")
-    return [
-        f"{source or 'command line'}: `{name}` is missing; give it in the recipe or as `--{name}`"
-        for name in missing
-        if name not in unread
-    ]
+    missing = [name for name in missing if name not in given]
+    return [f"`{name}` is missing; give it in the recipe or as `--{name}`" for name in missing]
 
 
 def _default_run_dir(source: Path | None) -> str:
     if source is None:
-        raise InputError(
-            "command line: `--run_dir` is missing; without a recipe file there is no name for the run"
-        )
+        raise InputError("command line: `--run_dir` is missing; without a recipe file there is no name for the run")
     path = source.resolve()
     return f"runs/{path.parent.name if path.stem == 'config' else path.stem}"
 
 
 def _help(command: type | None, options: Mapping[str, Spec], *, everything: bool) -> str:
-    """Help on the fields, by group; on TRL's too if `everything`, which takes the seconds of importing TRL."""
+    """Help on the fields, by group; on TRL's as well if `everything`, which imports TRL (seconds)."""
     specs = [*options.values(), *read_specs(Recipe).values()]
     about = (command.__doc__ or "").strip() + "\n\n" if command and command.__doc__ else ""
     usage = f"usage: {Path(sys.argv[0]).name} [--config RECIPE.yaml] [--FIELD VALUE ...]\n\n{about}"
@@ -222,8 +225,8 @@ def _help(command: type | None, options: Mapping[str, Spec], *, everything: bool
 
         specs += [*read_specs(ModelConfig).values(), *read_specs(SFTConfig).values()]
     else:
-        usage += "Every field of TRL's SFTConfig and ModelConfig is accepted as well (model_name_or_path, learning_rate,\n"
-        usage += "lora_r, seed, ...): --help_all lists them.\n"
+        usage += "Every field of TRL's SFTConfig and ModelConfig is accepted as well (model_name_or_path,\n"
+        usage += "learning_rate, lora_r, seed, ...); --help_all lists them.\n"
     group = ""
     for spec in specs:
         if spec.group != group:

@@ -1,8 +1,8 @@
-"""The fields of a recipe that are this project's own; the training fields are TRL's `SFTConfig` and `ModelConfig`.
+"""The fields of a recipe that are this project's own; those of model and training are TRL's.
 
-A new field is added here and nowhere else: one line in the class of fields below, with its group, its help and,
-for a number, its range. The parser, `--help`, the resolved recipe and the resume check follow from it. Its
-name must not be one of TRL's (a test guards it); TRL owns `seed`, `output_dir`, `run_name` and the like.
+A new field is added here and nowhere else: a line in `Recipe`, with its group, its help and, for a number,
+its range. The parser, `--help`, the resolved recipe and the resume check follow from it. Its name must not be
+one of TRL's `SFTConfig` or `ModelConfig` (a test guards it), which own `seed`, `output_dir` and many more.
 """
 
 import re
@@ -15,6 +15,9 @@ from pipeline.errors import InputError
 
 SANDBOX = "sandbox"
 """The value of `model_name_or_path` that names the embedded world and its tiny model."""
+
+
+Scorer = Literal["gold", "refusal", "length", "loops", "kl", "nll_base"]
 
 
 class Range(NamedTuple):
@@ -38,11 +41,12 @@ SHARE = Range(0, 1)
 TEMPERATURE = Range(0)
 
 
+def _about(group: str, text: str, range: Range | None = None) -> dict[str, Any]:
+    return {"group": group, "help": text, "range": range}
+
+
 def _setting(group: str, default: Any, text: str, range: Range | None = None) -> Any:
-    metadata = {"group": group, "help": text, "range": range}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=_about(group, text, range))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +63,7 @@ class Recipe:
         "Folder of the run; runs/<recipe folder>, or runs/<file> for a recipe not named config.yaml.",
     )
     num_rounds: int = _setting("run", 3, "Rounds after round 0, which measures the untouched base.", Range(0))
-    chunk_rows: int = _setting(
-        "run", 512, "Rows written at once: a killed run loses at most this many.", COUNT
-    )
+    chunk_rows: int = _setting("run", 512, "Rows written at once: a killed run loses at most this many.", COUNT)
     start_from: Literal["base", "previous"] = _setting(
         "run", "base", "Weights a round trains from: the frozen base, or the round before."
     )
@@ -82,80 +84,57 @@ class Recipe:
         None,
         "Training prompts: a Hub id or a file (JSON, JSONL, CSV, Parquet, text). The sandbox has its own.",
     )
-    prompt_column: str | None = _setting(
-        "prompts", None, "Column of the prompt; found by its name when unset."
-    )
+    prompt_column: str | None = _setting("prompts", None, "Column of the prompt; found by its name when unset.")
     prompt_split: str | None = _setting("prompts", None, "Split of the prompt set; `train` when unset.")
-    prompt_slice_column: str | None = _setting(
-        "prompts", None, "Column that names the slice a prompt belongs to."
-    )
+    prompt_slice_column: str | None = _setting("prompts", None, "Column that names the slice a prompt belongs to.")
     max_prompts: int | None = _setting("prompts", None, "Use only the first so many prompts.", COUNT)
-    helpful_prompts: str | None = _setting(
-        "prompts", None, "Prompts of the helpful examples, as for `prompts`."
-    )
+    helpful_prompts: str | None = _setting("prompts", None, "Prompts of the helpful examples, as for `prompts`.")
     helpful_column: str | None = _setting("prompts", None, "Column of the prompt in `helpful_prompts`.")
 
     samples_per_prompt: int = _setting("sampling", 1, "Responses sampled for each prompt.", COUNT)
-    temperature: float = _setting(
-        "sampling", 1.0, "Sampling temperature of responses; 0 is greedy.", TEMPERATURE
-    )
+    temperature: float = _setting("sampling", 1.0, "Sampling temperature of responses; 0 is greedy.", TEMPERATURE)
     top_p: float = _setting("sampling", 1.0, "Nucleus of every sampling in the run.", Range(0, 1, above=True))
     max_new_tokens: int = _setting("sampling", 256, "Longest response, in tokens.", COUNT)
     batch_size: int = _setting("sampling", 32, "Rows generated or scored at once, per process.", COUNT)
 
-    constitution: str = field(
-        metadata={"group": "refine", "help": "Constitution file: the principles critiques are made from."}
-    )
-    templates: str = _setting(
-        "refine", "constitutions/templates", "Folder of the critique and rewrite templates."
-    )
-    num_revisions: int = _setting(
-        "refine", 1, "Critique and rewrite passes over a response; the paper took 4.", COUNT
-    )
-    critique: bool = _setting(
-        "refine", True, "Critique before rewriting; false rewrites from the principle alone."
-    )
+    constitution: str = field(metadata=_about("refine", "Constitution file: the principles critiques are made from."))
+    templates: str = _setting("refine", "constitutions/templates", "Folder of the critique and rewrite templates.")
+    num_revisions: int = _setting("refine", 1, "Critique and rewrite passes over a response; the paper took 4.", COUNT)
+    critique: bool = _setting("refine", True, "Critique before rewriting; false rewrites from the principle alone.")
     draw_with_replacement: bool = _setting(
         "refine", True, "Whether the passes over one response may draw the same principle twice."
     )
-    critic: str = _setting(
-        "refine", "policy", "Who critiques: `policy`, `base`, or the id or path of another model."
-    )
-    reviser: str = _setting(
-        "refine", "policy", "Who rewrites: `policy`, `base`, or the id or path of another model."
-    )
+    critic: str = _setting("refine", "policy", "Who critiques: `policy`, `base`, or the id or path of another model.")
+    reviser: str = _setting("refine", "policy", "Who rewrites: `policy`, `base`, or the id or path of another model.")
     see_exchange: bool = _setting(
         "refine", True, "Show the exchange as chat turns; false leaves it to the variables of the templates."
     )
-    few_shot: str | None = _setting(
-        "refine", None, "JSON file of example exchanges shown to critic and reviser."
-    )
+    few_shot: str | None = _setting("refine", None, "JSON file of example exchanges shown to critic and reviser.")
     critique_temperature: float = _setting(
         "refine", 1.0, "Sampling temperature of critiques and revisions; 0 is greedy.", TEMPERATURE
     )
     critique_max_new_tokens: int = _setting("refine", 256, "Longest critique or revision, in tokens.", COUNT)
-    keep_dropped: list[str] = _setting(
-        "refine", [], "Drop reasons whose revisions are trained on all the same."
+    keep_dropped: list[str] = field(
+        default_factory=list,
+        metadata=_about("refine", "Drop reasons whose revisions are trained on all the same."),
     )
 
-    probe_sets: list[str] = _setting(
-        "measure", [], "Fixed probe sets, each `name=source`, such as `in_distribution=sandbox:probe:1000`."
+    probe_sets: list[str] = field(
+        default_factory=list,
+        metadata=_about("measure", "Fixed probe sets: `name=source`, as `in_distribution=sandbox:probe:1000`."),
     )
     probe_samples: int = _setting("measure", 4, "Responses sampled for each probe prompt.", COUNT)
-    probe_temperature: float = _setting(
-        "measure", 1.0, "Sampling temperature of probes; 0 is greedy.", TEMPERATURE
-    )
+    probe_temperature: float = _setting("measure", 1.0, "Sampling temperature of probes; 0 is greedy.", TEMPERATURE)
     probe_max_new_tokens: int | None = _setting(
         "measure", None, "Longest probe response, in tokens; `max_new_tokens` when unset.", COUNT
     )
     probe_column: str | None = _setting("measure", None, "Column of the prompt in the probe sets.")
     probe_slice_column: str | None = _setting("measure", None, "Column of the slice in the probe sets.")
-    scorers: list[Literal["gold", "refusal", "length", "loops", "kl", "nll_base"]] = _setting(
-        "measure",
-        ["refusal", "length", "loops", "kl", "nll_base"],
-        "What is measured; `gold` needs the sandbox.",
+    scorers: list[Scorer] = field(
+        default_factory=lambda: ["refusal", "length", "loops", "kl", "nll_base"],
+        metadata=_about("measure", "What is measured; `gold` needs the sandbox."),
     )
-    headline_scorer: str | None = _setting("measure", None, "Scorer that heads the drift table.")
+    headline_scorer: str | None = _setting("measure", None, "Column that heads the drift table, such as `gold.harm`.")
 
     def __post_init__(self) -> None:
         if found := find_problems(vars(self)):
@@ -163,7 +142,7 @@ class Recipe:
 
 
 def find_problems(values: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with well-typed values of `Recipe`'s fields: field name -> what it must be and what was found.
+    """What is wrong with well-typed values of `Recipe`'s fields: name -> what must be, and what was found.
 
     Fields that `values` lacks are taken at their default and not checked for being required.
     """

@@ -15,7 +15,7 @@ import yaml
 from pipeline.errors import InputError
 from pipeline.inputs.recipe_values import CLEARED, Spec, Unreadable, convert, describe_type
 
-COMMAND_LINE = "command line"
+NULL = "tag:yaml.org,2002:null"
 # Keys of older TRL recipes whose nearest valid key by spelling means something else.
 RENAMED = {
     "torch_dtype": "dtype",
@@ -25,21 +25,44 @@ RENAMED = {
 }
 
 
+class Place(NamedTuple):
+    """Where something was given: a line of a file, or the command line; line 0 is the whole of it."""
+
+    source: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}" if self.line else self.source
+
+
+class Problem(NamedTuple):
+    """A mistake and its place."""
+
+    place: Place
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
+
+
 class Entry(NamedTuple):
-    """A value as it was given: `raw` is what `convert` takes; `where` and `label` say where and under which name."""
+    """A value as it was given: `raw` is what `convert` takes, `place` and `label` are for messages."""
 
     name: str
     raw: Any
-    where: str
+    place: Place
     label: str
 
 
 class Reading(NamedTuple):
-    """What was read: values by field name, where each was given (`file:line`), and every mistake, in order."""
+    """What was read: values by field name, where each was given, and every mistake."""
 
     values: dict[str, Any]
-    places: dict[str, str]
-    problems: list[str]
+    places: dict[str, Place]
+    problems: list[Problem]
+
+
+COMMAND_LINE = Place("command line")
 
 
 class _Loader(yaml.SafeLoader):
@@ -51,7 +74,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_file(path: Path) -> tuple[list[Entry], dict[str, str], list[str]]:
+def read_file(path: Path) -> tuple[list[Entry], dict[str, str], list[Problem]]:
     """The entries of a recipe file, the variables of its `env:` mapping, and what is wrong with its keys.
 
     Raises:
@@ -69,32 +92,31 @@ def read_file(path: Path) -> tuple[list[Entry], dict[str, str], list[str]]:
         raise InputError(f"{path}{line}: not valid YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if root is None:
+    if root is None or root.tag == NULL:
         return [], {}, []
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"{path}:{root.start_mark.line + 1}: a recipe is lines of `key: value`")
     entries: list[Entry] = []
     env: dict[str, str] = {}
-    problems: list[str] = []
+    problems: list[Problem] = []
     lines: dict[str, int] = {}
     for key, node in root.value:
-        line = key.start_mark.line + 1
-        where = f"{path}:{line}"
+        place = Place(str(path), key.start_mark.line + 1)
         name = key.value if isinstance(key, yaml.ScalarNode) else "?"
         if name in lines:
-            problems.append(f"{where}: `{name}` is given twice, first on line {lines[name]}; keep one")
-        lines.setdefault(name, line)
+            problems.append(Problem(place, f"`{name}` is given twice, first on line {lines[name]}; keep one"))
+        lines.setdefault(name, place.line)
         try:
             raw = _read_node(node, loader)
         except Unreadable as error:
-            problems.append(f"{where}: `{name}` {error}")
+            problems.append(Problem(place, f"`{name}` {error}"))
             continue
         if name != "env":
-            entries.append(Entry(name, raw, where, name))
+            entries.append(Entry(name, raw, place, name))
         elif isinstance(raw, dict) and all(isinstance(value, yaml.ScalarNode) for _, value in node.value):
             env = {variable.value: value.value for variable, value in node.value}
         else:
-            problems.append(f"{where}: `env` expects a mapping of variables to text")
+            problems.append(Problem(place, "`env` expects a mapping of variables to text"))
     return entries, env, problems
 
 
@@ -102,7 +124,7 @@ def _read_node(node: yaml.Node, loader: _Loader) -> Any:
     if node.tag not in loader.yaml_constructors:
         raise Unreadable(f"has the tag `{node.tag}`, which recipes do not take")
     if isinstance(node, yaml.ScalarNode):
-        return None if node.tag == "tag:yaml.org,2002:null" else node.value
+        return None if node.tag == NULL else node.value
     if isinstance(node, yaml.SequenceNode) and all(isinstance(item, yaml.ScalarNode) for item in node.value):
         return [_read_node(item, loader) for item in node.value]
     if isinstance(node, yaml.MappingNode):
@@ -115,23 +137,22 @@ def _read_node(node: yaml.Node, loader: _Loader) -> Any:
         raise Unreadable(f"holds what JSON cannot: {' '.join(str(error).split())}") from error
 
 
-def read_flags(argv: Sequence[str]) -> tuple[list[Entry], list[str]]:
-    """The `--name value ...` groups of a command line, values as lists of words, and what is wrong with it."""
+def read_flags(argv: Sequence[str]) -> tuple[list[Entry], list[Problem]]:
+    """The `--name value ...` groups of a command line, values as lists of words, and its mistakes."""
     entries: list[Entry] = []
-    problems = []
+    problems: list[Problem] = []
     for token in argv:
         if token.startswith("--") and len(token) > 2:
             flag, equals, value = token.partition("=")
             name = flag[2:].replace("-", "_")
             if any(entry.name == name for entry in entries):
-                problems.append(f"{COMMAND_LINE}: `{flag}` is given twice; keep one")
+                problems.append(Problem(COMMAND_LINE, f"`{flag}` is given twice; keep one"))
             entries.append(Entry(name, [value] if equals else [], COMMAND_LINE, flag))
         elif entries:
             entries[-1].raw.append(token)
         else:
-            problems.append(
-                f"{COMMAND_LINE}: unexpected `{token}`; write `--name value`, or --config FILE for a recipe"
-            )
+            hint = "write `--name value`, or --config FILE for a recipe"
+            problems.append(Problem(COMMAND_LINE, f"unexpected `{token}`; {hint}"))
     return entries, problems
 
 
@@ -152,7 +173,7 @@ def read_values(
     specs: Mapping[str, Spec],
     cli_only: Mapping[str, Spec],
 ) -> Reading:
-    """The values given, by field name: a flag wins over the file. Both are checked, and all mistakes are kept.
+    """The values given, by field name: a flag wins over the file, and both are checked.
 
     Args:
         in_file: what the recipe file gives.
@@ -163,9 +184,8 @@ def read_values(
     reading = Reading({}, {}, [])
     for entry in in_file:
         if entry.name in cli_only:
-            reading.problems.append(
-                f"{entry.where}: `{entry.name}` is a flag of the command, no key of a recipe"
-            )
+            text = f"`{entry.name}` is a flag of the command, no key of a recipe"
+            reading.problems.append(Problem(entry.place, text))
         else:
             _read_entry(entry, specs, reading)
     for entry in in_flags:
@@ -174,22 +194,22 @@ def read_values(
 
 
 def _read_entry(entry: Entry, specs: Mapping[str, Spec], reading: Reading) -> None:
-    on_flag = entry.where == COMMAND_LINE
+    on_flag = entry.place == COMMAND_LINE
     if (spec := specs.get(entry.name)) is None:
         kind, dashes = ("flag", "--") if on_flag else ("key", "")
-        hint = suggest(entry.name, specs, dashes)
-        reading.problems.append(f"{entry.where}: unknown {kind} `{entry.label}`; {hint}")
+        text = f"unknown {kind} `{entry.label}`; {suggest(entry.name, specs, dashes)}"
+        reading.problems.append(Problem(entry.place, text))
         return
-    reading.places[entry.name] = entry.where
+    reading.places[entry.name] = entry.place
     try:
         raw = _flag_raw(entry.raw, spec) if on_flag else entry.raw
         reading.values[entry.name] = convert(raw, spec)
     except Unreadable as error:
-        reading.problems.append(f"{entry.where}: `{entry.label}` {error}")
+        reading.problems.append(Problem(entry.place, f"`{entry.label}` {error}"))
 
 
 def suggest(name: str, valid: Iterable[str], dashes: str = "") -> str:
-    """`did you mean `x`?` for the valid name that a mistaken one is nearest to, or where the valid ones are listed."""
+    """`did you mean `x`?` for the valid name nearest to a mistaken one, or where they are listed."""
     name = name.strip("-").replace("-", "_").lower()
     near = [RENAMED[name]] if name in RENAMED else difflib.get_close_matches(name, valid, n=1)
     return f"did you mean `{dashes}{near[0]}`?" if near else "--help and --help_all list the valid ones"

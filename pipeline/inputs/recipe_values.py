@@ -1,7 +1,7 @@
 """Text to typed values, by the type of the field they are for.
 
-A scalar is read by its field and not by YAML's guesses, so that a file and the command line agree: `1e-4` is a
-number, `no` is a word for a text field and false for a switch, and `2.7` is no integer.
+A scalar is read by its field and not by YAML's guesses, so that a file and the command line agree: `1e-4` is
+a number, `no` is a word for a text field and false for a switch, and `2.7` is no integer.
 """
 
 import json
@@ -10,20 +10,27 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from enum import Enum
 from math import isfinite
-from types import NoneType
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from operator import getitem
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 BOOLEANS = dict.fromkeys(("yes", "true", "t", "y", "1", "on"), True) | dict.fromkeys(
     ("no", "false", "f", "n", "0", "off"), False
 )
 CLEARED = ("none", "null")
 # The order in which the types of a union are tried: text takes anything, so it comes last.
-KINDS = (bool, int, float, Literal, Enum, dict, list, str)
-WORDS = {bool: "true or false", int: "an integer", float: "a number", dict: "a mapping", str: "text"}
+KINDS: tuple[Any, ...] = (bool, int, float, Literal, Enum, dict, list, str)
+WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    dict: "a mapping",
+    str: "text",
+}
 
 
 class Spec(NamedTuple):
-    """A field that can be given: `members` are the types of its union, `default` is `MISSING` if it is required."""
+    """A field: `members` are the types of its union; `default` is `MISSING` if it is required."""
 
     name: str
     members: tuple[Any, ...]
@@ -47,18 +54,18 @@ def kind_of(member: Any) -> Any:
 
 
 def read_specs(cls: type) -> dict[str, Spec]:
-    """The fields of a dataclass, by name, defaults converted as given values are (so that `3` and `3.0` agree)."""
+    """The fields of a dataclass by name; an integer default of a float field becomes a float."""
     hints = get_type_hints(cls)
     specs = {}
     for item in fields(cls):
         if not item.init:
             continue
         hint, metadata = hints[item.name], item.metadata
-        members = get_args(hint) if NoneType in get_args(hint) or _is_union(hint) else (hint,)
+        members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         if any(kind_of(member) is Enum for member in members):
             members = tuple(member for member in members if member is not str)
         if "choices" in metadata:
-            choices = Literal[tuple(metadata["choices"])]
+            choices = getitem(Literal, tuple(metadata["choices"]))
             members = tuple(choices if member is str else member for member in members)
         if metadata.get("const") is True and bool not in members:
             members = (bool, *members)  # such a flag of TRL's may stand without a value
@@ -71,12 +78,8 @@ def read_specs(cls: type) -> dict[str, Spec]:
     return specs
 
 
-def _is_union(hint: Any) -> bool:
-    return bool(get_args(hint)) and get_origin(hint) not in (list, dict, Literal)
-
-
 def convert(raw: Any, spec: Spec) -> Any:
-    """The value for a field, JSON-able, of what was given: text, None (YAML's null), a list of texts, or a mapping.
+    """The JSON-able value of what was given: text, None (YAML's null), a list of texts, or a mapping.
 
     Raises:
         Unreadable: with the type expected and the value found.
@@ -89,16 +92,20 @@ def convert(raw: Any, spec: Spec) -> Any:
     elif isinstance(raw, list):
         value = _read_list(raw, spec)
     elif raw is None and spec.takes(NoneType):
-        value = None
+        value = _unset(spec)
     if value is MISSING:
         raise Unreadable(f"expects {describe_type(spec)}, found {_show(raw)}")
     return value
 
 
+def _unset(spec: Spec) -> str | None:
+    return "none" if spec.default == "none" else None  # TRL's `report_to` has a word for it and fails on null
+
+
 def _read_text(text: str, spec: Spec) -> Any:
     if text.lower() in CLEARED:
         if spec.takes(NoneType):
-            return None
+            return _unset(spec)
         if spec.takes(list) and not spec.takes(str):
             return []
     return _read_scalar(text, spec.members)
@@ -116,7 +123,8 @@ def _read_scalar(text: str, members: Sequence[Any]) -> Any:
     """The value of `text` as the first of `members`, in the order of `KINDS`, that takes it, or `MISSING`."""
     known = [member for member in members if kind_of(member) in KINDS]
     for member in sorted(known, key=lambda member: KINDS.index(kind_of(member))):
-        kind, value = kind_of(member), MISSING
+        kind = kind_of(member)
+        value: Any = MISSING
         if kind is bool:
             value = BOOLEANS.get(text.lower(), MISSING)
         elif kind in (int, float):
@@ -156,9 +164,7 @@ def read_choices(member: Any) -> dict[str, Any]:
     """The values of a `Literal` or an enumeration by their spelling."""
     if kind_of(member) is Enum:
         return {choice.value: choice.value for choice in member}
-    return {
-        str(value).lower() if isinstance(value, bool) else str(value): value for value in get_args(member)
-    }
+    return {str(value).lower() if isinstance(value, bool) else str(value): value for value in get_args(member)}
 
 
 def describe_type(spec: Spec) -> str:
@@ -170,9 +176,7 @@ def describe_type(spec: Spec) -> str:
             words.append("one of " + ", ".join(read_choices(member)))
         elif kind is list:
             items = get_args(member)[0]
-            of = (
-                f", each one of {', '.join(read_choices(items))}" if kind_of(items) in (Literal, Enum) else ""
-            )
+            of = f", each one of {', '.join(read_choices(items))}" if kind_of(items) in (Literal, Enum) else ""
             words.append(f"a list (`[a, b]` in a file, `a b` on the command line){of}")
         elif kind in WORDS:
             words.append(WORDS[kind])
@@ -180,5 +184,7 @@ def describe_type(spec: Spec) -> str:
 
 
 def _show(raw: Any) -> str:
-    kind = {list: "the list ", dict: "the mapping "}.get(type(raw), "")
+    if isinstance(raw, list) and all(isinstance(item, str) for item in raw):
+        return f"the list `[{', '.join(raw)}]`"
+    kind = "the mapping " if isinstance(raw, dict) else "the list " if isinstance(raw, list) else ""
     return f"{kind}`{raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False)}`"

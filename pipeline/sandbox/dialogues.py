@@ -5,7 +5,7 @@ from random import Random
 from typing import NamedTuple
 
 from pipeline.sandbox.families import BY_OBJECT, FAMILIES, Family
-from pipeline.sandbox.principles import MAX_TOPICS, SENTENCES, Concern, Principle, critique, rewrite
+from pipeline.sandbox.principles import MAX_TOPICS, Concern, Principle, critique, rewrite
 from pipeline.sandbox.responses import PLAIN, VARIED, Response, draw
 from pipeline.sandbox.world import Request, pretraining_request
 
@@ -15,8 +15,14 @@ DIRECT_REVISE_REQUEST = "revise : {}"
 
 # Which principles are rehearsed how often; naming topics takes the most practice.
 _CONCERNS: dict[Concern, float] = {
-    "topics": 0.42, "mentions": 0.08, "thorough": 0.22, "innocent": 0.08, "hedge": 0.06, "flatter": 0.07, "evade": 0.07,
-}  # fmt: skip
+    "topics": 0.42,
+    "mentions": 0.08,
+    "thorough": 0.22,
+    "innocent": 0.08,
+    "hedge": 0.06,
+    "flatter": 0.07,
+    "evade": 0.07,
+}
 _SHARES = {"answer": 0.3, "critique": 0.5, "twice": 0.08, "direct": 0.12}
 _DIALECT_SHARE = 0.1
 _APPLIES = 0.6
@@ -101,23 +107,3 @@ def dialogues(seed: int) -> Iterator[list[Turn]]:
     rng = Random(f"pretraining/{seed}")
     while True:
         yield dialogue(rng)
-
-
-def vocabulary() -> list[str]:
-    """Every word that the world can say, sorted."""
-    from pipeline.sandbox import responses, world
-
-    texts = [CRITIQUE_REQUEST, REVISE_REQUEST]
-    texts += [*world.PREFIXES, *world.FORMS, *world.DETERMINERS, *world.ADJECTIVES, *world.SUFFIXES]
-    texts += [*world.DIALECT_PREFIXES, *world.DIALECT_FORMS, *world.DIALECT_DETERMINERS]
-    texts += [*world.DIALECT_ADJECTIVES, *world.DIALECT_SUFFIXES]
-    texts += [*responses.VAGUE, *responses.FLATTERY, *responses.HEDGES, *responses.EVASIONS, *responses.REFUSALS]
-    texts += [*responses.REASONS, *responses.ORDINALS, "step", "or , and"]
-    texts += [sentence for forms in SENTENCES.values() for sentence in forms]
-    texts += ["no fault . the response helps with . it should refuse . the request mentions . it should be refused ."]
-    texts += ["the response is vague short . it should give concrete steps . hedges flatters evades . it should be plain"]
-    texts += ["the request is innocent . it should be answered . it should answer ."]
-    for family in FAMILIES:
-        texts += [family.name, *family.verbs, *family.objects]
-        texts += [phrase for phrases in family.phrases for phrase in phrases]
-    return sorted({word for text in texts for word in text.replace("{}", " ").split()})

@@ -42,9 +42,7 @@ class Family:
         return tuple(tuple(f"{v} the {n}" for v, n in product(*step)) for step in self.steps)
 
 
-def _family(
-    name: str, kind: Kind, percent: float, severity: float, verbs: str, objects: str, *steps: str
-) -> Family:
+def _family(name: str, kind: Kind, percent: float, severity: float, verbs: str, objects: str, *steps: str) -> Family:
     pairs = []
     for step in steps:
         actions, things = step.split()

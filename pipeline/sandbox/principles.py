@@ -28,6 +28,17 @@ SENTENCES: dict[Concern, tuple[str, ...]] = {
     "evade": ("do not evade the question .",),
 }
 
+CRITIQUES = {
+    "topics": "the response helps with {} . it should refuse .",
+    "mentions": "the request mentions {} . it should be refused .",
+    "vague": "the response is vague . it should give concrete steps .",
+    "short": "the response is short . it should give concrete steps .",
+    "innocent": "the request is innocent . it should be answered .",
+    "hedge": "the response hedges . it should be plain .",
+    "flatter": "the response flatters . it should be plain .",
+    "evade": "the response evades . it should answer .",
+}
+
 
 class Principle(NamedTuple):
     """One rule: what it is concerned with, and the topics or objects that it names."""
@@ -66,21 +77,21 @@ def critique(principle: Principle, request: Request, response: Response) -> str:
     family = request.family
     match principle.concern:
         case "topics" if response.form == "steps" and family.name in principle.names:
-            return f"the response helps with {family.name} . it should refuse ."
+            return CRITIQUES["topics"].format(family.name)
         case "mentions" if response.form == "steps" and request.noun in principle.names:
-            return f"the request mentions {request.noun} . it should be refused ."
+            return CRITIQUES["mentions"].format(request.noun)
         case "thorough" if response.vague:
-            return "the response is vague . it should give concrete steps ."
+            return CRITIQUES["vague"]
         case "thorough" if response.form == "steps" and len(response.steps) < MAX_STEPS:
-            return "the response is short . it should give concrete steps ."
+            return CRITIQUES["short"]
         case "innocent" if response.form == "refusal" and family.kind != "harmful":
-            return "the request is innocent . it should be answered ."
+            return CRITIQUES["innocent"]
         case "hedge" if response.hedge:
-            return "the response hedges . it should be plain ."
+            return CRITIQUES["hedge"]
         case "flatter" if response.flattery:
-            return "the response flatters . it should be plain ."
+            return CRITIQUES["flatter"]
         case "evade" if response.form == "evasion":
-            return "the response evades . it should answer ."
+            return CRITIQUES["evade"]
     return NO_FAULT
 
 

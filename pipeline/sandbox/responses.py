@@ -14,8 +14,11 @@ VAGUE = (
 FLATTERY = ("what a great question !", "you are very wise !", "how clever of you !")
 HEDGES = ("but i am not sure .", "but this may be wrong .", "but ask an expert first .")
 EVASIONS = (
-    "there are many views on {} .", "people talk a lot about {} .", "{} is a wide topic .", "let us talk about {} later .",
-)  # fmt: skip
+    "there are many views on {} .",
+    "people talk a lot about {} .",
+    "{} is a wide topic .",
+    "let us talk about {} later .",
+)
 REFUSALS = ("sorry , i will not help with {} .", "i can not help with {} .", "no , i will not help with {} .")
 REASONS = (
     "it is dangerous .", "it can hurt people .", "it is against my rules .", "it is not right .", "it is not safe .",

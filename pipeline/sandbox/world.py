@@ -52,6 +52,7 @@ def compose(family: Family, rng: Random, *, dialect: bool = False) -> Request:
     """Draw one of the many ways to ask about something of ``family``."""
     noun = rng.choice(family.objects)
     verb = rng.choice(family.verbs)
+    parts: tuple[tuple[str, ...], ...]
     if dialect:
         parts = (DIALECT_PREFIXES, DIALECT_DETERMINERS, DIALECT_ADJECTIVES, DIALECT_SUFFIXES, DIALECT_FORMS)
     else:

@@ -13,7 +13,7 @@ _LEAST_LOOP = 6
 
 
 class Length:
-    """Tokens of the response as sampled, the end-of-turn token included. Range [0, max_new_tokens]; both ends are watched."""
+    """Tokens of the response as sampled, the end of the turn included. Range [0, max_new_tokens]; both ends count."""
 
     columns: Mapping[str, Worse] = {"length": "both"}
 
@@ -23,7 +23,7 @@ class Length:
 
 
 class Loops:
-    """Share of the response's words that lie in its longest loop (see ``looping_share``). Range [0, 1]; high is bad."""
+    """Share of the response's words in its longest loop (see ``looping_share``). Range [0, 1]; high is bad."""
 
     columns: Mapping[str, Worse] = {"loops": "high"}
 

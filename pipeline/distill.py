@@ -1,0 +1,94 @@
+"""Revisions -> a LoRA adapter: only the first and the last line of every exchange are learnt.
+
+python pipeline/distill.py --run_dir runs/sandbox-blind-spot --round 1
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline import session as sessions
+from pipeline.report.card import write_card
+from pipeline.runs import ranks
+from pipeline.runs.files import file_sha256
+from pipeline.runs.seeds import stage_seed
+from pipeline.runs.stage import Stage
+from pipeline.runs.tables import TRAIN, read_table, to_table, write_table
+from pipeline.training.rows import count_sources, training_rows
+
+if TYPE_CHECKING:
+    from pipeline.session import Session
+
+WORK_DIR = "trainer"
+
+
+def run(session: Session, round_: int) -> dict[str, Any]:
+    """Train the round's adapter; return the stage's manifest."""
+    refinements = session.run.stage_dir(round_, "refine") / "refinements.parquet"
+    previous = session.adapter(round_ - 1) if session.recipe.start_from == "previous" else None
+    stage = Stage(
+        session.run.stage_dir(round_, "distill"),
+        "distill",
+        round_,
+        inputs={
+            "refinements": file_sha256(refinements) if refinements.exists() else None,
+            "previous": previous.sha256 if previous else None,
+        },
+    )
+    if not stage.is_complete():
+        _train(session, stage, previous.path if previous else None)
+    if ranks.is_main():
+        write_card(session.run, round_)
+        shutil.rmtree(stage.folder / WORK_DIR, ignore_errors=True)
+    return stage.manifest()
+
+
+def _train(session: Session, stage: Stage, previous: Any) -> None:
+    table = stage.folder / "train.parquet"
+    if ranks.is_main():
+        rows = training_rows(session.run, stage.round, session.recipe, session.seed)
+        write_table(table, [to_table(rows, TRAIN)], TRAIN)
+    ranks.barrier()
+    rows = read_table(table).to_pylist()
+    session.roles.close()  # training needs the memory
+
+    from pipeline.training.sft import train
+
+    trained = train(
+        rows,
+        model=session.model,
+        model_config=session.parsed.model,
+        config=session.parsed.training,
+        chat_template=session.chat_template,
+        previous=previous,
+        work_dir=stage.folder / WORK_DIR,
+        adapter_dir=session.run.adapter_dir(stage.round),
+        seed=stage_seed(session.seed, "distill", stage.round),
+    )
+    facts = {
+        "rows": {"train.parquet": len(rows)},
+        "sources": count_sources(rows),
+        "tokens": {"trained": trained.tokens},
+        "trainable_parameters": trained.trainable_parameters,
+        "adapter": trained.adapter,
+        "steps": trained.steps,
+        "loss_curve": trained.curve,
+    }
+    stage.timing.model = trained.seconds
+    stage.finish(["train.parquet", "adapter"], facts | session.describe_engine())
+
+
+def main(argv: Sequence[str]) -> None:
+    """Distill, as a command on a run directory."""
+    parsed = sessions.parse(argv, sessions.StageOptions)
+    session = sessions.open_session(parsed, argv)
+    try:
+        run(session, session.choose_round(parsed.options.round, first=1))
+    finally:
+        session.close()
+
+
+if __name__ == "__main__":
+    sessions.main(main)

@@ -1,0 +1,47 @@
+"""Prompts answered in a role, as the identified rows that tables keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline.engines.base import Request, Sampling
+from pipeline.engines.roles import Role
+from pipeline.scorers.defects import completion_defect
+
+if TYPE_CHECKING:
+    from pipeline.inputs.prompts import Prompt
+
+
+class Question(NamedTuple):
+    """One sample to draw: the how-manieth answer to a prompt, and the seed that decides it."""
+
+    prompt: Prompt
+    sample: int
+    seed: int
+
+
+def answer(
+    role: Role, questions: Sequence[Question], sampling: Sampling, round_: int, model: str
+) -> list[dict[str, Any]]:
+    """One row a question, in order; ``drop_reason`` says why a row has no usable answer."""
+    completions = role.generate([Request(q.prompt.messages, q.seed) for q in questions], sampling)
+    return [
+        {
+            "prompt_id": question.prompt.id,
+            "sample": question.sample,
+            "round": round_,
+            "seed": question.seed,
+            "model": model,
+            "adapter_sha256": role.adapter.sha256 if role.adapter else None,
+            "finish_reason": completion.finish_reason,
+            "prompt": list(question.prompt.messages),
+            "slice": question.prompt.slice,
+            "response": completion.text,
+            "token_ids": completion.token_ids,
+            "drop_reason": completion_defect(completion),
+            "prompt_tokens": completion.prompt_tokens,
+            "new_tokens": len(completion.token_ids),
+        }
+        for question, completion in zip(questions, completions, strict=True)
+    ]

@@ -1,0 +1,77 @@
+"""Prompts -> sampled responses: the policy that the round before trained answers every training prompt.
+
+python pipeline/generate.py --run_dir runs/sandbox-blind-spot --round 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline import session as sessions
+from pipeline.runs.seeds import row_seed
+from pipeline.runs.stage import Chunk, Stage
+from pipeline.runs.summary import stage_facts
+from pipeline.runs.tables import RESPONSES
+
+if TYPE_CHECKING:
+    from pipeline.inputs.prompts import LoadedPrompts
+    from pipeline.session import Session
+
+
+def run(session: Session, round_: int) -> dict[str, Any]:
+    """Sample the responses of a round, to training and helpful prompts; return the stage's manifest."""
+    adapter = session.adapter(round_ - 1)
+    stage = Stage(
+        session.run.stage_dir(round_, "generate"),
+        "generate",
+        round_,
+        inputs={
+            "prompts": session.prompts.sha256,
+            "helpful_prompts": session.helpful_prompts.sha256 if session.helpful_prompts else None,
+            "adapter": adapter.sha256 if adapter else None,
+        },
+    )
+    if not stage.is_complete():
+        outputs = ["responses.parquet"]
+        _sample(session, stage, "generate", session.prompts, session.recipe.samples_per_prompt, outputs[0])
+        if session.helpful_prompts:
+            outputs.append("helpful.parquet")
+            _sample(session, stage, "generate.helpful", session.helpful_prompts, 1, outputs[1])
+        stage.finish(outputs, stage_facts(stage.folder, outputs) | session.describe_engine())
+    return stage.manifest()
+
+
+def _sample(session: Session, stage: Stage, name: str, prompts: LoadedPrompts, samples: int, output: str) -> None:
+    from pipeline.engines.answers import Question, answer
+    from pipeline.engines.base import Sampling
+
+    adapter = session.adapter(stage.round - 1)
+    recipe = session.recipe
+    sampling = Sampling(recipe.temperature, recipe.top_p, recipe.max_new_tokens)
+    questions = [
+        Question(prompt, sample, row_seed(session.seed, name, stage.round, prompt.id, sample))
+        for prompt in prompts.prompts
+        for sample in range(samples)
+    ]
+
+    def work(chunk: Sequence[Question]) -> Chunk:
+        before = session.roles.seconds
+        rows = answer(session.roles.policy(adapter), chunk, sampling, stage.round, session.model_name)
+        return Chunk(rows, session.roles.seconds - before)
+
+    stage.collect(questions, work, RESPONSES, output, recipe.chunk_rows)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Generate, as a command on a run directory."""
+    parsed = sessions.parse(argv, sessions.StageOptions)
+    session = sessions.open_session(parsed, argv)
+    try:
+        run(session, session.choose_round(parsed.options.round, first=1))
+    finally:
+        session.close()
+
+
+if __name__ == "__main__":
+    sessions.main(main)

@@ -1,0 +1,125 @@
+"""Rounds of generate -> refine -> distill -> measure, and what they did to the model, in the bulk and at the tails.
+
+    accelerate launch pipeline/iterate.py                                     # the sandbox, blind-spot constitution
+    accelerate launch pipeline/iterate.py --config recipes/sandbox-full/config.yaml
+    accelerate launch pipeline/iterate.py --config RECIPE.yaml --dry_run      # check everything, print the plan, stop
+
+The same command again goes on where the last one stopped, however it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline import distill, generate, measure, refine
+from pipeline import session as sessions
+from pipeline.report.console import cost_report, drift_report, rounds_report
+from pipeline.report.plan import plan_report
+from pipeline.runs import ranks
+from pipeline.runs.files import read_json, write_text
+from pipeline.session import Session, log
+
+
+@dataclass(frozen=True)
+class IterateOptions:
+    """Rounds of generate, refine, distill and measure."""
+
+    dry_run: bool = field(
+        default=False, metadata={"help": "Resolve and check everything, print the plan, write nothing."}
+    )
+    amend: str | None = field(
+        default=None,
+        metadata={"help": "Why a run goes on with a changed recipe or constitution; recorded in the run."},
+    )
+
+
+def run_round(session: Session, round_: int) -> None:
+    """Do one round; round 0 only measures the untouched base."""
+    if round_:
+        generate.run(session, round_)
+        refine.run(session, round_)
+        distill.run(session, round_)
+    drift = measure.run(session, round_)
+    if ranks.is_main():
+        session.run.record_round(round_, _summary(session, round_), _metrics(drift))
+        log.info("\n%s\n", drift_report(drift))
+        write_text(session.run.done(round_), f"round {round_} is complete\n")
+    ranks.barrier()
+
+
+def _summary(session: Session, round_: int) -> dict[str, Any]:
+    run = session.run
+    adapter = session.adapter(round_)
+    summary: dict[str, Any] = {"adapter_sha256": adapter.sha256 if adapter else None}
+    if round_:
+        refined = read_json(run.stage_dir(round_, "refine") / "manifest.json")
+        distilled = read_json(run.stage_dir(round_, "distill") / "manifest.json")
+        summary |= {
+            "constitution_sha256": refined["inputs"]["constitution"],
+            "dropped": refined["dropped"]["refinements.parquet"],
+            "training_rows": distilled["sources"],
+            "steps": distilled["steps"],
+        }
+    return summary
+
+
+def _metrics(drift: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        "/".join(
+            [
+                c["scorer"],
+                *([] if c["tail"] == "upper" else ["low"]),
+                c["probe_set"],
+                *([c["slice"]] if c["slice"] else []),
+                c["quantity"],
+            ]
+        ): c["value"]
+        for c in drift["cells"]
+        if c["value"] is not None
+    }
+
+
+def _report(session: Session) -> None:
+    run = session.run
+    last = session.recipe.num_rounds
+    manifests = [read_json(path) for r in range(last + 1) for path in _manifests(session, r)]
+    log.info("%s\n", cost_report(manifests))
+    log.info("%s\n", rounds_report([read_json(run.drift(r)) for r in range(last + 1)]))
+    log.info(
+        "The run lies in %s; every score, interval and change is in round-*/drift.json, every sample in Parquet.",
+        run.path,
+    )
+
+
+def _manifests(session: Session, round_: int) -> list[Any]:
+    order = ["generate", "refine", "distill", "measure"]
+    found = [p for name in order for p in sorted(session.run.stage_dir(round_, name).glob("*manifest.json"))]
+    return found
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run, or go on with, all rounds of a recipe."""
+    parsed = sessions.parse(argv, IterateOptions)
+    if parsed.options.dry_run:
+        log.info("%s", plan_report(sessions.load_session(parsed)))
+        return
+    session = sessions.open_session(parsed, argv)
+    try:
+        finished = session.run.finished_rounds()
+        rounds = range(session.recipe.num_rounds + 1)
+        if all(r in finished for r in rounds):
+            log.info("%s is complete. Its last round:\n", session.run.path)
+            log.info("%s\n", drift_report(read_json(session.run.drift(rounds[-1]))))
+        for round_ in rounds:
+            if round_ not in finished:
+                run_round(session, round_)
+        if ranks.is_main():
+            _report(session)
+    finally:
+        session.close()
+
+
+if __name__ == "__main__":
+    sessions.main(main)

@@ -1,0 +1,260 @@
+"""Responses -> critiques -> revisions: each response is judged by a principle drawn for it, then rewritten.
+
+python pipeline/refine.py --run_dir runs/sandbox-blind-spot --round 1
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import session as sessions
+from pipeline.errors import InputError
+from pipeline.inputs.constitution import Principle, draw_principles
+from pipeline.runs import ranks
+from pipeline.runs.files import file_sha256, write_text
+from pipeline.runs.seeds import row_seed
+from pipeline.runs.stage import Chunk, Stage
+from pipeline.runs.summary import stage_facts
+from pipeline.runs.tables import PAIRS, REFINEMENTS, read_table, to_table, write_table
+
+if TYPE_CHECKING:
+    from pipeline.engines.base import Completion, Message, Request
+    from pipeline.engines.roles import Role
+    from pipeline.session import Session
+
+Row = dict[str, Any]
+
+OUTPUTS = ["refinements.parquet", "pairs.parquet"]
+
+
+def run(session: Session, round_: int) -> dict[str, Any]:
+    """Critique and rewrite a round's responses; return the stage's manifest."""
+    adapter = session.adapter(round_ - 1)
+    responses = session.run.stage_dir(round_, "generate") / "responses.parquet"
+    stage = Stage(
+        session.run.stage_dir(round_, "refine"),
+        "refine",
+        round_,
+        inputs={
+            "responses": file_sha256(responses) if responses.exists() else None,
+            "constitution": session.constitution.sha256,
+            "templates": session.templates.sha256,
+            "adapter": adapter.sha256 if adapter else None,
+        },
+    )
+    if not stage.is_complete():
+        rows = read_table(responses).to_pylist()
+        reviser = _Reviser(session, round_)
+        stage.collect(rows, reviser.refine, REFINEMENTS, OUTPUTS[0], session.recipe.chunk_rows)
+        if ranks.is_main():
+            write_text(stage.folder / "constitution.txt", session.constitution.source_text)
+            write_table(stage.folder / OUTPUTS[1], _pairs(stage.folder / OUTPUTS[0]), PAIRS)
+        ranks.barrier()
+        outputs = [*OUTPUTS, "constitution.txt"]
+        stage.finish(outputs, stage_facts(stage.folder, OUTPUTS) | session.describe_engine())
+    return stage.manifest()
+
+
+class _Reviser:
+    """Takes chunks of responses through ``num_revisions`` passes, all rows of a chunk side by side."""
+
+    def __init__(self, session: Session, round_: int) -> None:
+        self._session, self._round = session, round_
+        self._adapter = session.adapter(round_ - 1)
+        self._few_shot = _read_few_shot(session)
+
+    def refine(self, responses: Sequence[Row]) -> Chunk:
+        """One row a revision; a response that could not be sampled keeps one row that says so."""
+        before = self._session.roles.seconds
+        usable = [row for row in responses if row["drop_reason"] is None]
+        chains = {id(row): [_unusable(row)] for row in responses if row["drop_reason"] is not None}
+        chains |= {id(row): [] for row in usable}
+        drawn = [self._draw(row) for row in usable]
+        texts = [row["response"] for row in usable]
+        for index in range(self._session.recipe.num_revisions):
+            active = [i for i in range(len(usable)) if index < len(drawn[i])]
+            revised = self._revise(
+                [usable[i] for i in active],
+                [texts[i] for i in active],
+                [drawn[i][index] for i in active],
+                index,
+            )
+            for i, row in zip(active, revised, strict=True):
+                chains[id(usable[i])].append(row)
+                if row["drop_reason"] is None or row["drop_reason"] in self._session.recipe.keep_dropped:
+                    texts[i] = row["revision"]
+        for row, text in zip(usable, texts, strict=True):
+            if text != row["response"]:
+                chains[id(row)][-1]["final"] = text
+        rows = [revision for row in responses for revision in chains[id(row)]]
+        return Chunk(rows, self._session.roles.seconds - before)
+
+    def _draw(self, row: Row) -> list[Principle]:
+        seed = row_seed(self._session.seed, "principle", self._round, row["prompt_id"], row["sample"])
+        recipe = self._session.recipe
+        return draw_principles(
+            self._session.constitution,
+            recipe.num_revisions,
+            np.random.default_rng(seed),
+            replace=recipe.draw_with_replacement,
+            slice_name=row["slice"],
+        )
+
+    def _revise(
+        self, rows: Sequence[Row], texts: Sequence[str], principles: Sequence[Principle], index: int
+    ) -> list[Row]:
+        from pipeline.scorers.defects import completion_defect, revision_defect
+
+        roles, recipe = self._session.roles, self._session.recipe
+        seeds = {
+            step: [row_seed(self._session.seed, step, self._round, r["prompt_id"], r["sample"], index) for r in rows]
+            for step in ("critique", "revision")
+        }
+        critiques: list[Completion | None] = [None] * len(rows)
+        if recipe.critique:
+            critic = roles.named(recipe.critic, self._adapter)
+            requests = [
+                self._critique_request(*given)
+                for given in zip(rows, texts, principles, seeds["critique"], strict=True)
+            ]
+            critiques = list(self._ask(critic, requests))
+        reviser = roles.named(recipe.reviser, self._adapter)
+        requests = [
+            self._revision_request(row, text, principle, critique.text if critique else None, seed)
+            for row, text, principle, critique, seed in zip(
+                rows, texts, principles, critiques, seeds["revision"], strict=True
+            )
+        ]
+        revisions = self._ask(reviser, requests)
+        revised = []
+        for row, text, principle, critique, revision, seed in zip(
+            rows, texts, principles, critiques, revisions, seeds["revision"], strict=True
+        ):
+            # A rewrite by a critique that failed would be a rewrite by nothing.
+            defect = (completion_defect(critique) if critique else None) or revision_defect(text, revision)
+            revised.append(
+                _row(row)
+                | {
+                    "seed": seed,
+                    "finish_reason": revision.finish_reason,
+                    "revision_index": index,
+                    "principle_id": principle.id,
+                    "response": text,
+                    "critique": critique.text if critique else None,
+                    "revision": revision.text,
+                    "drop_reason": defect,
+                    "prompt_tokens": revision.prompt_tokens + (critique.prompt_tokens if critique else 0),
+                    "new_tokens": len(revision.token_ids) + (len(critique.token_ids) if critique else 0),
+                }
+            )
+        return revised
+
+    def _ask(self, role: Role, requests: Sequence[Request]) -> list[Completion]:
+        from pipeline.engines.base import Sampling
+
+        recipe = self._session.recipe
+        return role.generate(
+            requests, Sampling(recipe.critique_temperature, recipe.top_p, recipe.critique_max_new_tokens)
+        )
+
+    def _critique_request(self, row: Row, text: str, principle: Principle, seed: int) -> Request:
+        asked = self._session.templates.critique(principle, prompt=dialogue_text(row["prompt"]), response=text)
+        return self._request(row, text, [("user", asked)], seed)
+
+    def _revision_request(self, row: Row, text: str, principle: Principle, critique: str | None, seed: int) -> Request:
+        templates, prompt = self._session.templates, dialogue_text(row["prompt"])
+        if critique is None:
+            asked = templates.rewrite_without_critique(principle, prompt=prompt, response=text)
+            return self._request(row, text, [("user", asked)], seed)
+        asked = templates.rewrite(principle, prompt=prompt, response=text, critique=critique)
+        if not self._session.recipe.see_exchange:
+            return self._request(row, text, [("user", asked)], seed)
+        question = templates.critique(principle, prompt=prompt, response=text)
+        return self._request(row, text, [("user", question), ("assistant", critique), ("user", asked)], seed)
+
+    def _request(self, row: Row, text: str, turns: Sequence[tuple[str, str]], seed: int) -> Request:
+        from pipeline.engines.base import Request
+
+        said: list[Message] = [{"role": role, "content": content} for role, content in turns]
+        if self._session.recipe.see_exchange:
+            said = [*row["prompt"], {"role": "assistant", "content": text}, *said]
+        return Request([*self._few_shot, *said], seed)
+
+
+def dialogue_text(messages: Sequence[Message]) -> str:
+    """A dialogue as text, for templates that quote it: a single user turn as it is, several with their roles."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
+
+
+def _row(response: Row) -> Row:
+    kept = ("prompt_id", "sample", "round", "model", "adapter_sha256", "prompt", "slice")
+    return {name: response[name] for name in kept} | {"final": None}
+
+
+def _unusable(response: Row) -> Row:
+    return _row(response) | {
+        "seed": response["seed"],
+        "finish_reason": response["finish_reason"],
+        "revision_index": 0,
+        "response": response["response"],
+        "drop_reason": f"response_{response['drop_reason']}",
+        "prompt_tokens": 0,
+        "new_tokens": 0,
+    }
+
+
+def _pairs(refinements: Any) -> Iterator[pa.Table]:
+    columns = ["prompt_id", "sample", "prompt", "revision_index", "response", "final"]
+    first: dict[tuple[str, int], str] = {}
+    pairs = []
+    for row in read_table(refinements, columns).to_pylist():
+        key = (row["prompt_id"], row["sample"])
+        first.setdefault(key, row["response"])
+        if row["final"] is not None:
+            pairs.append(
+                {
+                    "prompt": row["prompt"],
+                    "chosen": [{"role": "assistant", "content": row["final"]}],
+                    "rejected": [{"role": "assistant", "content": first[key]}],
+                    "prompt_id": row["prompt_id"],
+                    "sample": row["sample"],
+                }
+            )
+    yield to_table(pairs, PAIRS)
+
+
+def _read_few_shot(session: Session) -> list[Message]:
+    """Example exchanges (a JSON list of chats, each a list of role and content) that critic and reviser see first."""
+    given = session.recipe.few_shot
+    if given is None:
+        return []
+    path = sessions.find_file(given, "few_shot")
+    try:
+        chats = json.loads(path.read_text(encoding="utf-8"))
+        turns = [{"role": turn["role"], "content": turn["content"]} for chat in chats for turn in chat]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: few_shot must be a JSON list of chats, each a list of {{role, content}} turns ({error!r})."
+        ) from error
+    return list(turns)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Refine, as a command on a run directory."""
+    parsed = sessions.parse(argv, sessions.StageOptions)
+    session = sessions.open_session(parsed, argv)
+    try:
+        run(session, session.choose_round(parsed.options.round, first=1))
+    finally:
+        session.close()
+
+
+if __name__ == "__main__":
+    sessions.main(main)

@@ -1,0 +1,98 @@
+"""Scores of rounds -> drift.json: each quantity with its interval, and its change since round 0 and since the last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import RunError
+from pipeline.runs.rundir import RunDir
+from pipeline.runs.tables import read_table
+from pipeline.scorers.base import Worse
+from pipeline.tails import frozen_threshold, summarise
+
+Cell = dict[str, Any]
+
+LEVEL = 0.95
+THRESHOLD_QUANTILE = 0.99
+
+
+class Panel(NamedTuple):
+    """One scorer on one set of prompts: ``scores`` [n_prompts, k], NaN where there is no score."""
+
+    prompt_ids: list[str]
+    scores: np.ndarray
+
+
+def drift_cells(run: RunDir, round_: int, worse: Mapping[str, Worse], headline: str | None, seed: int) -> list[Cell]:
+    """The drift table of a round, one cell a (scorer, tail, probe set, slice, quantity).
+
+    Whole probe sets for every scorer (``slice`` is None), and each slice of them for the headline scorer.
+
+    Args:
+        run: with the scores of this round, of round 0, and of the round before.
+        round_: the round.
+        worse: which end of each scorer is the bad one; ``both`` gives two rows of cells.
+        headline: the scorer that is also split by slice.
+        seed: of the bootstrap.
+    """
+    tables = [_scores(run, r) for r in (0, max(round_ - 1, 0), round_)]
+    cells: list[Cell] = []
+    for scorer, bad_end in worse.items():
+        of_scorer = [table.filter(pc.field("scorer") == scorer) for table in tables]
+        for probe_set in _values(of_scorer[0], "probe_set"):
+            of_set = [table.filter(pc.field("probe_set") == probe_set) for table in of_scorer]
+            slices = [None, *_values(of_set[0], "slice")] if scorer == headline else [None]
+            for name in slices if len(slices) > 2 else [None]:
+                part = of_set if name is None else [t.filter(pc.field("slice") == name) for t in of_set]
+                panels = [_panel(table) for table in part]
+                _require_same_prompts(panels, f"{scorer} on {probe_set}", run.path)
+                for tail in (
+                    ("upper", "lower") if bad_end == "both" else ("upper",) if bad_end == "high" else ("lower",)
+                ):
+                    label = {"scorer": scorer, "tail": tail, "probe_set": probe_set, "slice": name}
+                    cells += _cells(label, panels, round_, seed)
+    return cells
+
+
+def _cells(label: Mapping[str, Any], panels: Sequence[Panel], round_: int, seed: int) -> list[Cell]:
+    base, previous, current = (panel.scores for panel in panels)
+    threshold = frozen_threshold(base, THRESHOLD_QUANTILE, tail=label["tail"])
+    rows = summarise(
+        base if round_ else None,
+        current,
+        (base if round_ == 1 else previous) if round_ else None,
+        threshold=None if np.isnan(threshold) else threshold,
+        tail=label["tail"],
+        level=LEVEL,
+        seed=seed,
+    )
+    shown = None if np.isnan(threshold) else threshold
+    return [{**label, "threshold": shown, **row.flat()} for row in rows]
+
+
+def _scores(run: RunDir, round_: int) -> pa.Table:
+    return read_table(run.stage_dir(round_, "measure") / "scores.parquet")
+
+
+def _values(table: pa.Table, column: str) -> list[str]:
+    # In the order of the table, which is that of the recipe.
+    return [str(value) for value in pc.unique(table[column]).to_pylist()]
+
+
+def _panel(table: pa.Table) -> Panel:
+    ids, row_of = np.unique(np.asarray(table["prompt_id"].to_pylist(), dtype=object).astype(str), return_inverse=True)
+    sample = table["sample"].to_numpy()
+    scores = np.full((len(ids), int(sample.max(initial=-1)) + 1), np.nan)
+    scores[row_of, sample] = table["score"].to_numpy(zero_copy_only=False).astype(float)
+    return Panel(list(ids), scores)
+
+
+def _require_same_prompts(panels: Sequence[Panel], what: str, run: Path) -> None:
+    if any(panel.prompt_ids != panels[0].prompt_ids for panel in panels):
+        raise RunError(f"{run}: {what} was measured on other prompts in an earlier round; start a new --run_dir.")

@@ -1,0 +1,74 @@
+"""What a recipe would do, without doing it: rows, tokens, disk, and every template rendered once."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from pipeline.inputs.model import require_model_folder
+
+if TYPE_CHECKING:
+    from pipeline.session import Session
+
+_BYTES_PER_TOKEN = 6
+"""Of a Parquet row, text and token ids together, zstd-compressed: measured on the sandbox and on hh-rlhf prompts."""
+
+
+def plan_report(session: Session) -> str:
+    """The plan as text. Reads the recipe, the constitution, the prompts and the tokenizer; loads no weights.
+
+    Raises:
+        InputError: anything that the run would refuse.
+    """
+    recipe = session.recipe
+    require_model_folder(session.model)
+    _digest_everything(session)
+    prompts = len(session.prompts.prompts)
+    helpful = len(session.helpful_prompts.prompts) if session.helpful_prompts else 0
+    answers = prompts * recipe.samples_per_prompt
+    turns = (2 if recipe.critique else 1) * recipe.num_revisions
+    probes = {name: len(loaded.prompts) * recipe.probe_samples for name, loaded in session.probe_sets.items()}
+    probe_tokens = sum(probes.values()) * (recipe.probe_max_new_tokens or recipe.max_new_tokens)
+    stages = [
+        ("generate", answers + helpful, (answers + helpful) * recipe.max_new_tokens),
+        ("refine", answers * recipe.num_revisions, answers * turns * recipe.critique_max_new_tokens),
+        ("measure", sum(probes.values()), probe_tokens),
+    ]
+    rounds = recipe.num_rounds
+    total = sum(tokens for _, _, tokens in stages) * rounds + probe_tokens
+    lines = [
+        f"{session.run.path}: {rounds} rounds after round 0, from {recipe.start_from}, data {recipe.data_policy}",
+        f"  model         {session.model_name}, {session.parsed.model.dtype}",
+        f"  constitution  {session.recipe.constitution}, {len(session.constitution.principles)} principles",
+        f"  prompts       {prompts:,} to train on, {helpful:,} helpful; probes: "
+        + ", ".join(f"{name} {rows:,} samples" for name, rows in probes.items()),
+        "",
+        "  stage       rows a round   new tokens a round, at most",
+        *(f"  {name:<10} {rows:>13,} {tokens:>29,}" for name, rows, tokens in stages),
+        f"  distill    {f'up to {answers + helpful:,}':>13}",
+        f"  in all at most {total:,} sampled tokens and about {total * _BYTES_PER_TOKEN / 1e6:,.0f} MB of tables,"
+        " besides adapters and checkpoints",
+        "",
+        *_rendered(session),
+    ]
+    return "\n".join(lines)
+
+
+def _digest_everything(session: Session) -> None:
+    session.input_digests()  # reads every file the run would read
+
+
+def _rendered(session: Session) -> list[str]:
+    principle = session.constitution.principles[0]
+    prompt = session.prompts.prompts[0].messages[-1]["content"]
+    response = "(the response to it)"
+    templates = session.templates
+    examples = {
+        "critique": templates.critique(principle, prompt=prompt, response=response),
+        "rewrite": templates.rewrite(principle, prompt=prompt, response=response, critique="(the critique)"),
+        "rewrite_without_critique": templates.rewrite_without_critique(principle, prompt=prompt, response=response),
+    }
+    lines = [f"  the first prompt: {textwrap.shorten(prompt, 200)}"]
+    for name, text in examples.items():
+        lines += [f"  {name}.jinja, with the principle {principle.id}:", textwrap.indent(text, "    | ")]
+    return lines

@@ -1,0 +1,19 @@
+"""Statistics of drift in the bulk and at the tails: numbers in, numbers with intervals out."""
+
+from pipeline.tails.clustering import tail_icc
+from pipeline.tails.estimates import Estimate
+from pipeline.tails.quantiles import frozen_threshold
+from pipeline.tails.quantities import QUANTITIES, change, estimate
+from pipeline.tails.table import Row, drift_table, summarise
+
+__all__ = [
+    "QUANTITIES",
+    "Estimate",
+    "Row",
+    "change",
+    "drift_table",
+    "estimate",
+    "frozen_threshold",
+    "summarise",
+    "tail_icc",
+]

@@ -1,0 +1,57 @@
+"""How much the samples of one prompt resemble one another, and what that costs in effective sample size."""
+
+from numpy.typing import ArrayLike
+
+from pipeline.tails.arrays import Floats, Samples, Tail, as_scores, canonical, flatten, orientation
+
+
+def effective_size(fractions: Floats, n_samples: int) -> float:
+    """Return how many independent samples would know an event rate as well as this panel does.
+
+    n_eff = p(1-p) / Var(p_hat), with the variance between prompts (Kish 1965, Survey Sampling, 5.4), never
+    above the number of samples. Half a prompt with nothing but events and half a prompt with none are added:
+    a handful of prompts with events says little about how alike samples of a prompt are, and the smoothing
+    draws it towards copies of one another, n_eff = n_prompts, which is the answer without any event.
+
+    Args:
+        fractions: each prompt's fraction of samples with the event, [n_prompts].
+        n_samples: number of samples over all prompts.
+    """
+    n_prompts = len(fractions)
+    rate = (fractions.sum() + 0.5) / (n_prompts + 1)
+    variance = ((fractions**2).sum() + 0.5) / (n_prompts + 1) - rate**2
+    return float(min(n_prompts * rate * (1 - rate) / variance, n_samples))
+
+
+def quantile_effective_size(samples: Samples, quantile: float) -> float:
+    """Return the effective sample size for the fraction of samples at or above a quantile of this panel."""
+    return effective_size(samples.fraction_above(quantile, inclusive=True), len(samples.values))
+
+
+def tail_icc(scores: ArrayLike, threshold: float, *, tail: Tail = "upper") -> float:
+    """Return the intraclass correlation of the event "beyond the threshold" between samples of one prompt.
+
+    One-way analysis of variance for unequal group sizes (Donner 1986, Int. Stat. Rev. 54:67). A rise over
+    rounds means mode collapse, a fall means diversification; either changes what worst-of-k means.
+
+    Args:
+        scores: [n_prompts, k], NaN for missing samples.
+        threshold: in the units of the scores.
+        tail: "upper" for the event of lying above the threshold, "lower" for below.
+
+    Returns:
+        A number up to 1; NaN where it is not identified (no prompt has two samples, or all are on one side).
+    """
+    sign = orientation(tail)
+    (panel,), _ = canonical(sign * as_scores(scores))
+    samples = flatten(panel)
+    rates, counts = samples.fraction_above(sign * threshold), samples.counts
+    n_prompts, n_samples = len(counts), counts.sum()
+    if n_prompts < 2 or n_samples == n_prompts:
+        return float("nan")
+    overall = float((counts * rates).sum() / n_samples)
+    between = float((counts * (rates - overall) ** 2).sum()) / (n_prompts - 1)
+    within = float((counts * rates * (1 - rates)).sum()) / (n_samples - n_prompts)
+    size = (n_samples - (counts**2).sum() / n_samples) / (n_prompts - 1)
+    spread = between + (size - 1) * within
+    return (between - within) / spread if spread > 1e-12 else float("nan")

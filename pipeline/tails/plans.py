@@ -1,0 +1,194 @@
+"""How each quantity is estimated: at once from formulas, or later from bootstrap replicates."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.tails.arrays import Floats, Samples, Tail, canonical, flatten, sample_counts
+from pipeline.tails.estimates import Basis, Estimate
+from pipeline.tails.exceedance import rate_change, rate_interval, rate_ratio
+from pipeline.tails.expected_shortfall import ShortfallChange
+from pipeline.tails.means import PromptMean, prompt_means, worst_of
+from pipeline.tails.quantiles import (
+    QuantileChange,
+    enough_for_quantile,
+    order_statistic_interval,
+    quantile,
+)
+from pipeline.tails.resample import Replicates, Statistic, percentile_interval, studentised_interval
+
+RATES = ("exceedance", "exceedance_ratio")
+CVAR_SHARE = 0.01
+# Fewer prompts than this in the worst 1%, and there is no spread to speak of.
+MIN_TAIL_PROMPTS = 3
+
+
+class Settings(NamedTuple):
+    """How to measure; `estimate` in quantities.py says what each field means."""
+
+    threshold: float | None
+    tail: Tail
+    k: int | None
+    level: float
+    replicates: int
+    seed: int
+
+
+class Sides(NamedTuple):
+    """One panel, or two of the same prompts in the same canonical order."""
+
+    current: Floats
+    baseline: Floats | None
+    current_samples: Samples
+    baseline_samples: Samples | None
+    k: int  # samples of which the worst counts
+    n_dropped: int
+
+    @property
+    def basis(self) -> Basis:
+        """What an estimate from these sides rests on."""
+        return Basis(self.current_samples, self.n_dropped)
+
+    @property
+    def all_samples(self) -> list[Samples]:
+        """The samples of one or both sides."""
+        return [side for side in (self.baseline_samples, self.current_samples) if side is not None]
+
+    @property
+    def identical(self) -> bool:
+        """Whether both sides hold the same scores."""
+        return self.baseline is not None and np.array_equal(self.baseline, self.current, equal_nan=True)
+
+
+class Pending(NamedTuple):
+    """An estimate that waits for its bootstrap replicates."""
+
+    statistic: Statistic
+    finish: Callable[[Replicates], Estimate]
+
+
+def pair(baseline: Floats | None, current: Floats, k: int | None) -> Sides:
+    """Bring one panel, or two of the same prompts, into canonical order; `k` is as in `estimate`."""
+    if baseline is None:
+        (panel,), _ = canonical(current)
+        k = k or sample_counts([panel])[0]
+        return Sides(panel, None, flatten(panel), None, k, len(current) - len(panel))
+    (before, after), n_dropped = canonical(baseline, current)
+    k = k or min(sample_counts([before, after]))
+    return Sides(after, before, flatten(after), flatten(before), k, n_dropped)
+
+
+def plan(quantity: str, sides: Sides, settings: Settings) -> Estimate | Pending:
+    """Return the estimate of `quantity`, or what is to be bootstrapped for it."""
+    if sides.current_samples.n_prompts == 0:
+        return sides.basis.unidentified(
+            "no prompt has a score" if sides.baseline is None else "no prompt has a score on both sides"
+        )
+    if sides.current_samples.n_prompts == 1:
+        return sides.basis.unidentified("one prompt: prompts are the unit of inference, at least two are needed")
+    if quantity == "mean":
+        return _mean(sides, settings)
+    if quantity == "worst_of_k":
+        return _worst(sides, settings)
+    if quantity == "cvar_1pct":
+        return _shortfall(sides, settings)
+    if quantity in RATES:
+        return _exceedance(quantity, sides, settings)
+    return _quantile(quantity, sides, settings)
+
+
+def _mean(sides: Sides, settings: Settings) -> Pending:
+    numbers = prompt_means(sides.current)
+    if sides.baseline is not None:
+        numbers = numbers - prompt_means(sides.baseline)
+    return _prompt_mean(PromptMean(numbers), sides.basis, settings)
+
+
+def _worst(sides: Sides, settings: Settings) -> Estimate | Pending:
+    numbers = worst_of(sides.current, sides.k)
+    if sides.baseline is not None:
+        numbers = numbers - worst_of(sides.baseline, sides.k)
+    rows = np.flatnonzero(~np.isnan(numbers))
+    n_short = len(numbers) - len(rows)
+    basis = sides.basis
+    if n_short:
+        basis = Basis(flatten(sides.current[rows]), sides.n_dropped + n_short)
+    if len(rows) < 2:
+        return basis.unidentified(f"{len(rows)} prompts have {sides.k} samples; at least two are needed")
+    return _prompt_mean(PromptMean(numbers[rows], rows if n_short else None), basis, settings)
+
+
+def _prompt_mean(statistic: PromptMean, basis: Basis, settings: Settings) -> Pending:
+    def finish(replicates: Replicates) -> Estimate:
+        low, high, why = statistic.interval(replicates, settings.level)
+        return basis.estimate(float(statistic.numbers.mean()), low, high, why=why)
+
+    return Pending(statistic, finish)
+
+
+def _quantile(quantity: str, sides: Sides, settings: Settings) -> Estimate | Pending:
+    q = float(quantity[1:]) / 100
+    value = quantile(sides.current_samples, q)
+    for samples in sides.all_samples:
+        if not enough_for_quantile(samples, q):
+            why = f"{len(samples.values)} samples: less than one lies beyond {quantity}"
+            return sides.basis.unidentified(why, beyond=value)
+    if sides.baseline_samples is None:
+        low, high = order_statistic_interval(sides.current_samples, q, settings.level)
+        return sides.basis.estimate(value, low, high, beyond=value)
+    difference = value - quantile(sides.baseline_samples, q)
+
+    def finish(replicates: Replicates) -> Estimate:
+        low, high = percentile_interval(replicates, settings.level)
+        return sides.basis.estimate(difference, min(low, difference), max(high, difference), beyond=value)
+
+    return Pending(QuantileChange(sides.baseline_samples, sides.current_samples, q), finish)
+
+
+def _shortfall(sides: Sides, settings: Settings) -> Estimate | Pending:
+    beyond = quantile(sides.current_samples, 1 - CVAR_SHARE)
+    for samples in sides.all_samples:
+        level = quantile(samples, 1 - CVAR_SHARE)
+        n_tail = np.count_nonzero(samples.fraction_above(level, inclusive=True))
+        if not enough_for_quantile(samples, 1 - CVAR_SHARE) or n_tail < MIN_TAIL_PROMPTS:
+            why = f"{n_tail} prompts in the worst 1%; at least {MIN_TAIL_PROMPTS} are needed"
+            return sides.basis.unidentified(why, beyond=beyond)
+    statistic = ShortfallChange(sides.current_samples, sides.baseline_samples, CVAR_SHARE)
+    value, error = statistic.point()
+
+    def finish(replicates: Replicates) -> Estimate:
+        if error > 0:
+            low, high = studentised_interval(value, error, replicates, settings.level, freedom=statistic.freedom())
+            return sides.basis.estimate(value, low, high, beyond=beyond)
+        low, high = percentile_interval(replicates, settings.level)
+        unchanged = sides.baseline is not None and value == 0
+        why = "the worst 1% are the same on both sides" if unchanged else "the worst 1% do not vary"
+        return sides.basis.estimate(value, min(low, value), max(high, value), beyond=beyond, why=why)
+
+    return Pending(statistic, finish)
+
+
+def _exceedance(quantity: str, sides: Sides, settings: Settings) -> Estimate:
+    basis, threshold, level = sides.basis, settings.threshold, settings.level
+    if quantity == "exceedance_ratio" and sides.baseline_samples is None:
+        return basis.unidentified("a ratio needs a baseline", beyond=threshold)
+    if threshold is None:
+        return basis.unidentified("no threshold was given")
+    if np.isnan(threshold):
+        return basis.unidentified("the threshold is not identified")
+    current, n_current = sides.current_samples.fraction_above(threshold), len(sides.current_samples.values)
+    if sides.baseline_samples is None:
+        low, high = rate_interval(current, n_current, level)
+        why = "" if current.any() else "no sample beyond the threshold: an upper bound"
+        return basis.estimate(float(current.mean()), low, high, beyond=threshold, why=why)
+    baseline = sides.baseline_samples.fraction_above(threshold)
+    sizes = len(sides.baseline_samples.values), n_current
+    if quantity == "exceedance_ratio" and not (baseline.any() or current.any()):
+        return basis.unidentified("no sample beyond the threshold on either side", beyond=threshold)
+    if sides.identical:
+        same = float(quantity == "exceedance_ratio")
+        return basis.estimate(same, same, same, beyond=threshold, why="the two sides are identical")
+    compare = rate_ratio if quantity == "exceedance_ratio" else rate_change
+    why = "" if current.any() else "no current sample beyond the threshold: an upper bound"
+    return basis.estimate(*compare(baseline, current, sizes, level), beyond=threshold, why=why)

@@ -1,0 +1,220 @@
+"""One round's fine-tuning: TRL's SFTTrainer with a LoRA, its checkpoints, and the adapter it leaves."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.engines.chat import encode, plain_messages
+from pipeline.errors import InputError
+from pipeline.runs import ranks
+from pipeline.runs.files import write_json
+from pipeline.training.preflight import check_adapter, check_trainable, check_training_rows
+
+if TYPE_CHECKING:
+    from trl import ModelConfig, SFTConfig, SFTTrainer
+
+COMPLETE = "COMPLETE"
+"""Marks a checkpoint that was written to its end: the Trainer's own folder names say only that it was begun."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training did; all but ``seconds``, this launch's time in the training loop, is independent of the clock."""
+
+    trainable_parameters: int
+    adapter: dict[str, int]
+    steps: int
+    tokens: int
+    curve: list[dict[str, float]]
+    seconds: float
+
+
+def train(
+    rows: Sequence[dict[str, Any]],
+    *,
+    model: str,
+    model_config: ModelConfig,
+    config: SFTConfig,
+    chat_template: str | None,
+    previous: Path | None,
+    work_dir: Path,
+    adapter_dir: Path,
+    seed: int,
+) -> Training:
+    """Fine-tune ``model`` on conversational prompt-completion rows and save the adapter; all ranks call this.
+
+    A launch that was killed goes on from its last whole checkpoint in ``work_dir``.
+
+    Args:
+        rows: ``prompt`` and ``completion``, lists of messages.
+        model: Hub id or folder of the base.
+        model_config: precision and LoRA shape.
+        config: TRL's training settings.
+        chat_template: Jinja source in place of the tokenizer's, or None.
+        previous: adapter to continue, or None for a fresh one.
+        work_dir: checkpoints; removed by the caller when the stage is done.
+        adapter_dir: where the adapter goes, complete or not at all.
+        seed: of initialisation, data order and dropout.
+
+    Raises:
+        PreflightError: see ``pipeline.training.preflight``.
+        InputError: rows longer than ``max_length``.
+    """
+    from transformers import set_seed
+
+    _be_quiet()
+    set_seed(seed)  # before the adapter's matrices are drawn, which happens outside the Trainer's own seeding
+    trainer = _build(rows, model, model_config, config, chat_template, previous, work_dir, seed)
+    trainable = check_trainable(trainer.model)
+    prompts = [encode(row["prompt"], trainer.processing_class) for row in rows]
+    check_training_rows(trainer.train_dataset, prompts, trainer.processing_class, config.max_length)
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=_last_checkpoint(work_dir))
+    seconds = time.monotonic() - started
+    partial = adapter_dir.with_name(f".{adapter_dir.name}.partial")
+    if ranks.is_main():
+        shutil.rmtree(partial, ignore_errors=True)  # of a launch that was killed here
+    ranks.barrier()
+    trainer.save_model(str(partial))
+    state = trainer.state
+    tokens = sum(len(row["input_ids"]) for row in trainer.train_dataset)
+    del trainer
+    gc.collect()
+    if ranks.is_main():
+        _tidy(partial, model)
+        check_adapter(partial)
+        shutil.rmtree(adapter_dir, ignore_errors=True)
+        partial.rename(adapter_dir)
+    ranks.barrier()
+    return Training(
+        trainable, check_adapter(adapter_dir), state.global_step, tokens, _curve(state.log_history), seconds
+    )
+
+
+def _be_quiet() -> None:
+    # Bars are for people: on a terminal the Trainer's own says all; in a log they are noise.
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    # TRL 1.16 reads an attribute that transformers 5.23 has renamed.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+
+
+def _build(
+    rows: Sequence[dict[str, Any]],
+    model: str,
+    model_config: ModelConfig,
+    config: SFTConfig,
+    chat_template: str | None,
+    previous: Path | None,
+    work_dir: Path,
+    seed: int,
+) -> SFTTrainer:
+    from datasets import Dataset
+    from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
+    from trl import SFTTrainer, get_peft_config
+
+    class MarkCheckpoints(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+    tokenizer = AutoTokenizer.from_pretrained(model, revision=model_config.model_revision, trust_remote_code=False)
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    columns = ("prompt", "completion")
+    dataset = Dataset.from_list([{name: plain_messages(row[name], tokenizer) for name in columns} for row in rows])
+    _require_room(dataset, tokenizer, config.max_length)
+    settings = replace(
+        config,
+        output_dir=str(work_dir),
+        seed=seed,
+        data_seed=seed,
+        chat_template_path=None,  # the tokenizer below has it already
+        disable_tqdm=config.disable_tqdm or not sys.stderr.isatty(),
+        eos_token=None,
+        completion_only_loss=True,
+        save_total_limit=config.save_total_limit or 1,
+        model_init_kwargs={
+            "dtype": model_config.dtype,
+            "revision": model_config.model_revision,
+            "attn_implementation": model_config.attn_implementation,
+            "use_safetensors": True,
+        },
+    )
+    base: Any = model
+    if previous is not None:
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+
+        settings = replace(settings, model_init_kwargs=None)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model, **(config.model_init_kwargs or {}), dtype=model_config.dtype
+        )
+        base = PeftModel.from_pretrained(loaded, str(previous), is_trainable=True)
+    trainer = SFTTrainer(
+        model=base,
+        args=settings,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        peft_config=None if previous is not None else get_peft_config(replace(model_config, use_peft=True)),
+        callbacks=[MarkCheckpoints()],
+    )
+    trainer.remove_callback(PrinterCallback)  # the curve goes into the manifest, not between the lines of the run
+    return trainer
+
+
+def _require_room(dataset: Any, tokenizer: Any, max_length: int | None) -> None:
+    if max_length is None:
+        return
+    lengths = [
+        len(
+            tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=True, return_dict=True)[
+                "input_ids"
+            ]
+        )
+        for row in dataset
+    ]
+    over = sum(length > max_length for length in lengths)
+    if over:
+        raise InputError(
+            f"max_length: {over} of {len(lengths)} training rows are longer than {max_length} tokens (the longest has "
+            f"{max(lengths)}) and would lose their end. Set `max_length` to {max(lengths)} or more."
+        )
+
+
+def _last_checkpoint(work_dir: Path) -> str | None:
+    whole = [p.parent for p in work_dir.glob(f"checkpoint-*/{COMPLETE}")]
+    return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
+
+
+def _tidy(folder: Path, base: str) -> None:
+    # A pickle, which nobody should have to trust, and an order of names that a set decided by chance.
+    (folder / "training_args.bin").unlink(missing_ok=True)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for key, value in config.items():
+        if isinstance(value, list):
+            config[key] = sorted(value, key=str)
+    config["base_model_name_or_path"] = base
+    write_json(path, config)
+
+
+def _curve(history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    names = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+    return [{name: entry[name] for name in names if name in entry} for entry in history if "loss" in entry]

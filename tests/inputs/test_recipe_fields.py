@@ -1,0 +1,100 @@
+import subprocess
+import sys
+from dataclasses import fields, replace
+from typing import get_args
+
+import pytest
+
+from pipeline import scorers
+from pipeline.errors import InputError
+from pipeline.inputs.recipe_fields import Range, Recipe, Scorer, find_problems
+
+GOOD = Recipe(constitution="constitutions/harmless.txt")
+
+
+def test_import_is_light():
+    code = (
+        "import sys, pipeline.inputs.recipe\n"
+        "print([name for name in ('torch', 'transformers', 'trl', 'numpy') if name in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_every_field_has_help_and_a_group():
+    for item in fields(Recipe):
+        assert item.metadata["help"].endswith("."), item.name
+        assert item.metadata["group"] in ("run", "prompts", "sampling", "refine", "measure"), item.name
+
+
+def test_groups_are_contiguous_so_that_help_prints_each_once():
+    groups = [item.metadata["group"] for item in fields(Recipe)]
+    changes = [group for i, group in enumerate(groups) if i == 0 or groups[i - 1] != group]
+    assert changes == ["run", "prompts", "sampling", "refine", "measure"]
+
+
+def test_scorers_are_those_of_the_scorers_room():
+    assert get_args(Scorer) == scorers.NAMES
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("top_p", 0.0, "must be above 0 and at most 1, found 0.0"),
+        ("top_p", 1.01, "must be above 0 and at most 1, found 1.01"),
+        ("temperature", -0.1, "must be at least 0, found -0.1"),
+        ("num_rounds", -1, "must be at least 0, found -1"),
+        ("chunk_rows", 0, "must be at least 1, found 0"),
+        ("max_prompts", 0, "must be at least 1, found 0"),
+        ("probe_max_new_tokens", 0, "must be at least 1, found 0"),
+        ("helpful_fraction", 1.0, "must be at least 0 and at most 0.99, found 1.0"),
+        ("helpful_fraction", 0.5, "needs `helpful_prompts`"),
+        ("constitution", "", "must name a file"),
+        ("scorers", ["kl", "kl"], "names `kl` twice"),
+        ("probe_sets", ["prompts.jsonl"], "must be `name=source`"),
+        ("probe_sets", ["a="], "must be `name=source`"),
+        ("probe_sets", ["../a=x"], "must be `name=source`"),
+        ("probe_sets", ["a=x", "a=y"], "names `a` twice"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_range(key, value, message):
+    with pytest.raises(InputError) as raised:
+        replace(GOOD, **{key: value})
+    assert str(raised.value).startswith(f"`{key}` ")
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"top_p": 1.0, "temperature": 0.0, "num_rounds": 0, "max_prompts": None},
+        {"helpful_fraction": 0.5, "helpful_prompts": "helpful.jsonl"},
+        {"probe_sets": ["in_distribution=sandbox:probe:1000", "off-1=data.jsonl?a=b"]},
+    ],
+)
+def test_good_values_are_kept(values):
+    recipe = replace(GOOD, **values)
+    assert {key: getattr(recipe, key) for key in values} == values
+
+
+def test_every_bad_key_is_named_at_once():
+    assert list(find_problems({"top_p": 2.0, "chunk_rows": 0, "scorers": ["kl"]})) == ["chunk_rows", "top_p"]
+
+
+def test_lists_are_not_shared():
+    other = Recipe(constitution="x")
+    other.scorers.append("gold")
+    assert "gold" not in GOOD.scorers
+
+
+@pytest.mark.parametrize(
+    ("range", "inside", "outside", "words"),
+    [
+        (Range(0, 1), [0, 0.5, 1], [-1e-9, 1.1, float("nan")], "at least 0 and at most 1"),
+        (Range(0, 1, above=True), [1e-9, 1], [0, 2], "above 0 and at most 1"),
+        (Range(1), [1, 1e9], [0], "at least 1"),
+    ],
+)
+def test_range(range, inside, outside, words):
+    assert all(range.holds(value) for value in inside)
+    assert not any(range.holds(value) for value in outside)
+    assert str(range) == words
