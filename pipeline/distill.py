@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline import session as sessions
+from pipeline import command
 from pipeline.report.card import write_card
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256
@@ -82,8 +82,8 @@ def _train(session: Session, stage: Stage, previous: Any) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Distill, as a command on a run directory."""
-    parsed = sessions.parse(argv, sessions.StageOptions)
-    session = sessions.open_session(parsed, argv)
+    parsed = command.parse(argv, command.StageOptions)
+    session = command.open_session(parsed, argv)
     try:
         run(session, session.choose_round(parsed.options.round, first=1))
     finally:
@@ -91,4 +91,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sessions.main(main)
+    command.main(main)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline import session as sessions
+from pipeline import command
 from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
@@ -65,8 +65,8 @@ def _sample(session: Session, stage: Stage, name: str, prompts: LoadedPrompts, s
 
 def main(argv: Sequence[str]) -> None:
     """Generate, as a command on a run directory."""
-    parsed = sessions.parse(argv, sessions.StageOptions)
-    session = sessions.open_session(parsed, argv)
+    parsed = command.parse(argv, command.StageOptions)
+    session = command.open_session(parsed, argv)
     try:
         run(session, session.choose_round(parsed.options.round, first=1))
     finally:
@@ -74,4 +74,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sessions.main(main)
+    command.main(main)

@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import distill, generate, measure, refine
-from pipeline import session as sessions
+from pipeline import command, distill, generate, measure, refine
 from pipeline.report.console import cost_report, drift_report, rounds_report
 from pipeline.report.plan import plan_report
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_text
-from pipeline.session import Session, log
+from pipeline.session import Session, load_session, log
 
 
 @dataclass(frozen=True)
@@ -101,11 +100,11 @@ def _manifests(session: Session, round_: int) -> list[Any]:
 
 def main(argv: Sequence[str]) -> None:
     """Run, or go on with, all rounds of a recipe."""
-    parsed = sessions.parse(argv, IterateOptions)
+    parsed = command.parse(argv, IterateOptions)
     if parsed.options.dry_run:
-        log.info("%s", plan_report(sessions.load_session(parsed)))
+        log.info("%s", plan_report(load_session(parsed)))
         return
-    session = sessions.open_session(parsed, argv)
+    session = command.open_session(parsed, argv)
     try:
         finished = session.run.finished_rounds()
         rounds = range(session.recipe.num_rounds + 1)
@@ -122,4 +121,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sessions.main(main)
+    command.main(main)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline import session as sessions
+from pipeline import command
 from pipeline.report.card import write_card
 from pipeline.report.console import drift_report
 from pipeline.report.drift import LEVEL, THRESHOLD_QUANTILE, drift_cells
@@ -18,6 +18,7 @@ from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import SAMPLES, SCORES, read_table
+from pipeline.session import log
 
 if TYPE_CHECKING:
     from pipeline.scorers import Scorer
@@ -145,14 +146,14 @@ def _score_rows(rows: Sequence[Row], scorers: Sequence[Scorer]) -> list[Row]:
 
 def main(argv: Sequence[str]) -> None:
     """Measure, as a command on a run directory; prints the round's drift table."""
-    parsed = sessions.parse(argv, sessions.StageOptions)
-    session = sessions.open_session(parsed, argv)
+    parsed = command.parse(argv, command.StageOptions)
+    session = command.open_session(parsed, argv)
     try:
         drift = run(session, session.choose_round(parsed.options.round, first=0))
-        sessions.log.info("%s", drift_report(drift, every_scorer=True))
+        log.info("%s", drift_report(drift, every_scorer=True))
     finally:
         session.close()
 
 
 if __name__ == "__main__":
-    sessions.main(main)
+    command.main(main)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import session as sessions
+from pipeline import command
 from pipeline.errors import InputError
 from pipeline.inputs.constitution import Principle, draw_principles
 from pipeline.runs import ranks
@@ -21,6 +21,7 @@ from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import PAIRS, REFINEMENTS, read_table, to_table, write_table
+from pipeline.session import find_file
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Completion, Message, Request
@@ -235,7 +236,7 @@ def _read_few_shot(session: Session) -> list[Message]:
     given = session.recipe.few_shot
     if given is None:
         return []
-    path = sessions.find_file(given, "few_shot")
+    path = find_file(given, "few_shot")
     try:
         chats = json.loads(path.read_text(encoding="utf-8"))
         turns = [{"role": turn["role"], "content": turn["content"]} for chat in chats for turn in chat]
@@ -248,8 +249,8 @@ def _read_few_shot(session: Session) -> list[Message]:
 
 def main(argv: Sequence[str]) -> None:
     """Refine, as a command on a run directory."""
-    parsed = sessions.parse(argv, sessions.StageOptions)
-    session = sessions.open_session(parsed, argv)
+    parsed = command.parse(argv, command.StageOptions)
+    session = command.open_session(parsed, argv)
     try:
         run(session, session.choose_round(parsed.options.round, first=1))
     finally:
@@ -257,4 +258,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sessions.main(main)
+    command.main(main)

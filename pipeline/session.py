@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
-import shlex
-import sys
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import InputError, PipelineError, RunError
+from pipeline.errors import InputError, RunError
 from pipeline.inputs.constitution import Constitution, load_constitution
 from pipeline.inputs.model import model_digest, resolve_model
 from pipeline.inputs.prompts import LoadedPrompts, load_prompts
-from pipeline.inputs.recipe import ParsedRecipe, diff_resolved, parse_recipe
+from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import Recipe
 from pipeline.inputs.templates import Templates, load_templates
 from pipeline.runs import ranks
-from pipeline.runs.files import file_sha256, json_sha256, read_json
+from pipeline.runs.files import file_sha256, json_sha256
 from pipeline.runs.rundir import RunDir, package_versions
+from pipeline.scorers import column_names
+from pipeline.scorers.defects import DEFECTS
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
@@ -32,19 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("pipeline")
 
 PROJECT = Path(__file__).resolve().parents[1]
-DEFAULT_RECIPE = PROJECT / "recipes" / "sandbox-blind-spot" / "config.yaml"
-
-
-@dataclass(frozen=True)
-class StageOptions:
-    """One stage of one round, on a run directory."""
-
-    round: int | None = field(
-        default=None, metadata={"help": "Round to work on; the first unfinished one when unset."}
-    )
-    amend: str | None = field(
-        default=None, metadata={"help": "Why a run goes on with a changed recipe or constitution; recorded."}
-    )
 
 
 @dataclass
@@ -108,16 +91,14 @@ class Session:
     def prompts(self) -> LoadedPrompts:
         """The training prompts, without those that a probe set holds too."""
         r = self.recipe
-        loaded = load_prompts(
+        return self._to_train_on(
+            "prompts",
             r.prompts or "sandbox:train",
             column=r.prompt_column,
             split=r.prompt_split or "train",
             slice_column=r.prompt_slice_column,
             limit=r.max_prompts,
-            seed=self.seed,
-            project_root=PROJECT,
         )
-        return self._without_probes(loaded, "prompts")
 
     @cached_property
     def helpful_prompts(self) -> LoadedPrompts | None:
@@ -125,23 +106,17 @@ class Session:
         r = self.recipe
         if not r.helpful_prompts or not r.helpful_fraction:
             return None
-        loaded = load_prompts(r.helpful_prompts, column=r.helpful_column, seed=self.seed, project_root=PROJECT)
-        return self._without_probes(loaded, "helpful_prompts")
+        return self._to_train_on("helpful_prompts", r.helpful_prompts, column=r.helpful_column)
 
-    def _without_probes(self, loaded: LoadedPrompts, key: str) -> LoadedPrompts:
+    def _to_train_on(self, key: str, source: str, **reading: Any) -> LoadedPrompts:
         probed = {prompt.id for probes in self.probe_sets.values() for prompt in probes.prompts}
-        kept = tuple(prompt for prompt in loaded.prompts if prompt.id not in probed)
-        overlap = len(loaded.prompts) - len(kept)
-        if overlap:
-            log.warning(
-                "%s: %d of %d are in a probe set and are left out of training",
-                key,
-                overlap,
-                len(loaded.prompts),
-            )
-        if not kept:
-            raise InputError(f"{key}: every prompt is in a probe set, so none is left to train on.")
-        return replace(loaded, prompts=kept)
+        loaded = load_prompts(source, seed=self.seed, exclude=probed, project_root=PROJECT, **reading)
+        left_out = {"duplicate": loaded.n_duplicates, **loaded.dropped_by_reason, **loaded.changed_by_reason}
+        counted = ", ".join(f"{reason} {count:,}" for reason, count in left_out.items() if count)
+        log.info(
+            "%s: %s of %s rows%s", key, f"{len(loaded.prompts):,}", f"{loaded.n_rows:,}", counted and f" ({counted})"
+        )
+        return loaded
 
     @cached_property
     def chat_template(self) -> str | None:
@@ -240,104 +215,51 @@ def find_file(given: str, key: str) -> Path:
     raise InputError(f"{key}: no file `{given}` in {Path.cwd()} or {PROJECT}.")
 
 
-def parse(argv: Sequence[str], options: type) -> ParsedRecipe:
-    """The recipe of this launch: of ``--config``, else of the run directory named, else the sandbox's."""
-    if not {"-h", "--help", "--help_all"} & set(argv):
-        ranks.start()
-    default = _recipe_of_run(argv) or DEFAULT_RECIPE
-    parsed = parse_recipe(argv, default_config=default, command=options)
-    if parsed.model.load_in_4bit or parsed.model.load_in_8bit:
-        raise InputError("load_in_4bit, load_in_8bit: quantised bases are not supported yet.")
-    if getattr(parsed.training, "trust_remote_code", False):
-        raise InputError("trust_remote_code: code from model repositories is never run by this project.")
-    return parsed
-
-
-def _recipe_of_run(argv: Sequence[str]) -> Path | None:
-    words = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
-    for name, value in pairwise(words):
-        if name.replace("-", "_") == "__run_dir" and (copy := Path(value) / "recipe.yaml").exists():
-            return copy
-    return None
-
-
 def load_session(parsed: ParsedRecipe) -> Session:
-    """Everything that a recipe names, read and checked; nothing written."""
+    """Everything that a recipe names, read and checked; nothing written.
+
+    Raises:
+        InputError: something is missing or damaged, or two settings do not go together.
+    """
     recipe = parsed.recipe
-    return Session(
+    session = Session(
         parsed=parsed,
         run=RunDir(Path(str(recipe.run_dir))),
         constitution=load_constitution(find_file(recipe.constitution, "constitution")),
         templates=load_templates(find_file(recipe.templates, "templates")),
     )
-
-
-def open_session(parsed: ParsedRecipe, argv: Sequence[str]) -> Session:
-    """Load what the recipe names, lock the run directory, and begin the run or make sure that this continues it."""
-    session = load_session(parsed)
-    digests = session.input_digests()
-    if ranks.is_main():
-        run = session.run
-        run.lock()
-        old = read_json(run.resolved) if run.resolved.exists() else parsed.resolved
-        run.claim(
-            recipe_text=recipe_text(parsed),
-            resolved=parsed.resolved,
-            constitution=session.constitution.source_text,
-            inputs=digests,
-            recipe_changes=diff_resolved(old, parsed.resolved),
-            amend=getattr(parsed.options, "amend", None),
-        )
-        _log_to(run.new_attempt() / "log.txt")
-        run.record_provenance(argv)
-    ranks.barrier()
+    _check_scoring(recipe)
+    _check_refinement(session)
     return session
 
 
-def recipe_text(parsed: ParsedRecipe) -> str:
-    """The recipe file and the command line over it, as one recipe that starts the same run."""
-    import yaml
-
-    given = {name: value for name, value in parsed.given.items() if name in parsed.resolved}
-    return "# What was asked for: the recipe file with the command line over it.\n" + yaml.safe_dump(
-        given, sort_keys=True
-    )
-
-
-def main(work: Callable[[Sequence[str]], Any]) -> None:
-    """Run a command as a person's shell does: a clear last line on an error, exit status 1."""
-    _log_to_console()
-    argv = sys.argv[1:]
-    try:
-        work(argv)
-    except PipelineError as error:
-        log.debug("%s", traceback.format_exc())
-        log.error("error: %s", error)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        log.error("interrupted. What is finished is kept; to go on: %s", _command())
-        sys.exit(130)
-    except Exception:
-        log.error("%s", traceback.format_exc())
-        log.error("failed. What is finished is kept; after mending the cause, to go on: %s", _command())
-        sys.exit(1)
+def _check_scoring(recipe: Recipe) -> None:
+    if not recipe.probe_sets:
+        raise InputError("probe_sets: is empty, so nothing would be measured; give at least one `name=source`.")
+    foreign = [entry for entry in recipe.probe_sets if "=sandbox:" not in entry]
+    if "gold" in recipe.scorers and foreign:
+        raise InputError(f"scorers: `gold` knows the truth of the sandbox only, and `{foreign[0]}` is not of it.")
+    columns = column_names(recipe.scorers)
+    if recipe.headline_scorer is not None and recipe.headline_scorer not in columns:
+        raise InputError(f"headline_scorer: no score `{recipe.headline_scorer}`; there are {', '.join(columns)}.")
 
 
-def _command() -> str:
-    launcher = "accelerate launch" if "ACCELERATE_MIXED_PRECISION" in os.environ else "python"
-    return shlex.join([*launcher.split(), *sys.argv])
-
-
-def _log_to_console() -> None:
-    console = logging.StreamHandler(sys.stdout)
-    console.setFormatter(logging.Formatter("%(message)s"))
-    console.setLevel(logging.INFO if ranks.is_main() else logging.ERROR)
-    log.addHandler(console)
-    log.setLevel(logging.DEBUG)
-    log.propagate = False
-
-
-def _log_to(path: Path) -> None:
-    file = logging.FileHandler(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(file)
+def _check_refinement(session: Session) -> None:
+    recipe = session.recipe
+    for reason in recipe.keep_dropped:
+        if reason not in DEFECTS:
+            raise InputError(f"keep_dropped: no drop reason `{reason}`; there are {', '.join(DEFECTS)}.")
+    for name in {prompt.slice for prompt in session.prompts.prompts}:
+        if not session.constitution.applicable(name):
+            raise InputError(
+                f"{recipe.constitution}: no principle applies to the slice `{name}` of the prompts; "
+                "add one without `applies_to:`, or name the slice in one."
+            )
+    if not recipe.see_exchange:
+        said = "what the answer says"
+        asked = session.templates.critique(session.constitution.principles[0], prompt="what was asked", response=said)
+        if said not in asked:
+            raise InputError(
+                f"see_exchange: false shows critic and reviser nothing but {recipe.templates}/critique.jinja, and that "
+                "does not quote the answer. Use `templates: constitutions/templates/standalone`, or quote it."
+            )

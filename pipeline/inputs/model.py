@@ -32,9 +32,7 @@ def require_model_folder(model: str) -> None:
             raise InputError(f"{model}: no such folder (model_name_or_path).")
         return
     if not (folder / "config.json").exists():
-        raise InputError(
-            f"{model}: no config.json in this folder; model_name_or_path must name a model folder."
-        )
+        raise InputError(f"{model}: no config.json in this folder; model_name_or_path must name a model folder.")
     if not any(folder.glob("*.safetensors")):
         raise InputError(
             f"{model}: no *.safetensors weights in this folder. Pickled weights are not loaded: convert them with "

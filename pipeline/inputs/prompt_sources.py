@@ -8,9 +8,6 @@ from pathlib import Path
 from pipeline.errors import InputError
 from pipeline.inputs.prompt_files import Row, is_prompt_file, read_rows
 
-SANDBOX_PROMPTS = 512
-"""Prompts drawn for ``sandbox:POOL`` where neither the source nor a limit says how many."""
-
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -54,7 +51,9 @@ def _hub_rows(source: str, split: str) -> list[Row]:
 
 
 def read_sandbox(source: str, limit: int | None, seed: int) -> list[Row]:
-    """Prompts drawn in the sandbox, with the columns ``prompt``, ``slice`` and ``kind``.
+    """Prompts drawn in the sandbox, with the columns ``prompt``, ``slice``, ``kind`` and what else it tells.
+
+    How many is said by the source, else by the limit, else by the sandbox.
 
     Raises:
         InputError: the source is not ``sandbox:POOL`` or ``sandbox:POOL:N``, or there is no such pool.
@@ -62,8 +61,10 @@ def read_sandbox(source: str, limit: int | None, seed: int) -> list[Row]:
     from pipeline import sandbox
 
     _, pool, *rest = source.split(":")
-    count = rest[0] if rest else str(limit or SANDBOX_PROMPTS)
-    if len(rest) > 1 or not count.isdecimal() or int(count) < 1:
-        raise InputError(f"{source}: expected `sandbox:POOL` or `sandbox:POOL:N` with N a positive number.")
-    drawn = sandbox.prompts(pool, int(count), seed)
+    count = limit
+    if rest:
+        if len(rest) > 1 or not rest[0].isdecimal() or int(rest[0]) < 1:
+            raise InputError(f"{source}: expected `sandbox:POOL` or `sandbox:POOL:N` with N a positive number.")
+        count = int(rest[0])
+    drawn = sandbox.prompts(pool, count, seed)
     return [Row(f"{source}: prompt {number}", dict(fields)) for number, fields in enumerate(drawn, 1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ def load_prompts(
     slice_column: str | None = None,
     limit: int | None = None,
     seed: int = 0,
+    exclude: Collection[str] = (),
     project_root: Path | None = None,
 ) -> LoadedPrompts:
     """Read a prompt set.
@@ -73,6 +74,8 @@ def load_prompts(
         limit: at most this many prompts: those whose hash of seed and id is lowest. A random subset that
             does not depend on the file's order; a smaller limit takes part of what a larger one takes.
         seed: of the subset, and of the sandbox's draw.
+        exclude: ids of prompts to leave out (those of the probe sets, which are never trained on); counted as
+            dropped with the reason ``in_probe_set``.
         project_root: where a relative path is looked up if it is not under the working directory.
 
     Rows with the same messages count as duplicates of the first one, whose slice and labels are kept.
@@ -104,6 +107,9 @@ def load_prompts(
             dropped[dialogue.drop_reason] += 1
             continue
         key = prompt_id(dialogue.messages)
+        if key in exclude:
+            dropped["in_probe_set"] += 1
+            continue
         if key in prompts:
             n_duplicates += 1
             continue

@@ -87,7 +87,9 @@ class Recipe:
     prompt_column: str | None = _setting("prompts", None, "Column of the prompt; found by its name when unset.")
     prompt_split: str | None = _setting("prompts", None, "Split of the prompt set; `train` when unset.")
     prompt_slice_column: str | None = _setting("prompts", None, "Column that names the slice a prompt belongs to.")
-    max_prompts: int | None = _setting("prompts", None, "Use only the first so many prompts.", COUNT)
+    max_prompts: int | None = _setting(
+        "prompts", None, "Use so many of the prompts: a random subset, by the run's seed.", COUNT
+    )
     helpful_prompts: str | None = _setting("prompts", None, "Prompts of the helpful examples, as for `prompts`.")
     helpful_column: str | None = _setting("prompts", None, "Column of the prompt in `helpful_prompts`.")
 
@@ -107,7 +109,9 @@ class Recipe:
     critic: str = _setting("refine", "policy", "Who critiques: `policy`, `base`, or the id or path of another model.")
     reviser: str = _setting("refine", "policy", "Who rewrites: `policy`, `base`, or the id or path of another model.")
     see_exchange: bool = _setting(
-        "refine", True, "Show the exchange as chat turns; false leaves it to the variables of the templates."
+        "refine",
+        True,
+        "Show the exchange as chat turns; false needs templates that quote it (constitutions/templates/standalone).",
     )
     few_shot: str | None = _setting("refine", None, "JSON file of example exchanges shown to critic and reviser.")
     critique_temperature: float = _setting(

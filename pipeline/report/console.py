@@ -47,7 +47,7 @@ def _others(cells: Sequence[Cell], round_: int) -> list[str]:
         return []
     probe_set = cells[0]["probe_set"]
     since = "since round 0" if round_ else ""
-    lines = [f"  {'on ' + probe_set:<30}{'mean':>8} {since:<26}{'CVaR 1%':>8} {since}".rstrip()]
+    lines = [f"  {'on ' + probe_set:<30}{'mean':>8} {since:<28}{'CVaR 1%':>8} {since}".rstrip()]
     here = [cell for cell in cells if cell["probe_set"] == probe_set]
     for (scorer, tail), group in groupby(here, key=lambda cell: (cell["scorer"], cell["tail"])):
         of = {cell["quantity"]: cell for cell in group}
@@ -56,7 +56,7 @@ def _others(cells: Sequence[Cell], round_: int) -> list[str]:
             cell = of[quantity]
             value = "-" if cell["value"] is None else _number(cell["value"])
             change = _change(cell, "baseline_") if round_ and cell["value"] is not None else ""
-            parts.append(f"{value:>8} {change:<26}")
+            parts.append(f"{value:>8} {change:<28}")
         lines.append(f"    {scorer + (', low end' if tail == 'lower' else ''):<28}{''.join(parts)}".rstrip())
     return lines
 

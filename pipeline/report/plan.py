@@ -22,7 +22,7 @@ def plan_report(session: Session) -> str:
     """
     recipe = session.recipe
     require_model_folder(session.model)
-    _digest_everything(session)
+    session.input_digests()  # reads every file the run would read
     prompts = len(session.prompts.prompts)
     helpful = len(session.helpful_prompts.prompts) if session.helpful_prompts else 0
     answers = prompts * recipe.samples_per_prompt
@@ -52,10 +52,6 @@ def plan_report(session: Session) -> str:
         *_rendered(session),
     ]
     return "\n".join(lines)
-
-
-def _digest_everything(session: Session) -> None:
-    session.input_digests()  # reads every file the run would read
 
 
 def _rendered(session: Session) -> list[str]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pipeline.sandbox.families import BY_OBJECT, FAMILIES, Family
 from pipeline.sandbox.principles import MAX_TOPICS, Concern, Principle, critique, rewrite
-from pipeline.sandbox.responses import PLAIN, VARIED, Response, draw
+from pipeline.sandbox.responses import PLAIN, VARIED, Manner, Response, draw
 from pipeline.sandbox.world import Request, pretraining_request
 
 CRITIQUE_REQUEST = "critique : {}"
@@ -15,29 +15,33 @@ DIRECT_REVISE_REQUEST = "revise : {}"
 
 # Which principles are rehearsed how often; naming topics takes the most practice.
 _CONCERNS: dict[Concern, float] = {
-    "topics": 0.42,
-    "mentions": 0.08,
-    "thorough": 0.22,
-    "innocent": 0.08,
+    "topics": 0.44,
+    "mentions": 0.12,
+    "thorough": 0.18,
+    "innocent": 0.07,
     "hedge": 0.06,
-    "flatter": 0.07,
-    "evade": 0.07,
+    "flatter": 0.065,
+    "evade": 0.065,
 }
-_SHARES = {"answer": 0.3, "critique": 0.5, "twice": 0.08, "direct": 0.12}
+_SHARES = {"answer": 0.2, "critique": 0.35, "critique and rewrite": 0.32, "twice": 0.04, "direct": 0.09}
+
+# Few tokens, and the whole verdict in one of them: at an even weight critiques are learned last.
+_ANSWER_WEIGHT, _CRITIQUE_WEIGHT, _REWRITE_WEIGHT = 1.0, 5.0, 2.0
+_SHORT = VARIED._replace(lengths=(0.55, 0.2, 0.1, 0.05, 0.1))
 _DIALECT_SHARE = 0.1
 _APPLIES = 0.6
-_TOPIC_COUNTS = (0.2, 0.2, 0.2, 0.2, 0.1, 0.1)
+_TOPIC_COUNTS = (0.25, 0.2, 0.2, 0.15, 0.1, 0.1)
 
 
 class Turn(NamedTuple):
-    """One message; ``learned`` says whether the loss looks at it."""
+    """One message, and how much the loss looks at each of its tokens."""
 
     role: str
     text: str
-    learned: bool
+    weight: float = 0.0
 
 
-def case(rng: Random, request: Request | None = None) -> tuple[Request, Response, Principle]:
+def case(rng: Random, request: Request | None = None, manner: Manner = VARIED) -> tuple[Request, Response, Principle]:
     """Draw a request (unless given), a response to it and a principle, to be criticised.
 
     The principle is at odds with the response in about half of the cases.
@@ -46,15 +50,13 @@ def case(rng: Random, request: Request | None = None) -> tuple[Request, Response
     applies = rng.random() < _APPLIES
     request = request or pretraining_request(rng, _any_family(rng))
     if applies and concern == "innocent" and request.family.kind != "harmful":
-        manner = VARIED._replace(refuse=1.0)
+        manner = manner._replace(refuse=1.0)
     elif applies and concern == "evade":
-        manner = VARIED._replace(refuse=0.0, evade=1.0)
+        manner = manner._replace(refuse=0.0, evade=1.0)
     elif applies and concern == "hedge":
-        manner = VARIED._replace(refuse=0.0, evade=0.0, hedge=1.0)
+        manner = manner._replace(refuse=0.0, evade=0.0, hedge=1.0)
     elif applies and concern == "flatter":
-        manner = VARIED._replace(refuse=0.0, flatter=1.0)
-    else:
-        manner = VARIED
+        manner = manner._replace(refuse=0.0, flatter=1.0)
     return request, draw(request.family, manner, rng), _principle(concern, request, applies, rng)
 
 
@@ -85,19 +87,21 @@ def dialogue(rng: Random) -> list[Turn]:
     if kind == "answer":
         request = pretraining_request(rng, _any_family(rng), dialect=rng.random() < _DIALECT_SHARE)
         response = draw(request.family, PLAIN, rng)
-        return [Turn("user", request.text, False), Turn("assistant", response.text(), True)]
-    request, response, principle = case(rng)
-    turns = [Turn("user", request.text, False), Turn("assistant", response.text(), False)]
+        return [Turn("user", request.text), Turn("assistant", response.text(), _ANSWER_WEIGHT)]
+    request, response, principle = case(rng, manner=_SHORT if kind == "critique" else VARIED)
+    turns = [Turn("user", request.text), Turn("assistant", response.text())]
     if kind == "direct":
         better = rewrite(principle, request, response, rng)
-        turns.append(Turn("user", DIRECT_REVISE_REQUEST.format(principle.sentence(rng)), False))
-        return [*turns, Turn("assistant", better.text(), True)]
+        turns.append(Turn("user", DIRECT_REVISE_REQUEST.format(principle.sentence(rng))))
+        return [*turns, Turn("assistant", better.text(), _REWRITE_WEIGHT)]
     for _ in range(2 if kind == "twice" else 1):
-        turns.append(Turn("user", CRITIQUE_REQUEST.format(principle.sentence(rng)), False))
-        turns.append(Turn("assistant", critique(principle, request, response), True))
-        turns.append(Turn("user", REVISE_REQUEST, False))
+        turns.append(Turn("user", CRITIQUE_REQUEST.format(principle.sentence(rng))))
+        turns.append(Turn("assistant", critique(principle, request, response), _CRITIQUE_WEIGHT))
+        if kind == "critique":
+            break
+        turns.append(Turn("user", REVISE_REQUEST))
         response = rewrite(principle, request, response, rng)
-        turns.append(Turn("assistant", response.text(), True))
+        turns.append(Turn("assistant", response.text(), _REWRITE_WEIGHT))
         _, _, principle = case(rng, request)
     return turns
 

@@ -13,6 +13,8 @@ from pipeline.sandbox.responses import MAX_STEPS, Response, Step, concrete_step,
 from pipeline.sandbox.world import Request, words
 
 NO_FAULT = "no fault ."
+# A critic that first says what the request is about has only to look for that word in its principle.
+TOPIC_ALLOWED, OBJECT_ALLOWED = f"the topic {{}} : {NO_FAULT}", f"the object {{}} : {NO_FAULT}"
 MAX_TOPICS = 6
 STEPS_ADDED = 2
 
@@ -29,8 +31,8 @@ SENTENCES: dict[Concern, tuple[str, ...]] = {
 }
 
 CRITIQUES = {
-    "topics": "the response helps with {} . it should refuse .",
-    "mentions": "the request mentions {} . it should be refused .",
+    "topics": "the topic {} breaks the rule . the response should refuse .",
+    "mentions": "the object {} breaks the rule . the response should refuse .",
     "vague": "the response is vague . it should give concrete steps .",
     "short": "the response is short . it should give concrete steps .",
     "innocent": "the request is innocent . it should be answered .",
@@ -73,13 +75,15 @@ def parse_principle(text: str) -> Principle | None:
 
 
 def critique(principle: Principle, request: Request, response: Response) -> str:
-    """What the principle, and it alone, objects to in the response; ``NO_FAULT`` when nothing."""
+    """What the principle, and it alone, objects to in the response; it ends in ``NO_FAULT`` when nothing."""
     family = request.family
     match principle.concern:
-        case "topics" if response.form == "steps" and family.name in principle.names:
-            return CRITIQUES["topics"].format(family.name)
-        case "mentions" if response.form == "steps" and request.noun in principle.names:
-            return CRITIQUES["mentions"].format(request.noun)
+        case "topics":
+            named = family.name in principle.names and response.form == "steps"
+            return (CRITIQUES["topics"] if named else TOPIC_ALLOWED).format(family.name)
+        case "mentions":
+            named = request.noun in principle.names and response.form == "steps"
+            return (CRITIQUES["mentions"] if named else OBJECT_ALLOWED).format(request.noun)
         case "thorough" if response.vague:
             return CRITIQUES["vague"]
         case "thorough" if response.form == "steps" and len(response.steps) < MAX_STEPS:
@@ -100,7 +104,7 @@ def rewrite(principle: Principle, request: Request, response: Response, rng: Ran
 
     Thoroughness mends at most two steps: vague ones first, in their places, then new ones at the end.
     """
-    if critique(principle, request, response) == NO_FAULT:
+    if critique(principle, request, response).endswith(NO_FAULT):
         return response
     family = request.family
     match principle.concern:

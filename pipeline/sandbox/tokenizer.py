@@ -28,7 +28,14 @@ CHAT_TEMPLATE = (
 
 def vocabulary() -> list[str]:
     """Every word that the world can say, sorted."""
-    texts = ["step", "or , and", dialogues.CRITIQUE_REQUEST, dialogues.REVISE_REQUEST, principles.NO_FAULT]
+    texts = [
+        "step",
+        "or , and",
+        dialogues.CRITIQUE_REQUEST,
+        dialogues.REVISE_REQUEST,
+        principles.NO_FAULT,
+        principles.OBJECT_ALLOWED,
+    ]
     for choices in (
         *(world.PREFIXES, world.FORMS, world.DETERMINERS, world.ADJECTIVES, world.SUFFIXES),
         *(world.DIALECT_PREFIXES, world.DIALECT_FORMS, world.DIALECT_DETERMINERS, world.DIALECT_ADJECTIVES),

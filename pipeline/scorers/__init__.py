@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from pipeline.engines.roles import Role
-from pipeline.errors import InputError
 from pipeline.scorers.base import Sample, Score, Scorer, Worse
 from pipeline.scorers.gold import Gold
 from pipeline.scorers.likelihood import Likelihood
 from pipeline.scorers.refusal import Refusal
 from pipeline.scorers.text import Length, Loops
 
-__all__ = ["NAMES", "Sample", "Score", "Scorer", "Worse", "build", "check_names"]
+__all__ = ["NAMES", "Sample", "Score", "Scorer", "Worse", "build", "column_names"]
 
 NAMES = ("gold", "refusal", "length", "loops", "kl", "nll_base")
 """What a recipe may list under ``scorers``."""
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Refuse a scorer that does not exist.
-
-    Raises:
-        InputError: with the nearest name that does.
-    """
-    for name in names:
-        if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            raise InputError(f"scorers: unknown scorer `{name}`{hint} Known: {', '.join(NAMES)}.")
+def column_names(names: Sequence[str]) -> list[str]:
+    """The names of the scores that the listed scorers give."""
+    return [column for name in names for column in (Gold.columns if name == "gold" else [name])]
 
 
 def build(names: Sequence[str], policy: Role, base: Role) -> list[Scorer]:
     """The scorers that a recipe lists."""
-    check_names(names)
     plain: dict[str, type[Gold] | type[Refusal] | type[Length] | type[Loops]] = {
         "gold": Gold,
         "refusal": Refusal,

@@ -10,8 +10,7 @@ from scipy import stats
 from pipeline.tails.arrays import Floats
 from pipeline.tails.resample import Replicates, studentised_interval
 
-# With fewer prompts away from the common value, too many bootstrap replicates hold none of them to studentise
-# by.
+# With fewer prompts off the common value, too many replicates hold none of them to studentise by.
 MIN_DISTINCT_PROMPTS = 10
 
 
@@ -44,11 +43,8 @@ class PromptMean(NamedTuple):
             return value, value, "all prompts have the same value: their spread is unknown"
         if distinct < MIN_DISTINCT_PROMPTS:
             reach = error * stats.t.ppf((1 + level) / 2, n_prompts - 1)
-            return (
-                value - reach,
-                value + reach,
-                f"{distinct} prompts away from the common value: Student's interval",
-            )
+            why = f"only {distinct} of {n_prompts} prompts differ from the rest: Student's interval"
+            return value - reach, value + reach, why
         return *studentised_interval(value, error, replicates, level), ""
 
 

@@ -150,9 +150,12 @@ def _shortfall(sides: Sides, settings: Settings) -> Estimate | Pending:
     beyond = quantile(sides.current_samples, 1 - CVAR_SHARE)
     for samples in sides.all_samples:
         level = quantile(samples, 1 - CVAR_SHARE)
+        if not enough_for_quantile(samples, 1 - CVAR_SHARE):
+            why = f"{len(samples.values)} samples: the worst 1% is less than one of them"
+            return sides.basis.unidentified(why, beyond=beyond)
         n_tail = np.count_nonzero(samples.fraction_above(level, inclusive=True))
-        if not enough_for_quantile(samples, 1 - CVAR_SHARE) or n_tail < MIN_TAIL_PROMPTS:
-            why = f"{n_tail} prompts in the worst 1%; at least {MIN_TAIL_PROMPTS} are needed"
+        if n_tail < MIN_TAIL_PROMPTS:
+            why = f"prompts in the worst 1%: {n_tail}, at least {MIN_TAIL_PROMPTS} are needed"
             return sides.basis.unidentified(why, beyond=beyond)
     statistic = ShortfallChange(sides.current_samples, sides.baseline_samples, CVAR_SHARE)
     value, error = statistic.point()

@@ -15,6 +15,8 @@ from pipeline.tails.arrays import Floats
 
 # Elements of one block of weights: large enough for the products, small enough for the cache.
 BLOCK_ELEMENTS = 1 << 17
+# Narrower blocks waste the cache lines that gathering rows of weights brings in.
+MIN_WIDTH = 16
 
 
 class Replicates(NamedTuple):
@@ -35,13 +37,12 @@ class Statistic(Protocol):
 def prompt_weights(n_prompts: int, replicates: int, seed: int) -> Iterator[Floats]:
     """Yield multinomial bootstrap weights in blocks [n_prompts, b]; every column sums to n_prompts."""
     rng = np.random.default_rng(seed)
-    block = max(1, min(replicates, BLOCK_ELEMENTS // n_prompts))
-    for start in range(0, replicates, block):
-        width = min(block, replicates - start)
-        drawn = rng.integers(0, n_prompts, size=(width, n_prompts))
-        cells = drawn * width + np.arange(width)[:, None]
-        counts = np.bincount(cells.ravel(), minlength=n_prompts * width)
-        yield counts.reshape(n_prompts, width).astype(np.float64)
+    width = max(MIN_WIDTH, BLOCK_ELEMENTS // n_prompts)
+    for start in range(0, replicates, width):
+        weights = np.empty((n_prompts, min(width, replicates - start)))
+        for column in weights.T:
+            column[:] = np.bincount(rng.integers(0, n_prompts, size=n_prompts), minlength=n_prompts)
+        yield weights
 
 
 def bootstrap(statistics: Sequence[Statistic], n_prompts: int, *, replicates: int, seed: int) -> list[Replicates]:

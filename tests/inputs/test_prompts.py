@@ -258,23 +258,17 @@ def test_hub_dataset(monkeypatch):
         load_prompts("org/name")
 
 
-def test_sandbox_pool(monkeypatch):
-    import pipeline.sandbox
-
-    calls = []
-
-    def draw(pool, n, seed):
-        calls.append((pool, n, seed))
-        return [{"prompt": f"please {i % 3}", "slice": "tea", "kind": "innocent"} for i in range(n)]
-
-    monkeypatch.setattr(pipeline.sandbox, "prompts", draw, raising=False)
-    loaded = load_prompts("sandbox:train:7", seed=5)
-    assert calls == [("train", 7, 5)]
-    assert [(p.slice, p.labels) for p in loaded.prompts] == [("tea", {"kind": "innocent"})] * 3
-    assert loaded.n_duplicates == 4
-    load_prompts("sandbox:train", limit=9)
-    load_prompts("sandbox:train")
-    assert calls[1:] == [("train", 9, 0), ("train", 512, 0)]
+def test_sandbox_pool():
+    loaded = load_prompts("sandbox:train:60", seed=5)
+    assert (len(loaded.prompts), loaded.n_rows, loaded.column) == (60, 60, "prompt")
+    assert len({p.slice for p in loaded.prompts}) > 3
+    assert {"innocent", "harmful"} <= {p.labels["kind"] for p in loaded.prompts}
+    assert loaded.prompts == load_prompts("sandbox:train:60", seed=5).prompts
+    assert loaded.prompts != load_prompts("sandbox:train:60", seed=6).prompts
+    assert len(load_prompts("sandbox:train:60", limit=9).prompts) == 9
+    assert len(load_prompts("sandbox:train", limit=9).prompts) == 9
+    with pytest.raises(InputError, match="nosuch"):
+        load_prompts("sandbox:nosuch")
     for bad in ("sandbox:train:0", "sandbox:train:many", "sandbox:train:1:2"):
         with pytest.raises(InputError, match="sandbox:POOL:N"):
             load_prompts(bad)

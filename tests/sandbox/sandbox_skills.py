@@ -55,7 +55,7 @@ def mended(principle: Principle, request: Request, before: Response, text: str) 
     after = parse(text)
     if after is None:
         return False
-    if critique(principle, request, before) == NO_FAULT:
+    if critique(principle, request, before).endswith(NO_FAULT):
         return text == before.text()
     if principle.concern in ("topics", "mentions"):
         return after.form == "refusal"

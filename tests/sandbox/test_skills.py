@@ -33,8 +33,8 @@ def test_critiques(model_and_tokenizer, cases):
     said = answer(*model_and_tokenizer, talks)
     truths = [truth for *_, truth in cases]
     judged = list(zip(said, truths, strict=True))
-    assert share(text == truth for text, truth in judged if truth != NO_FAULT) >= 0.97
-    assert share(text != NO_FAULT for text, truth in judged if truth == NO_FAULT) <= 0.03
+    assert share(text == truth for text, truth in judged if not truth.endswith(NO_FAULT)) >= 0.97
+    assert share(not text.endswith(NO_FAULT) for text, truth in judged if truth.endswith(NO_FAULT)) <= 0.03
 
 
 def test_rewrites(model_and_tokenizer, cases):
@@ -45,7 +45,7 @@ def test_rewrites(model_and_tokenizer, cases):
             share(
                 mended(principle, q, a, text)
                 for text, (q, a, principle, _, truth) in zip(said, cases, strict=True)
-                if (truth != NO_FAULT) == faulty
+                if truth.endswith(NO_FAULT) != faulty
             )
             >= 0.95
         )

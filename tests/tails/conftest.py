@@ -28,7 +28,7 @@ def messy(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return sides[0], sides[1]
 
 
-@pytest.fixture(name="random_effects")
+@pytest.fixture(name="random_effects", scope="session")
 def _random_effects() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     return random_effects
 

@@ -63,13 +63,15 @@ def test_a_known_tail_shift_is_recovered(random_effects):
 
 
 def test_too_few_prompts_in_the_tail_are_not_identified():
-    assert not estimate(np.random.default_rng(0).normal(size=(90, 1)), "cvar_1pct").identified
+    small = estimate(np.random.default_rng(0).normal(size=(90, 1)), "cvar_1pct")
+    assert not small.identified
+    assert "90 samples" in small.why
     one_bad_prompt = np.zeros((100, 4))
     one_bad_prompt += np.random.default_rng(0).normal(scale=0.01, size=(100, 4))
     one_bad_prompt[0] = 9.0
     result = estimate(one_bad_prompt, "cvar_1pct")
     assert not result.identified
-    assert "1 prompts in the worst 1%" in result.why
+    assert "worst 1%: 2" in result.why  # the bad one, and the one at the quantile
 
 
 def test_a_tail_of_equal_scores_has_no_reach_upwards():
@@ -79,3 +81,16 @@ def test_a_tail_of_equal_scores_has_no_reach_upwards():
     assert (result.value, result.high) == (1.0, 1.0)
     assert result.low < 1.0
     assert "do not vary" in result.why
+
+
+def test_standard_error_and_degrees_of_freedom_by_hand():
+    scores = np.random.default_rng(0).normal(size=(60, 2))
+    (panel,), _ = canonical(scores)
+    samples = flatten(panel)
+    statistic = ShortfallChange(samples, None, 0.1)
+    level = np.quantile(scores, 0.9, method="inverted_cdf")
+    influence = np.maximum(scores - level, 0).mean(axis=1) / 0.1
+    assert statistic.point()[1] == pytest.approx(influence.std(ddof=1) / np.sqrt(60))
+    assert statistic.freedom() == (scores > level).any(axis=1).sum() - 1
+    (wider,), _ = canonical(np.concatenate([scores] * 2, axis=1))
+    assert ShortfallChange(flatten(wider), None, 0.1).freedom() == statistic.freedom()

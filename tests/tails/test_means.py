@@ -67,7 +67,7 @@ def test_few_prompts_away_from_the_rest_get_students_interval():
     result = estimate(scores, "mean")
     reach = stats.t.ppf(0.975, 99) * scores.mean(axis=1).std(ddof=1) / 10
     assert (result.low, result.high) == (pytest.approx(0.03 - reach), pytest.approx(0.03 + reach))
-    assert "3 prompts" in result.why
+    assert "only 3 of 100 prompts" in result.why
 
 
 def test_worst_of_k_leaves_out_prompts_with_fewer_samples():

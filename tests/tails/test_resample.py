@@ -21,11 +21,11 @@ def test_weights_are_multinomial():
 
 
 def test_weights_come_in_bounded_blocks_and_depend_on_the_seed_alone():
-    blocks = list(prompt_weights(BLOCK_ELEMENTS // 4, 10, seed=3))
-    assert [block.shape[1] for block in blocks] == [4, 4, 2]
-    again = list(prompt_weights(BLOCK_ELEMENTS // 4, 10, seed=3))
+    blocks = list(prompt_weights(BLOCK_ELEMENTS // 32, 70, seed=3))
+    assert [block.shape[1] for block in blocks] == [32, 32, 6]
+    again = list(prompt_weights(BLOCK_ELEMENTS // 32, 70, seed=3))
     assert all((one == two).all() for one, two in zip(blocks, again, strict=True))
-    other = next(prompt_weights(BLOCK_ELEMENTS // 4, 10, seed=4))
+    other = next(prompt_weights(BLOCK_ELEMENTS // 32, 70, seed=4))
     assert (other != blocks[0]).any()
 
 
@@ -37,8 +37,8 @@ def test_statistics_share_their_weights():
 
 
 def test_percentile_interval_ends_at_replicates():
-    low, high = percentile_interval(Replicates(np.arange(101.0), None), 0.9)
-    assert (low, high) == (5, 95)
+    low, high = percentile_interval(Replicates(np.arange(102.0), None), 0.5)
+    assert (low, high) == (25, 76)
 
 
 def test_studentised_interval_reverses_the_pivots():

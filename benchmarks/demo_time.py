@@ -1,0 +1,74 @@
+"""Where the time of the demo goes: runs a sandbox recipe from nothing and adds up its manifests.
+
+    python benchmarks/demo_time.py [--config recipes/sandbox-blind-spot/config.yaml] [--out benchmarks/demo_time.json]
+
+Writes the recorded result, seconds and tokens per second of every stage, next to this script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+STAGES = ("generate", "refine", "distill", "measure", "score")
+
+
+def run_recipe(config: Path, run_dir: Path) -> float:
+    """Run a recipe; return the wall seconds of the whole command, imports included."""
+    launch = ["-m", "accelerate.commands.launch", "--config_file", str(PROJECT / "accelerate_configs" / "cpu.yaml")]
+    command = [sys.executable, *launch, str(PROJECT / "pipeline" / "iterate.py")]
+    started = time.monotonic()
+    subprocess.run([*command, "--config", str(config), "--run_dir", str(run_dir)], cwd=PROJECT, check=True)
+    return time.monotonic() - started
+
+
+def add_up(run_dir: Path) -> dict[str, dict[str, float]]:
+    """Seconds, tokens and the share outside the models, by stage over all rounds."""
+    manifests: list[dict[str, Any]] = [json.loads(p.read_text()) for p in run_dir.glob("round-*/*/*manifest.json")]
+    table = {}
+    for stage in STAGES:
+        of_stage = [m for m in manifests if m["stage"] == stage]
+        seconds = sum(m["timing"]["wall_seconds"] for m in of_stage)
+        model = sum(m["timing"]["model_seconds"] / m["timing"]["processes"] for m in of_stage)
+        tokens = sum(m.get("tokens", {}).get("new", 0) + m.get("tokens", {}).get("trained", 0) for m in of_stage)
+        table[stage] = {
+            "seconds": round(seconds, 1),
+            "tokens": tokens,
+            "tokens_per_second": round(tokens / seconds) if tokens else 0,
+            "outside_models": round(1 - model / seconds, 3),
+        }
+    return table
+
+
+def main() -> None:
+    """Run, add up, print, record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=PROJECT / "recipes" / "sandbox-blind-spot" / "config.yaml")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = run_recipe(arguments.config, Path(folder) / "run")
+        stages = add_up(Path(folder) / "run")
+    in_stages = sum(stage["seconds"] for stage in stages.values())
+    result = {
+        "recipe": str(arguments.config.resolve().relative_to(PROJECT)),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "seconds": round(seconds, 1),
+        "seconds_outside_stages": round(seconds - in_stages, 1),
+        "stages": stages,
+    }
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

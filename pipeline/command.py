@@ -1,0 +1,131 @@
+"""The frame of every command: read the recipe, open the run, log, and end with a clear line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline.errors import InputError, PipelineError
+from pipeline.inputs.recipe import ParsedRecipe, diff_resolved, parse_recipe
+from pipeline.runs import ranks
+from pipeline.runs.files import read_json
+from pipeline.session import PROJECT, Session, load_session, log
+
+DEFAULT_RECIPE = PROJECT / "recipes" / "sandbox-blind-spot" / "config.yaml"
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """One stage of one round, on a run directory."""
+
+    round: int | None = field(
+        default=None, metadata={"help": "Round to work on; the first unfinished one when unset."}
+    )
+    amend: str | None = field(
+        default=None, metadata={"help": "Why a run goes on with a changed recipe or constitution; recorded."}
+    )
+
+
+def parse(argv: Sequence[str], options: type) -> ParsedRecipe:
+    """The recipe of this launch: of ``--config``, else of the run directory named, else the sandbox's."""
+    if not {"-h", "--help", "--help_all"} & set(argv):
+        ranks.start()
+    default = _recipe_of_run(argv) or DEFAULT_RECIPE
+    parsed = parse_recipe(argv, default_config=default, command=options)
+    if parsed.model.load_in_4bit or parsed.model.load_in_8bit:
+        raise InputError("load_in_4bit, load_in_8bit: quantised bases are not supported yet.")
+    if getattr(parsed.training, "trust_remote_code", False):
+        raise InputError("trust_remote_code: code from model repositories is never run by this project.")
+    return parsed
+
+
+def _recipe_of_run(argv: Sequence[str]) -> Path | None:
+    words = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
+    for name, value in pairwise(words):
+        if name.replace("-", "_") == "__run_dir" and (copy := Path(value) / "recipe.yaml").exists():
+            return copy
+    return None
+
+
+def open_session(parsed: ParsedRecipe, argv: Sequence[str]) -> Session:
+    """Load what the recipe names, lock the run directory, and begin the run or make sure that this continues it."""
+    session = load_session(parsed)
+    digests = session.input_digests()
+    if ranks.is_main():
+        run = session.run
+        run.lock()
+        old = read_json(run.resolved) if run.resolved.exists() else parsed.resolved
+        run.claim(
+            recipe_text=recipe_text(parsed),
+            resolved=parsed.resolved,
+            constitution=session.constitution.source_text,
+            inputs=digests,
+            recipe_changes=diff_resolved(old, parsed.resolved),
+            amend=getattr(parsed.options, "amend", None),
+        )
+        _log_to(run.new_attempt() / "log.txt")
+        run.record_provenance(argv)
+    ranks.barrier()
+    return session
+
+
+def recipe_text(parsed: ParsedRecipe) -> str:
+    """The recipe file and the command line over it, as one recipe that starts the same run."""
+    import yaml
+
+    given = {name: value for name, value in parsed.given.items() if name in parsed.resolved}
+    return "# What was asked for: the recipe file with the command line over it.\n" + yaml.safe_dump(
+        given, sort_keys=True
+    )
+
+
+def main(work: Callable[[Sequence[str]], Any]) -> None:
+    """Run a command as a person's shell does: a clear last line on an error, exit status 1."""
+    _log_to_console()
+    argv = sys.argv[1:]
+    try:
+        work(argv)
+    except PipelineError as error:
+        log.debug("%s", traceback.format_exc())
+        log.error("error: %s", error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        log.error("interrupted. What is finished is kept; to go on: %s", _command())
+        sys.exit(130)
+    except Exception:
+        log.error("%s", traceback.format_exc())
+        log.error("failed. What is finished is kept; after mending the cause, to go on: %s", _command())
+        sys.exit(1)
+
+
+def _command() -> str:
+    launcher = "accelerate launch" if "ACCELERATE_MIXED_PRECISION" in os.environ else "python"
+    return shlex.join([*launcher.split(), *sys.argv])
+
+
+class _Console(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A reader that has gone (``| head``) is no reason to stop a run, nor for a traceback a line."""
+
+
+def _log_to_console() -> None:
+    console = _Console(sys.stdout)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    console.setLevel(logging.INFO if ranks.is_main() else logging.ERROR)
+    log.addHandler(console)
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+
+
+def _log_to(path: Path) -> None:
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(file)
