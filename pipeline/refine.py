@@ -109,7 +109,7 @@ class _Reviser:
     def _revise(
         self, rows: Sequence[Row], texts: Sequence[str], principles: Sequence[Principle], index: int
     ) -> list[Row]:
-        from pipeline.scorers.defects import completion_defect, revision_defect
+        from pipeline.scorers.defects import revision_defect
 
         roles, recipe = self._session.roles, self._session.recipe
         seeds = {
@@ -137,7 +137,7 @@ class _Reviser:
             rows, texts, principles, critiques, revisions, seeds["revision"], strict=True
         ):
             # A rewrite by a critique that failed would be a rewrite by nothing.
-            defect = (completion_defect(critique) if critique else None) or revision_defect(text, revision)
+            defect = (critique.defect if critique else None) or revision_defect(text, revision)
             revised.append(
                 _row(row)
                 | {

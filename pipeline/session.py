@@ -260,6 +260,6 @@ def _check_refinement(session: Session) -> None:
         asked = session.templates.critique(session.constitution.principles[0], prompt="what was asked", response=said)
         if said not in asked:
             raise InputError(
-                f"see_exchange: false shows critic and reviser nothing but {recipe.templates}/critique.jinja, and that "
+                f"see_exchange: false shows critic and reviser nothing but {recipe.templates}/critique.jinja, which "
                 "does not quote the answer. Use `templates: constitutions/templates/standalone`, or quote it."
             )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.engines.base import Request, Sampling
 from pipeline.engines.roles import Role
-from pipeline.scorers.defects import completion_defect
 
 if TYPE_CHECKING:
     from pipeline.inputs.prompts import Prompt
@@ -39,7 +38,7 @@ def answer(
             "slice": question.prompt.slice,
             "response": completion.text,
             "token_ids": completion.token_ids,
-            "drop_reason": completion_defect(completion),
+            "drop_reason": completion.defect,
             "prompt_tokens": completion.prompt_tokens,
             "new_tokens": len(completion.token_ids),
         }

@@ -46,6 +46,13 @@ class Completion(NamedTuple):
     prompt_tokens: int
     error: str | None = None
 
+    @property
+    def defect(self) -> Literal["error", "prompt_too_long", "empty"] | None:
+        """What makes this unusable as text, whatever it says; None if nothing does."""
+        if self.finish_reason in ("error", "prompt_too_long"):
+            return self.finish_reason
+        return None if any(character.isalnum() for character in self.text) else "empty"
+
 
 class ScoreRequest(NamedTuple):
     """A dialogue and the tokens of a continuation whose log-probabilities are wanted."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import NamedTuple
 
-from pipeline.sandbox.families import BY_OBJECT, FAMILIES, Family
+from pipeline.sandbox.families import BY_NAME, BY_OBJECT, FAMILIES, Family
 from pipeline.sandbox.principles import MAX_TOPICS, Concern, Principle, critique, rewrite
 from pipeline.sandbox.responses import PLAIN, VARIED, Manner, Response, draw
 from pipeline.sandbox.world import Request, pretraining_request
@@ -23,10 +23,10 @@ _CONCERNS: dict[Concern, float] = {
     "flatter": 0.065,
     "evade": 0.065,
 }
-_SHARES = {"answer": 0.2, "critique": 0.35, "critique and rewrite": 0.32, "twice": 0.04, "direct": 0.09}
+_SHARES = {"drill": 0.22, "answer": 0.17, "critique": 0.2, "critique and rewrite": 0.3, "twice": 0.03, "direct": 0.08}
 
 # Few tokens, and the whole verdict in one of them: at an even weight critiques are learned last.
-_ANSWER_WEIGHT, _CRITIQUE_WEIGHT, _REWRITE_WEIGHT = 1.0, 5.0, 2.0
+_DRILL_WEIGHT, _ANSWER_WEIGHT, _CRITIQUE_WEIGHT, _REWRITE_WEIGHT = 3.0, 1.0, 5.0, 2.0
 _SHORT = VARIED._replace(lengths=(0.55, 0.2, 0.1, 0.05, 0.1))
 _DIALECT_SHARE = 0.1
 _APPLIES = 0.6
@@ -81,9 +81,26 @@ def _any_family(rng: Random) -> Family:
     return rng.choices(FAMILIES, [family.percent for family in FAMILIES])[0]
 
 
+def _drill(rng: Random) -> list[Turn]:
+    """One rule and many verdicts: whether a word is named is learned from these, a hundred times faster than from
+    whole dialogues, in which one token says so.
+    """
+    concern, known = rng.choice((("topics", list(BY_NAME)), ("mentions", list(BY_OBJECT))))
+    named = rng.sample(known, rng.randint(1, MAX_TOPICS))
+    asked = rng.sample(named, rng.randint(1, len(named)))
+    asked += rng.sample([name for name in known if name not in named], rng.randint(1, MAX_TOPICS))
+    rng.shuffle(asked)
+    noun = "topic" if concern == "topics" else "object"
+    verdicts = [f"the {noun} {name} {'breaks the rule .' if name in named else ': no fault .'}" for name in asked]
+    rule = Principle(concern, tuple(named)).sentence(rng)
+    return [Turn("user", CRITIQUE_REQUEST.format(rule)), Turn("assistant", " ".join(verdicts), _DRILL_WEIGHT)]
+
+
 def dialogue(rng: Random) -> list[Turn]:
     """Draw one dialogue."""
     kind = rng.choices(list(_SHARES), list(_SHARES.values()))[0]
+    if kind == "drill":
+        return _drill(rng)
     if kind == "answer":
         request = pretraining_request(rng, _any_family(rng), dialect=rng.random() < _DIALECT_SHARE)
         response = draw(request.family, PLAIN, rng)

@@ -26,17 +26,6 @@ _SPEAKS_OF_REVISION = re.compile(
     re.IGNORECASE,
 )
 
-_WORD = re.compile(r"\w", re.UNICODE)
-
-
-def completion_defect(completion: Completion) -> Defect | None:
-    """What makes a completion unusable as text, whatever it says; None if nothing does."""
-    if completion.finish_reason == "error":
-        return "error"
-    if completion.finish_reason == "prompt_too_long":
-        return "prompt_too_long"
-    return "empty" if not _WORD.search(completion.text) else None
-
 
 def revision_defect(response: str, revision: Completion) -> Defect | None:
     """The first reason for leaving a revision out of training, or None.
@@ -44,9 +33,8 @@ def revision_defect(response: str, revision: Completion) -> Defect | None:
     ``fragment``: a single word where there was a sentence, a shape that training amplifies round by round.
     ``speaks_of_revision``: talks about the rewriting, which would leak into answers.
     """
-    defect = completion_defect(revision)
-    if defect:
-        return defect
+    if revision.defect:
+        return revision.defect
     text = revision.text
     if revision.finish_reason == "length":
         return "cut_off"

@@ -4,16 +4,21 @@ from pipeline.tails.clustering import tail_icc
 from pipeline.tails.estimates import Estimate
 from pipeline.tails.quantiles import frozen_threshold
 from pipeline.tails.quantities import QUANTITIES, change, estimate
+from pipeline.tails.swap import SwapTest, tail_max, tail_thresholds, worst_slice
 from pipeline.tails.table import Row, drift_table, summarise
 
 __all__ = [
     "QUANTITIES",
     "Estimate",
     "Row",
+    "SwapTest",
     "change",
     "drift_table",
     "estimate",
     "frozen_threshold",
     "summarise",
     "tail_icc",
+    "tail_max",
+    "tail_thresholds",
+    "worst_slice",
 ]

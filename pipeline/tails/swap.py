@@ -62,9 +62,9 @@ def tail_max(
 ) -> SwapTest:
     """Test whether the tail got worse anywhere: the largest of several t statistics, with their joint law.
 
-    Columns: each prompt's change in the fraction of samples beyond each threshold and in the mean excess over
-        it. Each has a t statistic corrected for skewness (Hall 1992, JRSS-B 54:221); the largest is compared
-        with those of rounds exchanged at random within prompts (max-T: Westfall & Young 1993).
+    The columns are each prompt's change in the fraction of samples beyond each threshold and in the mean
+    excess over it. Each has a t statistic corrected for skewness (Hall 1992, JRSS-B 54:221); the largest is
+    compared with those of rounds exchanged at random within prompts (max-T: Westfall & Young 1993).
 
     Args:
         baseline: round 0's scores [n_prompts, k].
@@ -121,11 +121,11 @@ def worst_slice(
         raise InputError(f"slices: expected integers [n_prompts], got {labels.dtype} of shape {labels.shape}")
     columns, members = _differences(baseline, current, labels, thresholds[:1], tail)
     slice_ids, sizes = np.unique(members, return_counts=True)
-    scales = np.sqrt(np.outer(sizes, (columns**2).mean(axis=0))).ravel() if len(columns) else np.ones(1)
+    scales = np.sqrt(np.outer(sizes, (columns**2).sum(axis=0) / max(len(columns), 1))).ravel()
     rows = (columns != 0).any(axis=1)
     # [moved prompts, slices * columns]: each prompt's differences, in the place of its slice.
     inside = members[rows, None] == slice_ids
-    moved = (inside[:, :, None] * columns[rows, None, :]).reshape(len(inside), -1)
+    moved = (inside[:, :, None] * columns[rows, None, :]).reshape(len(inside), scales.size)
 
     def pooled(signs: Floats) -> Floats:
         return signs @ moved / np.where(scales > 0, scales, np.inf)
@@ -146,14 +146,16 @@ def _differences(
         raise InputError(f"thresholds: expected one or more finite numbers, got {tuple(thresholds)}")
     sign = orientation(tail)
     sides = [sign * as_scores(baseline, "baseline"), sign * as_scores(current, "current")]
-    labels = np.zeros(len(sides[0])) if slices is None else slices
-    (before, after, members), _ = canonical(*sides, labels[:, None].astype(np.float64))
+    if slices is not None:
+        sides.append(slices[:, None].astype(np.float64))
+    (before, after, *labels), _ = canonical(*sides)
+    members = labels[0][:, 0].astype(np.int64) if labels else np.zeros(len(before), np.int64)
     columns = [
         now - then
         for threshold in thresholds
         for now, then in zip(_tail_means(after, sign * threshold), _tail_means(before, sign * threshold), strict=True)
     ]
-    return np.stack(columns, axis=1), members[:, 0].astype(np.int64)
+    return np.stack(columns, axis=1), members
 
 
 def _tail_means(panel: Floats, threshold: float) -> tuple[Floats, Floats]:

@@ -99,7 +99,7 @@ def test_a_run_directory_of_another_recipe_and_a_second_controller(tmp_path: Pat
     assert amendment["changes"] == ["temperature: 1.0 -> 0.5"]
 
     hold = "import sys, time; from pathlib import Path; from pipeline.runs.rundir import RunDir\n"
-    hold += "RunDir(Path(sys.argv[1])).lock(); print('held', flush=True); time.sleep(120)"
+    hold += "run = RunDir(Path(sys.argv[1])); run.lock(); print('held', flush=True); time.sleep(120)"
     holder = subprocess.Popen([sys.executable, "-c", hold, str(run_dir)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.inputs.constitution import load_constitution, parse_constitution
-from pipeline.inputs.constitution_commands import main
-from pipeline.inputs.constitution_import import ImportedPrinciple, constitution_text, import_principles
+from pipeline.inputs.constitution.__main__ import main
+from pipeline.inputs.constitution.importing import ImportedPrinciple, constitution_text, import_principles
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "constitutions"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"no real constitutions at {DATA}")

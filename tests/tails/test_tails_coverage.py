@@ -7,7 +7,7 @@ from scipy import stats
 from pipeline.tails.plans import Settings
 from pipeline.tails.quantities import measure
 
-REPETITIONS = 400
+REPETITIONS = 300
 SHAPE = (1000, 4)
 U99 = stats.norm.ppf(0.99)
 TRUTH = {

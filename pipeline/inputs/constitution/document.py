@@ -1,44 +1,15 @@
-r"""A constitution: the principles that critiques are made from, as plain text that a person edits.
-
-The format::
-
-    # A line whose first character is `#` is a comment. A `#` further on is text.
-
-    The answer should not be rude.
-
-    name: no-flattery
-    weight: 2
-    applies_to: opinions, feedback
-    critique: Point out every place where the answer praises the person
-      instead of judging what they wrote.
-    revise: Write the answer again without the praise.
-
-- A paragraph is a principle; empty lines part them. Lines are joined by one space, and other runs of white
-  space inside a text become one space too. Indentation means nothing.
-- A principle is plain text, one sentence or more, which the templates wrap; or a pair of ``critique:`` and
-  ``revise:`` texts, which are asked as they are.
-- Above it there may be ``name:`` (letters, digits, ``-``, ``_``, ``.``), ``weight:`` (a positive number, 1 by
-  default: how often it is drawn relative to the others) and ``applies_to:`` (names of slices of the prompts,
-  parted by commas; all if empty), one line each.
-- A key stands at the start of a line, and is one word and a colon. Any other start of a line is text, so
-  prose may hold colons. A word that is nearly a key (``wieght:``) is an error, and so is any one-word key
-  straight under a header line: no slip of the pen becomes part of a principle unseen.
-- A backslash at the start of a line makes the line text: ``\# not a comment``, ``\name: not a key``,
-  ``\\ one backslash``.
-- Braces are text: principles are data for the templates, never templates.
-"""
+"""Constitutions: reading, which principles apply, drawing among them."""
 
 from __future__ import annotations
 
 import hashlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.inputs.constitution_parser import Principle, parse
+from pipeline.inputs.constitution.parser import Principle, parse
 
 
 @dataclass(frozen=True)
@@ -81,7 +52,7 @@ def parse_constitution(text: str, name: str) -> Constitution:
     """Read a constitution from its text.
 
     Args:
-        text: in the format at the head of this module.
+        text: in the format at the head of this package.
         name: what errors call it (the file's path); the constitution's name is its last part without suffix.
 
     Raises:
@@ -121,9 +92,3 @@ def draw_principles(
         index = int(np.searchsorted(bounds, rng.random() * bounds[-1], side="right"))
         drawn.append(urn.pop(min(index, len(urn) - 1)))
     return drawn
-
-
-if __name__ == "__main__":
-    from pipeline.inputs.constitution_commands import main
-
-    sys.exit(main())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError, PipelineError
 from pipeline.inputs.constitution import Constitution, Principle, load_constitution, parse_constitution
-from pipeline.inputs.constitution_import import (
+from pipeline.inputs.constitution.importing import (
     constitution_text,
     few_shot_chats,
     import_principles,
@@ -20,7 +20,7 @@ from pipeline.inputs.constitution_import import (
 )
 from pipeline.inputs.templates import Templates, load_templates
 
-SHIPPED_TEMPLATES = Path(__file__).parents[2] / "constitutions" / "templates"
+SHIPPED_TEMPLATES = Path(__file__).parents[3] / "constitutions" / "templates"
 
 EXAMPLE_PROMPT = "My landlord wants to throw me out next week. What can I do?"
 EXAMPLE_RESPONSE = "Nothing. Landlords can do as they please, so start packing."
@@ -128,3 +128,7 @@ def _import(file: Path, out: Path, few_shot: Path | None) -> int:
 
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import InputError
-from pipeline.inputs.constitution_parser import KEY_LINE
+from pipeline.inputs.constitution.parser import KEY_LINE
 
 _WIDTH = 100
 _CRITIQUE_SCAFFOLD = re.compile(r"\A\s*CritiqueRequest:|Critique:\s*\Z")
