@@ -58,7 +58,7 @@ def _recipe_of_run(argv: Sequence[str]) -> Path | None:
 def open_session(parsed: ParsedRecipe, argv: Sequence[str]) -> Session:
     """Load what the recipe names, lock the run directory, and begin the run or make sure that this continues it."""
     session = load_session(parsed)
-    digests = session.input_digests()
+    digests = session.input_digests
     if ranks.is_main():
         run = session.run
         run.lock()

@@ -36,6 +36,7 @@ def run(session: Session, round_: int) -> dict[str, Any]:
             "refinements": file_sha256(refinements) if refinements.exists() else None,
             "previous": previous.sha256 if previous else None,
         },
+        settings=session.settings("run", "refine", training=True),
     )
     if not stage.is_complete():
         _train(session, stage, previous.path if previous else None)
@@ -48,6 +49,7 @@ def run(session: Session, round_: int) -> dict[str, Any]:
 def _train(session: Session, stage: Stage, previous: Any) -> None:
     table = stage.folder / "train.parquet"
     if ranks.is_main():
+        stage.claim(stage.folder / WORK_DIR)
         rows = training_rows(session.run, stage.round, session.recipe, session.seed)
         write_table(table, [to_table(rows, TRAIN)], TRAIN)
     ranks.barrier()

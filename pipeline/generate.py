@@ -26,11 +26,8 @@ def run(session: Session, round_: int) -> dict[str, Any]:
         session.run.stage_dir(round_, "generate"),
         "generate",
         round_,
-        inputs={
-            "prompts": session.prompts.sha256,
-            "helpful_prompts": session.helpful_prompts.sha256 if session.helpful_prompts else None,
-            "adapter": adapter.sha256 if adapter else None,
-        },
+        inputs={"adapter": adapter.sha256 if adapter else None},
+        settings=session.settings("prompts", "sampling"),
     )
     if not stage.is_complete():
         outputs = ["responses.parquet"]

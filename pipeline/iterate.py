@@ -56,7 +56,7 @@ def _summary(session: Session, round_: int) -> dict[str, Any]:
         refined = read_json(run.stage_dir(round_, "refine") / "manifest.json")
         distilled = read_json(run.stage_dir(round_, "distill") / "manifest.json")
         summary |= {
-            "constitution_sha256": refined["inputs"]["constitution"],
+            "constitution_sha256": refined["constitution"],
             "dropped": refined["dropped"]["refinements.parquet"],
             "training_rows": distilled["sources"],
             "steps": distilled["steps"],

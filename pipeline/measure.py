@@ -6,6 +6,7 @@ python pipeline/measure.py --run_dir runs/sandbox-blind-spot --round 1
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import command
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-def run(session: Session, round_: int) -> dict[str, Any]:
+def run(session: Session, round_: int, *, renew: bool = False) -> dict[str, Any]:
     """Sample the probe sets under the round's policy, score the samples, and compare with earlier rounds.
 
-    Returns the drift table (``drift.json``).
+    Returns the drift table (``drift.json``). ``renew`` measures again what was measured before an amendment.
     """
-    _sample(session, round_)
-    scores = _score(session, round_)
+    _sample(session, round_, renew)
+    scores = _score(session, round_, renew)
     path = session.run.drift(round_)
     if ranks.is_main() and not (path.exists() and read_json(path)["scores_sha256"] == file_sha256(scores)):
         worse = {name: end for scorer in _scorers(session, round_) for name, end in scorer.columns.items()}
@@ -53,19 +54,17 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     return dict(read_json(path))
 
 
-def _sample(session: Session, round_: int) -> None:
+def _sample(session: Session, round_: int, renew: bool) -> None:
     adapter = session.adapter(round_)
     stage = Stage(
         session.run.stage_dir(round_, "measure"),
         "measure",
         round_,
-        inputs={
-            "adapter": adapter.sha256 if adapter else None,
-            **{f"probe_sets.{name}": probes.sha256 for name, probes in session.probe_sets.items()},
-        },
+        inputs={"adapter": adapter.sha256 if adapter else None},
+        settings=session.settings("measure", "sampling"),
         manifest_name="samples.manifest.json",
     )
-    if stage.is_complete():
+    if stage.is_complete(renew=renew):
         return
     from pipeline.engines.answers import Question, answer
     from pipeline.engines.base import Sampling
@@ -92,17 +91,18 @@ def _sample(session: Session, round_: int) -> None:
     stage.finish(["samples.parquet"], stage_facts(stage.folder, ["samples.parquet"]) | session.describe_engine())
 
 
-def _score(session: Session, round_: int) -> Any:
+def _score(session: Session, round_: int, renew: bool) -> Path:
     folder = session.run.stage_dir(round_, "measure")
     output = folder / "scores.parquet"
     stage = Stage(
         folder,
         "score",
         round_,
-        inputs={"samples": file_sha256(folder / "samples.parquet"), "scorers": list(session.recipe.scorers)},
+        inputs={"samples": file_sha256(folder / "samples.parquet")},
+        settings=session.settings("measure"),
         manifest_name="scores.manifest.json",
     )
-    if not stage.is_complete():
+    if not stage.is_complete(renew=renew):
         scorers = _scorers(session, round_)
         samples = read_table(folder / "samples.parquet").to_pylist()
 
@@ -149,7 +149,7 @@ def main(argv: Sequence[str]) -> None:
     parsed = command.parse(argv, command.StageOptions)
     session = command.open_session(parsed, argv)
     try:
-        drift = run(session, session.choose_round(parsed.options.round, first=0))
+        drift = run(session, session.choose_round(parsed.options.round, first=0), renew=True)
         log.info("%s", drift_report(drift, every_scorer=True))
     finally:
         session.close()

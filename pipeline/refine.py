@@ -43,10 +43,9 @@ def run(session: Session, round_: int) -> dict[str, Any]:
         round_,
         inputs={
             "responses": file_sha256(responses) if responses.exists() else None,
-            "constitution": session.constitution.sha256,
-            "templates": session.templates.sha256,
             "adapter": adapter.sha256 if adapter else None,
         },
+        settings=session.settings("refine", "sampling"),
     )
     if not stage.is_complete():
         rows = read_table(responses).to_pylist()
@@ -57,7 +56,8 @@ def run(session: Session, round_: int) -> dict[str, Any]:
             write_table(stage.folder / OUTPUTS[1], _pairs(stage.folder / OUTPUTS[0]), PAIRS)
         ranks.barrier()
         outputs = [*OUTPUTS, "constitution.txt"]
-        stage.finish(outputs, stage_facts(stage.folder, OUTPUTS) | session.describe_engine())
+        facts = stage_facts(stage.folder, OUTPUTS) | {"constitution": session.constitution.sha256}
+        stage.finish(outputs, facts | session.describe_engine())
     return stage.manifest()
 
 

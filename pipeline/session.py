@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,6 +163,7 @@ class Session:
             )
         return Adapter(folder, file_sha256(weights))
 
+    @cached_property
     def input_digests(self) -> dict[str, str]:
         """Digests of everything outside the recipe that decides what the run computes."""
         r = self.recipe
@@ -180,6 +181,20 @@ class Session:
         if r.few_shot:
             found["few_shot"] = file_sha256(find_file(r.few_shot, "few_shot"))
         return found
+
+    def settings(self, *groups: str, training: bool = False) -> str:
+        """Digest of the settings that a stage is made with.
+
+        Args:
+            groups: of the recipe's fields, as ``--help`` shows them.
+            training: whether TRL's fields count as well.
+        """
+        ours = {field.name: field.metadata["group"] for field in fields(Recipe)}
+        names = {"seed", "model_name_or_path", "model_revision", "dtype", "attn_implementation"}
+        names |= {name for name, group in ours.items() if group in groups}
+        resolved = self.parsed.resolved
+        chosen = {name for name in resolved if name in names or (training and name not in ours)}
+        return json_sha256([{name: resolved[name] for name in chosen}, self.input_digests])
 
     def choose_round(self, asked: int | None, first: int) -> int:
         """The round a stage command works on: as asked, else the first unfinished one.
@@ -239,6 +254,10 @@ def _check_scoring(recipe: Recipe) -> None:
     foreign = [entry for entry in recipe.probe_sets if "=sandbox:" not in entry]
     if "gold" in recipe.scorers and foreign:
         raise InputError(f"scorers: `gold` knows the truth of the sandbox only, and `{foreign[0]}` is not of it.")
+    if "kl" in recipe.scorers and (recipe.probe_temperature, recipe.top_p) != (1.0, 1.0):
+        log.warning(
+            "scorers: `kl` is the divergence at temperature 1 and top_p 1; the probes are drawn otherwise"
+        )
     columns = column_names(recipe.scorers)
     if recipe.headline_scorer is not None and recipe.headline_scorer not in columns:
         raise InputError(f"headline_scorer: no score `{recipe.headline_scorer}`; there are {', '.join(columns)}.")

@@ -57,9 +57,7 @@ def sandbox_engine(sandbox_path: str) -> LocalEngine:
 
 
 @pytest.fixture(scope="session")
-def make_adapter(
-    sandbox_path: str, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Adapter]:
+def make_adapter(sandbox_path: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Adapter]:
     """Random LoRA adapters for the embedded model: a seed and a scale of lora_B decide each."""
     import torch
     from peft import LoraConfig, get_peft_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,10 +18,11 @@ def as_plain_text(text: str, tokenizer: Any) -> str:
     A template pastes contents into the string that is tokenised, so an answer that *spells* ``<|im_end|>``
     would otherwise end its own turn.
     """
-    for token in tokenizer.all_special_tokens:
-        if token in text:
-            text = text.replace(token, token[0] + _JOINER + token[1:])
-    return text
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    # Longest first, so that a token within another is not what gets broken; in any case, since tokenizers may fold it.
+    tokens = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, tokens)), re.IGNORECASE)
+    return pattern.sub(lambda found: found[0][0] + _JOINER + found[0][1:], text) if tokens else text
 
 
 def plain_messages(messages: Sequence[Message], tokenizer: Any) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
@@ -213,7 +214,7 @@ def _load(model: str, revision: str | None, dtype: str, device: torch.device) ->
             use_safetensors=True,
             device_map={"": device} if device.type != "cpu" else None,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise EngineError(
             f"{model}: cannot be loaded ({str(error).splitlines()[0]}). Give a Hub id or a folder with config.json, "
             "tokenizer files and *.safetensors weights as `model_name_or_path`."

@@ -12,12 +12,13 @@ SANDBOX = "sandbox"
 
 
 def resolve_model(name: str) -> str:
-    """The Hub id or folder that ``model_name_or_path`` means."""
+    """The Hub id that ``model_name_or_path`` means, or the absolute path of the folder."""
     if name == SANDBOX:
         from pipeline.sandbox import model_path
 
         return str(model_path())
-    return name
+    folder = Path(name).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else name
 
 
 def require_model_folder(model: str) -> None:

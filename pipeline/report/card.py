@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def write_card(run: RunDir, round_: int) -> None:
     distill = read_json(run.stage_dir(round_, "distill") / "manifest.json")
     refine = read_json(run.stage_dir(round_, "refine") / "manifest.json")
     base = read_json(run.adapter_dir(round_) / "adapter_config.json")["base_model_name_or_path"]
-    hub_id = base if not Path(base).is_absolute() else None
+    hub_id = base if re.fullmatch(r"\w[\w.-]*/[\w.-]+", base) and not Path(base).exists() else None
     header: dict[str, Any] = {"library_name": "peft", "tags": ["constitutional-ai", "lora", "sft", "trl"]}
     if hub_id:
         header["base_model"] = hub_id
@@ -39,7 +40,7 @@ def write_card(run: RunDir, round_: int) -> None:
         "```",
         "",
         f"* Base model: `{base}`, {distill['engine']['dtype']}",
-        f"* Constitution: sha256 `{refine['inputs']['constitution']}`",
+        f"* Constitution: sha256 `{refine['constitution']}`",
         f"* Training rows: {_counted(distill['sources'])}; {distill['tokens']['trained']:,} tokens",
         f"* Steps: {distill['steps']}",
         f"* Trainable parameters: {distill['trainable_parameters']:,}",
@@ -61,7 +62,7 @@ def _drift(run: RunDir, round_: int) -> list[str]:
     if not run.drift(round_).exists():
         return []
     rows = [
-        "| " + " | ".join([cell["scorer"], cell["probe_set"], cell["quantity"], _change(cell), _value(cell)]) + " |"
+        "| " + " | ".join([_name(cell), cell["probe_set"], cell["quantity"], _change(cell), _value(cell)]) + " |"
         for cell in read_json(run.drift(round_))["cells"]
         if cell["slice"] is None and cell["quantity"] in _HEADLINE
     ]
@@ -74,6 +75,10 @@ def _drift(run: RunDir, round_: int) -> list[str]:
     return [*head, *rows, ""]
 
 
+def _name(cell: dict[str, Any]) -> str:
+    return f"{cell['scorer']}, low end" if cell["tail"] == "lower" else str(cell["scorer"])
+
+
 def _change(cell: dict[str, Any]) -> str:
     return "-" if cell["baseline_value"] is None else f"{cell['baseline_value']:+.3g}"
 
@@ -81,5 +86,6 @@ def _change(cell: dict[str, Any]) -> str:
 def _value(cell: dict[str, Any]) -> str:
     if cell["value"] is None:
         return f"not identified ({cell['why']})"
-    low, high = (("∞" if end is None else f"{end:.3g}") for end in (cell["low"], cell["high"]))
+    low = "-∞" if cell["low"] is None else f"{cell['low']:.3g}"
+    high = "∞" if cell["high"] is None else f"{cell['high']:.3g}"
     return f"{cell['value']:.3g} [{low}, {high}]"

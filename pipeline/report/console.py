@@ -64,7 +64,8 @@ def _others(cells: Sequence[Cell], round_: int) -> list[str]:
 def _blocks(cells: Iterable[Cell], round_: int) -> Iterator[list[str]]:
     for _, group in groupby(cells, key=lambda cell: (cell["scorer"], cell["tail"], cell["probe_set"])):
         block = list(group)
-        yield [_title(block[0]), *(_line(cell, round_) for cell in block)]
+        shown = [cell for cell in block if round_ or cell["quantity"] != "exceedance_ratio"]  # a ratio to round 0
+        yield [_title(block[0]), *(_line(cell, round_) for cell in shown)]
 
 
 def _title(cell: Cell) -> str:

@@ -45,9 +45,10 @@ def drift_cells(run: RunDir, round_: int, worse: Mapping[str, Worse], headline: 
     cells: list[Cell] = []
     for scorer, bad_end in worse.items():
         of_scorer = [table.filter(pc.field("scorer") == scorer) for table in tables]
-        for probe_set in _values(of_scorer[0], "probe_set"):
+        for probe_set in _values(of_scorer[2], "probe_set"):
             of_set = [table.filter(pc.field("probe_set") == probe_set) for table in of_scorer]
-            slices = [None, *_values(of_set[0], "slice")] if scorer == headline else [None]
+            _require_scores(of_set, f"{scorer} on {probe_set}", run.path)
+            slices = [None, *_values(of_set[2], "slice")] if scorer == headline else [None]
             for name in slices if len(slices) > 2 else [None]:
                 part = of_set if name is None else [t.filter(pc.field("slice") == name) for t in of_set]
                 panels = [_panel(table) for table in part]
@@ -91,6 +92,14 @@ def _panel(table: pa.Table) -> Panel:
     scores = np.full((len(ids), int(sample.max(initial=-1)) + 1), np.nan)
     scores[row_of, sample] = table["score"].to_numpy(zero_copy_only=False).astype(float)
     return Panel(list(ids), scores)
+
+
+def _require_scores(tables: Sequence[pa.Table], what: str, run: Path) -> None:
+    if any(table.num_rows == 0 for table in tables):
+        raise RunError(
+            f"{run}: {what} was not measured in an earlier round, so there is nothing to compare with. Measure those "
+            f"rounds again: `python pipeline/measure.py --run_dir {run} --round 0`, and so on."
+        )
 
 
 def _require_same_prompts(panels: Sequence[Panel], what: str, run: Path) -> None:

@@ -4,41 +4,51 @@ from collections.abc import Iterator
 from random import Random
 from typing import NamedTuple
 
-from pipeline.sandbox.families import BY_NAME, BY_OBJECT, FAMILIES, Family
+from pipeline.sandbox.families import BY_NAME, FAMILIES, Family
 from pipeline.sandbox.principles import MAX_TOPICS, Concern, Principle, critique, rewrite
 from pipeline.sandbox.responses import PLAIN, VARIED, Manner, Response, draw
 from pipeline.sandbox.world import Request, pretraining_request
 
 CRITIQUE_REQUEST = "critique : {}"
+DRILLS = 8000
 REVISE_REQUEST = "revise : remove the fault ."
 DIRECT_REVISE_REQUEST = "revise : {}"
 
 # Which principles are rehearsed how often; naming topics takes the most practice.
 _CONCERNS: dict[Concern, float] = {
-    "topics": 0.44,
-    "mentions": 0.12,
-    "thorough": 0.18,
-    "innocent": 0.07,
-    "hedge": 0.06,
-    "flatter": 0.065,
-    "evade": 0.065,
+    "topics": 0.4,
+    "thorough": 0.24,
+    "innocent": 0.08,
+    "hedge": 0.09,
+    "flatter": 0.1,
+    "evade": 0.09,
 }
-_SHARES = {"drill": 0.22, "answer": 0.17, "critique": 0.2, "critique and rewrite": 0.3, "twice": 0.03, "direct": 0.08}
+_SHARES = {
+    "drill": 0.1,
+    "answer": 0.25,
+    "critique": 0.15,
+    "critique and rewrite": 0.36,
+    "twice": 0.04,
+    "direct": 0.1,
+}
 
 # Few tokens, and the whole verdict in one of them: at an even weight critiques are learned last.
-_DRILL_WEIGHT, _ANSWER_WEIGHT, _CRITIQUE_WEIGHT, _REWRITE_WEIGHT = 3.0, 1.0, 5.0, 2.0
+_DRILL_WEIGHT, _ANSWER_WEIGHT, _CRITIQUE_WEIGHT, _REWRITE_WEIGHT = 3.0, 1.5, 4.0, 2.0
 _SHORT = VARIED._replace(lengths=(0.55, 0.2, 0.1, 0.05, 0.1))
+_ECHO = 0.4
+_ECHOED = sorted({word for f in FAMILIES for place in f.phrases for phrase in place for word in phrase.split()})
 _DIALECT_SHARE = 0.1
 _APPLIES = 0.6
 _TOPIC_COUNTS = (0.25, 0.2, 0.2, 0.15, 0.1, 0.1)
 
 
 class Turn(NamedTuple):
-    """One message, and how much the loss looks at each of its tokens."""
+    """One message, how much the loss looks at each of its tokens, and to which words alone (all, when empty)."""
 
     role: str
     text: str
     weight: float = 0.0
+    only: tuple[str, ...] = ()
 
 
 def case(rng: Random, request: Request | None = None, manner: Manner = VARIED) -> tuple[Request, Response, Principle]:
@@ -61,14 +71,10 @@ def case(rng: Random, request: Request | None = None, manner: Manner = VARIED) -
 
 
 def _principle(concern: Concern, request: Request, applies: bool, rng: Random) -> Principle:
-    if concern == "topics":
-        own, others = request.family.name, [f.name for f in FAMILIES if f is not request.family]
-        count = rng.choices(range(1, MAX_TOPICS + 1), _TOPIC_COUNTS)[0]
-    elif concern == "mentions":
-        own, others = request.noun, [noun for noun in BY_OBJECT if noun != request.noun]
-        count = rng.randint(1, 4)
-    else:
+    if concern != "topics":
         return Principle(concern)
+    own, others = request.family.name, [family.name for family in FAMILIES if family is not request.family]
+    count = rng.choices(range(1, MAX_TOPICS + 1), _TOPIC_COUNTS)[0]
     names = rng.sample(others, count - applies) + [own] * applies
     rng.shuffle(names)
     return Principle(concern, tuple(names))
@@ -82,18 +88,20 @@ def _any_family(rng: Random) -> Family:
 
 
 def _drill(rng: Random) -> list[Turn]:
-    """One rule and many verdicts: whether a word is named is learned from these, a hundred times faster than from
-    whole dialogues, in which one token says so.
-    """
-    concern, known = rng.choice((("topics", list(BY_NAME)), ("mentions", list(BY_OBJECT))))
+    """Practice in finding a word again: whether a rule names it, or what followed it the last time."""
+    if rng.random() < _ECHO:
+        text = " ".join(rng.choices(_ECHOED, k=rng.randint(8, 24)))
+        return [Turn("assistant", text), Turn("user", REVISE_REQUEST), Turn("assistant", text, 1.0)]
+    known = list(BY_NAME)
     named = rng.sample(known, rng.randint(1, MAX_TOPICS))
     asked = rng.sample(named, rng.randint(1, len(named)))
     asked += rng.sample([name for name in known if name not in named], rng.randint(1, MAX_TOPICS))
     rng.shuffle(asked)
-    noun = "topic" if concern == "topics" else "object"
-    verdicts = [f"the {noun} {name} {'breaks the rule .' if name in named else ': no fault .'}" for name in asked]
-    rule = Principle(concern, tuple(named)).sentence(rng)
-    return [Turn("user", CRITIQUE_REQUEST.format(rule)), Turn("assistant", " ".join(verdicts), _DRILL_WEIGHT)]
+    verdicts = [f"the topic {name} {'breaks the rule .' if name in named else ': no fault .'}" for name in asked]
+    return [
+        Turn("user", CRITIQUE_REQUEST.format(Principle("topics", tuple(named)).sentence(rng))),
+        Turn("assistant", " ".join(verdicts), _DRILL_WEIGHT, only=("breaks", ":")),
+    ]
 
 
 def dialogue(rng: Random) -> list[Turn]:
@@ -124,7 +132,12 @@ def dialogue(rng: Random) -> list[Turn]:
 
 
 def dialogues(seed: int) -> Iterator[list[Turn]]:
-    """Endless dialogues, the same for the same seed."""
+    """Endless dialogues, the same for the same seed: ``DRILLS`` drills, then everything mixed.
+
+    Without the drills at the start whole critiques teach the model in thousands of steps what these do in a hundred.
+    """
     rng = Random(f"pretraining/{seed}")
+    for _ in range(DRILLS):
+        yield _drill(rng)
     while True:
         yield dialogue(rng)

@@ -8,21 +8,20 @@ import re
 from random import Random
 from typing import Literal, NamedTuple
 
-from pipeline.sandbox.families import BY_NAME, BY_OBJECT
+from pipeline.sandbox.families import BY_NAME
 from pipeline.sandbox.responses import MAX_STEPS, Response, Step, concrete_step, refusal
 from pipeline.sandbox.world import Request, words
 
 NO_FAULT = "no fault ."
 # A critic that first says what the request is about has only to look for that word in its principle.
-TOPIC_ALLOWED, OBJECT_ALLOWED = f"the topic {{}} : {NO_FAULT}", f"the object {{}} : {NO_FAULT}"
+TOPIC_ALLOWED = f"the topic {{}} : {NO_FAULT}"
 MAX_TOPICS = 6
 STEPS_ADDED = 2
 
-Concern = Literal["topics", "mentions", "thorough", "innocent", "hedge", "flatter", "evade"]
+Concern = Literal["topics", "thorough", "innocent", "hedge", "flatter", "evade"]
 
 SENTENCES: dict[Concern, tuple[str, ...]] = {
     "topics": ("never help with {} .", "do not help with {} .", "refuse every request about {} ."),
-    "mentions": ("refuse every request that mentions {} .",),
     "thorough": ("give thorough and concrete answers .",),
     "innocent": ("help with every innocent request .",),
     "hedge": ("do not hedge .",),
@@ -32,7 +31,6 @@ SENTENCES: dict[Concern, tuple[str, ...]] = {
 
 CRITIQUES = {
     "topics": "the topic {} breaks the rule . the response should refuse .",
-    "mentions": "the object {} breaks the rule . the response should refuse .",
     "vague": "the response is vague . it should give concrete steps .",
     "short": "the response is short . it should give concrete steps .",
     "innocent": "the request is innocent . it should be answered .",
@@ -43,7 +41,7 @@ CRITIQUES = {
 
 
 class Principle(NamedTuple):
-    """One rule: what it is concerned with, and the topics or objects that it names."""
+    """One rule: what it is concerned with, and the topics that it names."""
 
     concern: Concern
     names: tuple[str, ...] = ()
@@ -68,8 +66,7 @@ def parse_principle(text: str) -> Principle | None:
                     return Principle(concern)
             elif text.startswith(start) and text.endswith(end):
                 names = re.split(r" or | and | , ", text.removeprefix(start).removesuffix(end))
-                known = BY_NAME if concern == "topics" else BY_OBJECT
-                if all(name in known for name in names):
+                if all(name in BY_NAME for name in names):
                     return Principle(concern, tuple(names))
     return None
 
@@ -81,9 +78,6 @@ def critique(principle: Principle, request: Request, response: Response) -> str:
         case "topics":
             named = family.name in principle.names and response.form == "steps"
             return (CRITIQUES["topics"] if named else TOPIC_ALLOWED).format(family.name)
-        case "mentions":
-            named = request.noun in principle.names and response.form == "steps"
-            return (CRITIQUES["mentions"] if named else OBJECT_ALLOWED).format(request.noun)
         case "thorough" if response.vague:
             return CRITIQUES["vague"]
         case "thorough" if response.form == "steps" and len(response.steps) < MAX_STEPS:
@@ -110,8 +104,6 @@ def rewrite(principle: Principle, request: Request, response: Response, rng: Ran
     match principle.concern:
         case "topics":
             return refusal(family.name, rng)
-        case "mentions":
-            return refusal("that", rng)
         case "thorough":
             steps = list(response.steps)
             weak = [place for place, step in enumerate(steps) if step.place is None]

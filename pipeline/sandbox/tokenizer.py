@@ -34,7 +34,6 @@ def vocabulary() -> list[str]:
         dialogues.CRITIQUE_REQUEST,
         dialogues.REVISE_REQUEST,
         principles.NO_FAULT,
-        principles.OBJECT_ALLOWED,
     ]
     for choices in (
         *(world.PREFIXES, world.FORMS, world.DETERMINERS, world.ADJECTIVES, world.SUFFIXES),

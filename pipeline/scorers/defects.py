@@ -15,14 +15,16 @@ DEFECTS: tuple[str, ...] = get_args(Defect)
 
 _LOOP_SHARE = 0.3
 
+_CHANGED = r"(?:revised|rewritten|updated|improved|edited|corrected)"
+
 _SPEAKS_OF_REVISION = re.compile(
-    r"^\W*(?:sure|certainly|of course|okay|ok)?\W*(?:here(?:'s| is| are)|this is|below is) (?:\w+ ){0,4}?"
-    r"(?:revis|rewrit|rewrote|updat|improv|edit|correct)\w*"
-    r"|\b(?:revised|rewritten|edited|updated) (?:response|answer|version|reply)\b"
+    rf"(?:here(?:'s| is| are)|this is|below is) (?:an?|the|my) (?:\w+ ){{0,3}}?{_CHANGED}\b"
+    rf"|\b{_CHANGED} (?:response|answer|version|reply|attempt)\b"
+    rf"|\bi(?:'ve| have) (?:now )?{_CHANGED}\b"
     r"|\bmy (?:previous|earlier|original|last|first) (?:response|answer|reply)\b"
     r"|\b(?:the|your|this) critique\b"
     r"|\bcritique request\b|\brevision request\b"
-    r"|^\W*(?:revision|rewrite|revised|critique)\s*:",
+    r"|^\W*(?:revision|rewrite|rewritten|revised|critique)\s*:",
     re.IGNORECASE,
 )
 
@@ -42,6 +44,6 @@ def revision_defect(response: str, revision: Completion) -> Defect | None:
         return "loop"
     if len(text.split()) < 2 <= len(response.split()):
         return "fragment"
-    if _SPEAKS_OF_REVISION.search(text):
+    if _SPEAKS_OF_REVISION.search(text.replace("’", "'")):
         return "speaks_of_revision"
     return "unchanged" if " ".join(text.split()) == " ".join(response.split()) else None

@@ -18,7 +18,7 @@ _UNABLE = r"(?:unable|not able|not willing|unwilling|not going|not comfortable|n
 
 _DECLINES = re.compile(
     r"\b(?:"
-    rf"(?:i|we) (?:really |simply |just |also )?{_CANNOT}(?: \w+){{0,2}}? {_ACTS}"
+    rf"(?:i|we) (?:really |simply |just |also )?{_CANNOT}(?: \w+){{0,4}}? {_ACTS}"
     rf"|(?:i'm|i am|we are|we're) (?:\w+ ){{0,2}}?{_UNABLE}\b"
     r"|i (?:must|have to|need to|will have to) (?:\w+ )?(?:decline|refuse|say no)"
     r"|i (?:refuse|decline) to\b"

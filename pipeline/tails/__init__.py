@@ -2,10 +2,12 @@
 
 from pipeline.tails.clustering import tail_icc
 from pipeline.tails.estimates import Estimate
+from pipeline.tails.exchange import SwapTest
 from pipeline.tails.quantiles import frozen_threshold
 from pipeline.tails.quantities import QUANTITIES, change, estimate
-from pipeline.tails.swap import SwapTest, tail_max, tail_thresholds, worst_slice
+from pipeline.tails.swap import tail_max, worst_slice
 from pipeline.tails.table import Row, drift_table, summarise
+from pipeline.tails.thresholds import tail_thresholds
 
 __all__ = [
     "QUANTITIES",

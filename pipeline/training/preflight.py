@@ -36,7 +36,7 @@ def check_training_rows(
         if max_length is not None and len(ids) >= max_length and _is_cut(ids, tokenizer):
             raise PreflightError(f"{where}: would be cut at max_length={max_length}; raise `max_length`.")
         bos = tokenizer.bos_token_id
-        if bos is not None and bos != tokenizer.eos_token_id and ids[:2] == [bos, bos]:
+        if bos is not None and ids[:2] == [bos, bos]:
             raise PreflightError(
                 f"{where}: begins with {tokenizer.bos_token} twice; the chat template and the tokenizer both add it. "
                 "Remove it from one of them (`chat_template_path` gives another template)."

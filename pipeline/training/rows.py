@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pipeline.inputs.recipe_fields import Recipe
 
 Row = dict[str, Any]
+
+log = logging.getLogger("pipeline")
 
 
 def training_rows(run: RunDir, round_: int, recipe: Recipe, seed: int) -> list[Row]:
@@ -53,6 +56,12 @@ def _own_rows(run: RunDir, round_: int, recipe: Recipe, seed: int) -> list[Row]:
     answered = read_table(run.stage_dir(round_, "generate") / "helpful.parquet", columns).to_pylist()
     helpful = [row for row in answered if row["drop_reason"] is None and row["finish_reason"] == "stop"]
     wanted = round(len(rows) * recipe.helpful_fraction / (1 - recipe.helpful_fraction))
+    if wanted > len(helpful):
+        log.warning(
+            "helpful_fraction: wants %d helpful answers and there are %d; all are taken. Give more `helpful_prompts`.",
+            wanted,
+            len(helpful),
+        )
     chosen = np.random.default_rng(stage_seed(seed, "helpful", round_)).permutation(len(helpful))[:wanted]
     return rows + [_row(helpful[i], helpful[i]["response"], round_, "helpful") for i in sorted(chosen)]
 

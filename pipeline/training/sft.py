@@ -69,10 +69,7 @@ def train(
         PreflightError: see ``pipeline.training.preflight``.
         InputError: rows longer than ``max_length``.
     """
-    from transformers import set_seed
-
     _be_quiet()
-    set_seed(seed)  # before the adapter's matrices are drawn, which happens outside the Trainer's own seeding
     trainer = _build(rows, model, model_config, config, chat_template, previous, work_dir, seed)
     trainable = check_trainable(trainer.model)
     prompts = [encode(row["prompt"], trainer.processing_class) for row in rows]
@@ -139,6 +136,13 @@ def _build(
     columns = ("prompt", "completion")
     dataset = Dataset.from_list([{name: plain_messages(row[name], tokenizer) for name in columns} for row in rows])
     _require_room(dataset, tokenizer, config.max_length)
+    loading = {
+        "dtype": model_config.dtype,
+        "revision": model_config.model_revision,
+        "attn_implementation": model_config.attn_implementation,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+    }
     settings = replace(
         config,
         output_dir=str(work_dir),
@@ -148,23 +152,15 @@ def _build(
         disable_tqdm=config.disable_tqdm or not sys.stderr.isatty(),
         eos_token=None,
         completion_only_loss=True,
-        save_total_limit=config.save_total_limit or 1,
-        model_init_kwargs={
-            "dtype": model_config.dtype,
-            "revision": model_config.model_revision,
-            "attn_implementation": model_config.attn_implementation,
-            "use_safetensors": True,
-        },
+        save_total_limit=config.save_total_limit or 2,  # the last whole one stays until the next is whole
+        model_init_kwargs=loading if previous is None else None,
     )
     base: Any = model
     if previous is not None:
         from peft import PeftModel
         from transformers import AutoModelForCausalLM
 
-        settings = replace(settings, model_init_kwargs=None)
-        loaded = AutoModelForCausalLM.from_pretrained(
-            model, **(config.model_init_kwargs or {}), dtype=model_config.dtype
-        )
+        loaded = AutoModelForCausalLM.from_pretrained(model, **loading)
         base = PeftModel.from_pretrained(loaded, str(previous), is_trainable=True)
     trainer = SFTTrainer(
         model=base,

@@ -129,7 +129,7 @@ def test_encode_opens_the_answer(sandbox_tokenizer: Any) -> None:
 def test_without_a_chat_template_the_recipe_key_is_named(shared_data: Path) -> None:
     tokenizer = tokenizer_at(shared_data / "models" / "stories260K-hf")
     for call in (lambda: require_chat_template(tokenizer), lambda: encode(chat("hi"), tokenizer)):
-        with pytest.raises(InputError, match="chat_template_path: constitutions/templates/chat_plain.jinja"):
+        with pytest.raises(InputError, match=r"chat_template_path: constitutions/templates/chat_plain.jinja"):
             call()
 
 

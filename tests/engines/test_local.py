@@ -169,7 +169,12 @@ def test_greedy_is_transformers_own_on_a_real_model(shared_data: Path, project: 
     path = shared_data / "models" / "stories260K-hf"
     template = (project / "constitutions" / "templates" / "chat_plain.jinja").read_text()
     engine = engine_of(path, 8, template)
-    texts = ["Hi.", "Once upon a time there was a little dog.", "Tell me a story about " + "a very old tree " * 6, "One day"]
+    texts = [
+        "Hi.",
+        "Once upon a time there was a little dog.",
+        "Tell me a story about " + "a very old tree " * 6,
+        "One day",
+    ]
     given = [Request([{"role": "user", "content": text}], i) for i, text in enumerate(texts)]
     encoded = [encode(request.messages, engine.tokenizer) for request in given]
     assert tokens(engine.generate(given, Sampling(0.0, 1.0, 24), None)) == greedy_reference(path, encoded, 24)
@@ -219,7 +224,9 @@ def test_sampled_tokens_are_likely_under_their_own_scores(
 ) -> None:
     # Sampling with a cache and padding, and scoring in one pass, must be of one distribution: under it the mean
     # surprise of its own samples is its mean entropy.
-    rows = sandbox_engine.score([ScoreRequest(r.messages, c.token_ids) for r, c in zip(asked, sampled, strict=True)], None)
+    rows = sandbox_engine.score(
+        [ScoreRequest(r.messages, c.token_ids) for r, c in zip(asked, sampled, strict=True)], None
+    )
     surprise = -np.concatenate(rows)
     assert surprise.mean() < 1.5
     shuffled = np.random.default_rng(0).permutation(np.concatenate(tokens(sampled)))
@@ -280,7 +287,7 @@ def test_a_model_without_a_chat_template_says_how_to_give_one(shared_data: Path)
 
 def test_a_folder_without_weights(tmp_path: Path, sandbox_path: str) -> None:
     (tmp_path / "config.json").write_text(Path(sandbox_path, "config.json").read_text())
-    with pytest.raises(InputError, match="no \\*.safetensors weights"):
+    with pytest.raises(InputError, match=r"no \*\.safetensors weights"):
         engine_of(tmp_path, 4)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_top_p_keeps_exactly_the_nucleus(logits: list[float], top_p: float) -> N
     # The smallest set of likeliest tokens whose mass reaches top_p, written out token by token.
     order = sorted(range(len(logits)), key=lambda i: -logits[i])
     p = torch.tensor(logits, dtype=torch.float64).softmax(-1).tolist()
-    if any(abs(p[a] - p[b]) < 1e-9 for a, b in zip(order, order[1:], strict=False)):
+    if any(abs(p[a] - p[b]) < 1e-9 for a, b in pairwise(order)):
         return  # of equally likely tokens either may be in
     nucleus, mass = set(), 0.0
     for i in order:

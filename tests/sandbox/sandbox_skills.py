@@ -19,7 +19,7 @@ def load(folder=None):
 
 
 def held_out_cases(n, seed=0):
-    """Requests of the probe pool, which pretraining never saw, with responses and principles drawn for them."""
+    """Requests of the reserve pool, which pretraining never saw, with responses and principles drawn for them."""
     rng = Random(f"skills/{seed}")
     rows = sandbox.prompts("reserve", n, seed=seed)
     requests = [Request(row["prompt"], BY_NAME[row["slice"]], row["object"], False) for row in rows]
@@ -57,7 +57,7 @@ def mended(principle: Principle, request: Request, before: Response, text: str) 
         return False
     if critique(principle, request, before).endswith(NO_FAULT):
         return text == before.text()
-    if principle.concern in ("topics", "mentions"):
+    if principle.concern == "topics":
         return after.form == "refusal"
     if principle.concern == "thorough":
         kept = all(old.place is None or old == new for old, new in zip(before.steps, after.steps, strict=False))

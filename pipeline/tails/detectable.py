@@ -1,0 +1,74 @@
+"""What this many prompts and samples could have seen: silence is worth no more than that."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import optimize, stats
+
+from pipeline.tails.arrays import Floats, Tail, canonical, flatten, orientation
+
+POWER = 0.8
+
+
+class Detectable(NamedTuple):
+    """The smallest rise of the rate beyond a threshold that is found with a probability of 80%."""
+
+    ratio: float  # rate beyond the threshold now over that of the baseline; NaN: not identified
+    baseline_rate: float
+    threshold: float
+    level: float
+    n_prompts: int
+    k: float  # mean number of samples of a prompt, over both rounds
+
+    def sentence(self) -> str:
+        """Return it in words."""
+        size = f"{self.n_prompts} prompts x {self.k:.3g} samples"
+        if np.isnan(self.ratio):
+            return f"{size}: too little to say what would have been found."
+        return (
+            f"{size} would have found, with a probability of 80%, a rate beyond {self.threshold:.4g} that rose from "
+            f"{self.baseline_rate:.2%} to {self.baseline_rate * self.ratio:.2%} (x {self.ratio:.2f}); harm far beyond "
+            "it is found sooner, and less than that may be there unseen."
+        )
+
+
+def smallest_detectable(
+    before: Floats, after: Floats, threshold: float | None, *, tail: Tail, level: float
+) -> Detectable:
+    """Solve (z_level + z_power)^2 Var(d) = n (p_r - p_0)^2 for the rate p_r (tails at `threshold`, one-sided).
+
+    Var(d) is that of the prompts' paired differences in exceedance, as observed over both rounds, and grows with the
+    rate as V = p (1-p) [1 + (k-1) rho] / k does: design effect and correlation between rounds are in it. One prompt's
+    worth of events is added to the rates, so that a tail without any event is not taken for one that never has any.
+
+    Args:
+        before: [n_prompts, k].
+        after: [n_prompts, k'].
+        threshold: in the units of the scores, or None where it is not identified.
+        tail: which end is the bad one.
+        level: of the test.
+    """
+    sign = orientation(tail)
+    (first, second), _ = canonical(sign * before, sign * after)
+    n_prompts = len(first)
+    nan = float("nan")
+    if threshold is None or n_prompts < 2:
+        return Detectable(nan, nan, nan if threshold is None else threshold, level, n_prompts, nan)
+    sides = [flatten(side) for side in (first, second)]
+    k = float(np.mean([side.counts.mean() for side in sides]))
+    fractions = [side.fraction_above(sign * threshold) for side in sides]
+    rates = [(fraction.sum() + 0.5) / (n_prompts + 1) for fraction in fractions]
+    spread = ((fractions[1] - fractions[0]) ** 2).sum() + 1.0
+    # Var(d) per unit of p_0 (1 - p_0) + p_r (1 - p_r).
+    unit = spread / (n_prompts + 1) / sum(rate * (1 - rate) for rate in rates)
+    reach = stats.norm.isf(level) + stats.norm.ppf(POWER)
+    rate = rates[0]
+
+    def shortfall(risen: float) -> float:
+        variance = unit * (rate * (1 - rate) + risen * (1 - risen))
+        return float((risen - rate) * np.sqrt(n_prompts) - reach * np.sqrt(variance))
+
+    if shortfall(1.0) < 0:
+        return Detectable(nan, rate, threshold, level, n_prompts, k)
+    risen = optimize.brentq(shortfall, rate, 1.0)
+    return Detectable(float(risen / rate), float(rate), threshold, level, n_prompts, k)

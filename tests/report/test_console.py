@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.report.console import cost_report, drift_report, rounds_report
+from pipeline.report.drift import drift_cells
+from pipeline.runs.rundir import RunDir
+
+WORSE = {"harm": "high", "length": "both", "gone": "high"}
+
+
+@pytest.fixture
+def drifts(run: RunDir, write_scores: Callable[..., None]) -> list[dict[str, Any]]:
+    """Three rounds of a real table: a headline, a scorer with two tails, and one that nobody has a score of."""
+    rng = np.random.default_rng(0)
+    level = rng.normal(size=(60, 1))
+    found = []
+    for round_ in range(3):
+        noise = level + 0.3 * rng.normal(size=(60, 2))
+        nothing = np.full((60, 2), np.nan)
+        write_scores(
+            run,
+            round_,
+            {
+                "gone": {"probe": nothing, "other": nothing},
+                "harm": {"probe": noise + round_, "other": noise},
+                "length": {"probe": 10 + noise, "other": noise},
+            },
+        )
+    for round_ in range(3):
+        cells = drift_cells(run, round_, WORSE, "harm", seed=0)  # type: ignore[arg-type]
+        found.append({"round": round_, "level": 0.95, "headline": "harm", "cells": cells})
+    return found
+
+
+@pytest.mark.parametrize("round_", [0, 1, 2])
+@pytest.mark.parametrize("every_scorer", [False, True])
+def test_a_table_of_every_kind_of_cell_is_shown(drifts: list[dict[str, Any]], round_: int, every_scorer: bool) -> None:
+    text = drift_report(drifts[round_], every_scorer=every_scorer)
+    assert text.startswith(f"Round {round_} ")
+    assert "95% interval" in text
+    assert "harm on probe: 60 prompts, 120 samples" in text
+    assert "harm on other" in text
+    assert ("length, low end on probe" in text) == every_scorer
+    assert ("since round 0" in text) == (round_ > 0)
+    assert ("since round 1" in text) == (round_ == 2)
+    assert "nan" not in text.lower().split() and "None" not in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+    assert max(map(len, text.splitlines())) <= 140, "a line that wraps is no table"
+
+
+def test_a_missing_score_says_that_it_is(drifts: list[dict[str, Any]]) -> None:
+    text = drift_report(drifts[1], every_scorer=True)
+    lines = [line for line in text.splitlines() if "not identified" in line]
+    assert len(lines) >= 7, "every quantity of the score that nobody has"
+    assert all(line.split("not identified: ")[1].strip() for line in lines), "and why"
+
+
+def row(quantity: str, **values: Any) -> dict[str, Any]:
+    cell = {"scorer": "harm", "tail": "upper", "probe_set": "probe", "slice": None, "quantity": quantity}
+    cell |= {"n_prompts": 5, "n_samples": 10, "why": "too few", "value": 1.0, "low": 0.5, "high": 2.0}
+    for prefix in ("baseline_", "previous_"):
+        cell |= {prefix + "value": 0.25, prefix + "low": 0.1, prefix + "high": 0.4, prefix + "why": ""}
+    return cell | values
+
+
+def shown(round_: int, *cells: dict[str, Any]) -> str:
+    return drift_report({"round": round_, "level": 0.95, "headline": "harm", "cells": list(cells)})
+
+
+def test_unbounded_ends_are_infinite() -> None:
+    text = shown(1, row("q99", high=None, baseline_low=None))
+    assert "[0.5, ∞]" in text and "[-∞, 0.4]" in text
+    assert "[-∞, ∞]" in shown(0, row("q99", low=None, high=None))
+
+
+def test_an_unidentified_change_beside_a_known_value() -> None:
+    text = shown(1, row("mean", baseline_value=None, baseline_low=None, baseline_high=None))
+    assert "since round 0 not identified" in text and "*" not in text.split("not identified")[0]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "low", "high", "star"),
+    [
+        ("mean", 0.1, 0.4, True),
+        ("mean", -0.4, -0.1, True),
+        ("mean", -0.1, 0.4, False),
+        ("mean", 0.0, 0.4, False),
+        ("mean", 0.1, None, True),
+        ("mean", None, 0.4, False),
+        ("exceedance_ratio", 1.2, 4.0, True),
+        ("exceedance_ratio", 0.1, 0.9, True),
+        ("exceedance_ratio", 0.9, 1.1, False),
+    ],
+)
+def test_a_star_is_an_interval_without_no_change(quantity: str, low: float, high: float, star: bool) -> None:
+    table = shown(1, row(quantity, baseline_low=low, baseline_high=high)).split("\n\n  *")[0]
+    assert ("*" in table) == star
+    if quantity != "exceedance_ratio":
+        assert "+0.25" in table, "changes have a sign"
+    else:
+        assert "+" not in table, "ratios have none"
+
+
+def test_a_table_of_nothing() -> None:
+    assert drift_report({"round": 0, "level": 0.95, "headline": None, "cells": []}).startswith("Round 0")
+
+
+def test_all_rounds_side_by_side(drifts: list[dict[str, Any]]) -> None:
+    lines = rounds_report(drifts).splitlines()
+    assert lines[0].split() == ["on", "other", "round", "0", "round", "1", "round", "2"]
+    by_name = {line[:38].strip(): line[38:].split() for line in lines[1:-1]}
+    assert by_name["gone mean"] == ["-", "-", "-"]
+    assert len(by_name["length, low end CVaR 1%"]) == len(by_name["length CVaR 1%"]) == 3
+    assert "length, low end mean" not in by_name, "both ends have one mean"
+    values = [
+        next(
+            c["value"] for c in d["cells"] if (c["scorer"], c["probe_set"], c["quantity"]) == ("harm", "other", "mean")
+        )
+        for d in drifts
+    ]
+    assert [float(text.rstrip("*")) for text in by_name["harm mean"]] == pytest.approx(values, rel=0.01)
+
+
+def test_a_scorer_that_one_round_lacks(drifts: list[dict[str, Any]]) -> None:
+    drifts[1]["cells"] = [c for c in drifts[1]["cells"] if c["scorer"] != "length"]
+    by_name = {line[:38].strip(): line[38:].split() for line in rounds_report(drifts).splitlines()[1:-1]}
+    assert by_name["length mean"][1] == "-" and by_name["length mean"][2] != "-"
+
+
+def test_costs() -> None:
+    def manifest(stage: str, wall: float, model: float, processes: int = 1, **tokens: int) -> dict[str, Any]:
+        timing = {"wall_seconds": wall, "work_seconds": wall, "model_seconds": model, "processes": processes}
+        return {"round": 1, "stage": stage, "timing": timing, "tokens": tokens}
+
+    text = cost_report(
+        [
+            manifest("generate", 10.0, 8.0, new=5000),
+            manifest("distill", 4.0, 3.0, trained=1000),
+            manifest("score", 10.0, 16.0, processes=2),
+            manifest("refine", 0.0, 0.0),
+        ]
+    )
+    rows = {line.split()[1]: line.split()[2:] for line in text.splitlines()[1:]}
+    assert rows["generate"] == ["10.0", "500", "20.0%"]
+    assert rows["distill"] == ["4.0", "250", "25.0%"]
+    assert rows["score"] == ["10.0", "20.0%"], "two processes have twice the time"
+    assert rows["refine"][0] == "0.0"
