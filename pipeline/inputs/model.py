@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.inputs.recipe_fields import SANDBOX
 from pipeline.runs.files import file_sha256, json_sha256
 
-SANDBOX = "sandbox"
-"""The name that stands for the model shipped with the package."""
+_HASHED_WHOLE = 2 * 1024**3
 
 
 def resolve_model(name: str) -> str:
@@ -42,9 +42,13 @@ def require_model_folder(model: str) -> None:
 
 
 def model_digest(model: str, revision: str | None) -> str:
-    """What identifies the base model of a run: a Hub id with its revision, or the bytes of a local folder."""
+    """What identifies the base model of a run: a Hub id with its revision, or the bytes of a local folder.
+
+    Files over 2 GB count by name and size: hashing 140 GB of weights at every start would take minutes.
+    """
     folder = Path(model)
     if not folder.is_dir():
         return f"{model}@{revision or 'main'}"
     files = [p for p in sorted(folder.iterdir()) if p.suffix in {".json", ".safetensors", ".jinja"}]
-    return json_sha256({p.name: file_sha256(p) for p in files})
+    sizes = {p: p.stat().st_size for p in files}
+    return json_sha256({p.name: file_sha256(p) if size < _HASHED_WHOLE else size for p, size in sizes.items()})

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pipeline.errors import InputError
 
 SANDBOX = "sandbox"
-"""The value of `model_name_or_path` that names the embedded world and its tiny model."""
+"""The value of `model_name_or_path` that names the model shipped with the package, and its small world."""
 
 
 Scorer = Literal["gold", "refusal", "length", "loops", "kl", "nll_base"]

@@ -1,8 +1,16 @@
 """Statistics of drift in the bulk and at the tails: numbers in, numbers with intervals out."""
 
+from pipeline.tails.betting import EProcess, log_e_value
+from pipeline.tails.bulk_tail import BulkTail
 from pipeline.tails.clustering import tail_icc
+from pipeline.tails.comparison import Comparison, ComparisonRow, compare
+from pipeline.tails.confirmation import Confirmation, Hypothesis, confirm, hypothesis
+from pipeline.tails.detectable import Detectable
 from pipeline.tails.estimates import Estimate
 from pipeline.tails.exchange import SwapTest
+from pipeline.tails.forecasting import Forecast, forecast
+from pipeline.tails.multiplicity import CONFIRMATION_LEVEL, E_PROCESS_LEVEL, confirmation_alpha, holm, simes
+from pipeline.tails.probe import probe_shift
 from pipeline.tails.quantiles import frozen_threshold
 from pipeline.tails.quantities import QUANTITIES, change, estimate
 from pipeline.tails.swap import tail_max, worst_slice
@@ -10,14 +18,33 @@ from pipeline.tails.table import Row, drift_table, summarise
 from pipeline.tails.thresholds import tail_thresholds
 
 __all__ = [
+    "CONFIRMATION_LEVEL",
+    "E_PROCESS_LEVEL",
     "QUANTITIES",
+    "BulkTail",
+    "Comparison",
+    "ComparisonRow",
+    "Confirmation",
+    "Detectable",
+    "EProcess",
     "Estimate",
+    "Forecast",
+    "Hypothesis",
     "Row",
     "SwapTest",
     "change",
+    "compare",
+    "confirm",
+    "confirmation_alpha",
     "drift_table",
     "estimate",
+    "forecast",
     "frozen_threshold",
+    "holm",
+    "hypothesis",
+    "log_e_value",
+    "probe_shift",
+    "simes",
     "summarise",
     "tail_icc",
     "tail_max",

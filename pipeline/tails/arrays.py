@@ -22,6 +22,7 @@ class Samples(NamedTuple):
     values: Floats  # [n_samples], descending
     prompts: NDArray[np.intp]  # [n_samples], the row each value came from
     masses: Floats  # [n_samples], 1 / (number of samples of that prompt)
+    cumulative: Floats  # [n_samples], sums of the masses
     counts: NDArray[np.intp]  # [n_prompts], number of samples of each prompt
 
     @property
@@ -109,7 +110,8 @@ def flatten(scores: Floats) -> Samples:
     rows = np.repeat(np.arange(len(scores)), counts)
     values = scores[valid]
     order = np.argsort(-values, kind="stable")
-    return Samples(values[order], rows[order], 1.0 / counts[rows[order]], counts)
+    masses = 1.0 / counts[rows[order]]
+    return Samples(values[order], rows[order], masses, np.cumsum(masses), counts)
 
 
 def sample_counts(sides: Sequence[Floats]) -> list[int]:

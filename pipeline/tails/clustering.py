@@ -1,8 +1,13 @@
 """How much the samples of one prompt resemble one another, and what that costs in effective sample size."""
 
-from numpy.typing import ArrayLike
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from pipeline.tails.arrays import Floats, Samples, Tail, as_scores, canonical, flatten, orientation
+from pipeline.tails.resample import Replicates
 
 
 def effective_size(fractions: Floats, n_samples: int) -> float:
@@ -45,13 +50,43 @@ def tail_icc(scores: ArrayLike, threshold: float, *, tail: Tail = "upper") -> fl
     sign = orientation(tail)
     (panel,), _ = canonical(sign * as_scores(scores))
     samples = flatten(panel)
-    rates, counts = samples.fraction_above(sign * threshold), samples.counts
-    n_prompts, n_samples = len(counts), counts.sum()
-    if n_prompts < 2 or n_samples == n_prompts:
-        return float("nan")
-    overall = float((counts * rates).sum() / n_samples)
-    between = float((counts * (rates - overall) ** 2).sum()) / (n_prompts - 1)
-    within = float((counts * rates * (1 - rates)).sum()) / (n_samples - n_prompts)
-    size = (n_samples - (counts**2).sum() / n_samples) / (n_prompts - 1)
-    spread = between + (size - 1) * within
-    return (between - within) / spread if spread > 1e-12 else float("nan")
+    return tail_icc_of(samples.fraction_above(sign * threshold), samples.counts)
+
+
+def tail_icc_of(rates: Floats, counts: NDArray[np.intp]) -> float:
+    """Return the intraclass correlation from each prompt's rate of events and number of samples, [n_prompts]."""
+    return float(_icc(icc_sums(rates, counts).sum(axis=1)[:, None])[0])
+
+
+class IccChange(NamedTuple):
+    """The intraclass correlation of a panel, or its change against a second one of the same prompts."""
+
+    sides: Sequence[Floats]  # what `icc_sums` gives for the current panel, and for the baseline if there is one
+
+    def replicate(self, weights: Floats) -> Replicates:
+        """Return correlations or their differences under `weights`, NaN where not identified, [replicates]."""
+        values = [_icc(sums @ weights) for sums in self.sides]
+        return Replicates(values[0] - values[1] if len(values) == 2 else values[0], None)
+
+
+def icc_sums(rates: Floats, counts: NDArray[np.intp]) -> Floats:
+    """Return what the analysis of variance adds up over prompts, [5, n_prompts].
+
+    Args:
+        rates: each prompt's fraction of samples with the event, [n_prompts].
+        counts: each prompt's number of samples, [n_prompts].
+    """
+    sizes = counts.astype(np.float64)
+    return np.stack([np.ones(len(rates)), sizes, sizes**2, sizes * rates, sizes * rates**2])
+
+
+def _icc(sums: Floats) -> Floats:
+    """Return correlations from sums over prompts [5, replicates]; NaN where nothing varies or repeats."""
+    n_prompts, n_samples, squares, events, products = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (products - events**2 / n_samples) / (n_prompts - 1)
+        within = (events - products) / (n_samples - n_prompts)
+        size = (n_samples - squares / n_samples) / (n_prompts - 1)
+        spread = between + (size - 1) * within
+        known = (n_prompts > 1) & (n_samples > n_prompts) & (spread > 1e-12)
+        return np.where(known, (between - within) / spread, np.nan)

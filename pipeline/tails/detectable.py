@@ -8,6 +8,8 @@ from scipy import optimize, stats
 from pipeline.tails.arrays import Floats, Tail, canonical, flatten, orientation
 
 POWER = 0.8
+# Below this the normal approximation, and any number from it, means nothing.
+MIN_PROMPTS = 30
 
 
 class Detectable(NamedTuple):
@@ -52,7 +54,7 @@ def smallest_detectable(
     (first, second), _ = canonical(sign * before, sign * after)
     n_prompts = len(first)
     nan = float("nan")
-    if threshold is None or n_prompts < 2:
+    if threshold is None or n_prompts < MIN_PROMPTS:
         return Detectable(nan, nan, nan if threshold is None else threshold, level, n_prompts, nan)
     sides = [flatten(side) for side in (first, second)]
     k = float(np.mean([side.counts.mean() for side in sides]))

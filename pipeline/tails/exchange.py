@@ -46,7 +46,7 @@ def random_signs(rows: int, columns: int, seed: int) -> Iterator[Floats]:
     for start in range(0, rows, block):
         size = min(block, rows - start)
         bits = np.frombuffer(rng.bytes(size * n_bytes), dtype=np.uint8).reshape(size, n_bytes)
-        yield np.unpackbits(bits, axis=1, count=columns) * 2.0 - 1.0
+        yield np.unpackbits(bits, axis=1, count=columns).astype(np.float64) * 2 - 1
 
 
 def swap_test(
@@ -75,9 +75,7 @@ def swap_test(
     observed = statistic(np.ones((1, n_moved)) if start is None else start[None])[0]
     # Exchanges that restore the observed statistic do so only up to rounding.
     reached = observed.max() - 1e-9 * abs(observed.max())
-    count = sum(
-        int((statistic(signs).max(axis=1) >= reached).sum()) for signs in random_signs(flips, n_moved, seed)
-    )
+    count = sum(int((statistic(signs).max(axis=1) >= reached).sum()) for signs in random_signs(flips, n_moved, seed))
     name, slice_id = names[int(observed.argmax())]
     return SwapTest((1 + count) / (1 + flips), name, slice_id, n_prompts, n_moved)
 

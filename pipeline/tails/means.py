@@ -1,4 +1,4 @@
-"""Quantities that are means over prompts: the mean itself and the expected worst of k samples."""
+"""Quantities that are means over prompts: the mean, the mean excess, the expected worst of k samples."""
 
 from math import comb
 from typing import NamedTuple
@@ -23,9 +23,10 @@ class PromptMean(NamedTuple):
     def replicate(self, weights: Floats) -> Replicates:
         """Return means and cluster standard errors under `weights`, [n_prompts, replicates]."""
         weights = weights if self.rows is None else weights[self.rows]
-        totals = np.maximum(weights.sum(axis=0), 1.0)
         centre = self.numbers.mean()
         centred = self.numbers - centre
+        # Weights of all prompts always sum to their number.
+        totals = len(centred) if self.rows is None else np.maximum(weights.sum(axis=0), 1.0)
         moments = np.stack([centred, centred**2]) @ weights / totals
         variances = np.maximum(moments[1] - moments[0] ** 2, 0.0)
         return Replicates(centre + moments[0], np.sqrt(variances / np.maximum(totals - 1, 1.0)))
@@ -51,6 +52,13 @@ class PromptMean(NamedTuple):
 def prompt_means(scores: Floats) -> Floats:
     """Return the mean of each prompt's samples, [n_prompts]."""
     return np.nanmean(scores, axis=1)
+
+
+def mean_excess(scores: Floats, threshold: float) -> Floats:
+    """Return each prompt's mean of (S - threshold)_+ over its samples, [n_prompts]; zero for samples below."""
+    return np.nanmean(
+        np.where(scores > threshold, scores - threshold, np.where(np.isnan(scores), np.nan, 0.0)), axis=1
+    )
 
 
 def worst_of(scores: Floats, k: int) -> Floats:

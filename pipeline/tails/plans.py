@@ -6,10 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.tails.arrays import Floats, Samples, Tail, canonical, flatten, sample_counts
+from pipeline.tails.clustering import IccChange, icc_sums, tail_icc_of
 from pipeline.tails.estimates import Basis, Estimate
 from pipeline.tails.exceedance import rate_change, rate_interval, rate_ratio
 from pipeline.tails.expected_shortfall import ShortfallChange
-from pipeline.tails.means import PromptMean, prompt_means, worst_of
+from pipeline.tails.means import PromptMean, mean_excess, prompt_means, worst_of
+from pipeline.tails.pareto import ReturnLevelChange, fit_threshold, obstacle, unbounded
 from pipeline.tails.quantiles import (
     QuantileChange,
     enough_for_quantile,
@@ -19,6 +21,9 @@ from pipeline.tails.quantiles import (
 from pipeline.tails.resample import Replicates, Statistic, percentile_interval, studentised_interval
 
 RATES = ("exceedance", "exceedance_ratio")
+# Rates and the like do not change their sign with the scores'.
+SIGNLESS = (*RATES, "mean_excess", "worst_exceedance", "tail_icc")
+OF_THRESHOLD = ("mean_excess", "worst_exceedance", "tail_icc")
 CVAR_SHARE = 0.01
 # Fewer prompts than this in the worst 1%, and there is no spread to speak of.
 MIN_TAIL_PROMPTS = 3
@@ -54,6 +59,14 @@ class Sides(NamedTuple):
     def all_samples(self) -> list[Samples]:
         """The samples of one or both sides."""
         return [side for side in (self.baseline_samples, self.current_samples) if side is not None]
+
+    def each(self) -> tuple["Sides", "Sides"]:
+        """Return the baseline and the current panel by themselves, of the same prompts in the same order."""
+        assert self.baseline is not None and self.baseline_samples is not None
+        before = self._replace(
+            current=self.baseline, current_samples=self.baseline_samples, baseline=None, baseline_samples=None
+        )
+        return before, self._replace(baseline=None, baseline_samples=None)
 
     @property
     def identical(self) -> bool:
@@ -93,6 +106,17 @@ def plan(quantity: str, sides: Sides, settings: Settings) -> Estimate | Pending:
         return _worst(sides, settings)
     if quantity == "cvar_1pct":
         return _shortfall(sides, settings)
+    if quantity == "return_level_1000":
+        return _return_level(sides, settings)
+    if quantity in OF_THRESHOLD and (settings.threshold is None or np.isnan(settings.threshold)):
+        why = "no threshold was given" if settings.threshold is None else "the threshold is not identified"
+        return sides.basis.unidentified(why)
+    if quantity == "mean_excess":
+        return _excess(sides, settings)
+    if quantity == "worst_exceedance":
+        return _worst_beyond(sides, settings)
+    if quantity == "tail_icc":
+        return _icc(sides, settings)
     if quantity in RATES:
         return _exceedance(quantity, sides, settings)
     return _quantile(quantity, sides, settings)
@@ -105,10 +129,47 @@ def _mean(sides: Sides, settings: Settings) -> Pending:
     return _prompt_mean(PromptMean(numbers), sides.basis, settings)
 
 
-def _worst(sides: Sides, settings: Settings) -> Estimate | Pending:
-    numbers = worst_of(sides.current, sides.k)
+def _excess(sides: Sides, settings: Settings) -> Pending:
+    threshold = settings.threshold
+    assert threshold is not None
+    numbers = mean_excess(sides.current, threshold)
     if sides.baseline is not None:
-        numbers = numbers - worst_of(sides.baseline, sides.k)
+        numbers = numbers - mean_excess(sides.baseline, threshold)
+    return _prompt_mean(PromptMean(numbers), sides.basis, settings, beyond=threshold)
+
+
+def _worst(sides: Sides, settings: Settings) -> Estimate | Pending:
+    return _worst_of(sides.current, sides.baseline, sides, settings)
+
+
+def _worst_beyond(sides: Sides, settings: Settings) -> Estimate | Pending:
+    """Plan the chance that the worst of k samples lies beyond the threshold."""
+    threshold = settings.threshold
+    assert threshold is not None
+    current, baseline = (
+        None if side is None else np.sort(np.where(np.isnan(side), np.nan, side > threshold), axis=1)
+        for side in (sides.current, sides.baseline)
+    )
+    assert current is not None
+    if baseline is None:
+        # A rate has the interval of a rate: zero events still have an upper end.
+        numbers = worst_of(current, sides.k)
+        rows = ~np.isnan(numbers)
+        basis = Basis(sides.current_samples, sides.n_dropped + int((~rows).sum()))
+        if rows.sum() < 2:
+            return basis.unidentified(f"{rows.sum()} prompts have {sides.k} samples; at least two are needed")
+        low, high = rate_interval(numbers[rows], int(rows.sum()), settings.level)
+        why = "" if numbers[rows].any() else "no sample beyond the threshold: an upper bound"
+        return basis.estimate(float(numbers[rows].mean()), low, high, beyond=threshold, why=why)
+    return _worst_of(current, baseline, sides, settings, beyond=threshold)
+
+
+def _worst_of(
+    current: Floats, baseline: Floats | None, sides: Sides, settings: Settings, *, beyond: float | None = None
+) -> Estimate | Pending:
+    numbers = worst_of(current, sides.k)
+    if baseline is not None:
+        numbers = numbers - worst_of(baseline, sides.k)
     rows = np.flatnonzero(~np.isnan(numbers))
     n_short = len(numbers) - len(rows)
     basis = sides.basis
@@ -116,13 +177,63 @@ def _worst(sides: Sides, settings: Settings) -> Estimate | Pending:
         basis = Basis(flatten(sides.current[rows]), sides.n_dropped + n_short)
     if len(rows) < 2:
         return basis.unidentified(f"{len(rows)} prompts have {sides.k} samples; at least two are needed")
-    return _prompt_mean(PromptMean(numbers[rows], rows if n_short else None), basis, settings)
+    return _prompt_mean(PromptMean(numbers[rows], rows if n_short else None), basis, settings, beyond=beyond)
 
 
-def _prompt_mean(statistic: PromptMean, basis: Basis, settings: Settings) -> Pending:
+def _icc(sides: Sides, settings: Settings) -> Estimate | Pending:
+    threshold = settings.threshold
+    assert threshold is not None
+    values = []
+    for samples in sides.all_samples:
+        rates = samples.fraction_above(threshold)
+        value = tail_icc_of(rates, samples.counts)
+        if np.isnan(value):
+            return sides.basis.unidentified(
+                "no prompt has two samples, or all lie on one side of the threshold", beyond=threshold
+            )
+        values.append(value)
+    difference = values[-1] - (values[0] if len(values) == 2 else 0.0)
+    statistic = IccChange(
+        [icc_sums(samples.fraction_above(threshold), samples.counts) for samples in reversed(sides.all_samples)]
+    )
+
+    def finish(replicates: Replicates) -> Estimate:
+        found = replicates.values[~np.isnan(replicates.values)]
+        if len(found) < len(replicates.values) / 2:
+            return sides.basis.unidentified("too few prompts lie beyond the threshold", beyond=threshold)
+        low, high = percentile_interval(Replicates(found, None), settings.level)
+        return sides.basis.estimate(difference, min(low, difference), max(high, difference), beyond=threshold)
+
+    return Pending(statistic, finish)
+
+
+def _return_level(sides: Sides, settings: Settings) -> Estimate | Pending:
+    """Plan the score that one sample in a thousand exceeds, from a generalised Pareto tail."""
+    panels = [panel for panel in (sides.current, sides.baseline) if panel is not None]
+    to_line, back = unbounded(panels)
+    thresholds = [fit_threshold(panel) for panel in panels]
+    for panel, threshold in zip(panels, thresholds, strict=True):
+        why = obstacle(panel, threshold, to_line)
+        if why:
+            return sides.basis.unidentified(why, beyond=thresholds[0])
+    statistic = ReturnLevelChange(
+        [flatten(to_line(panel)) for panel in panels], [float(to_line(one)) for one in thresholds], back
+    )
+    value = float(statistic.replicate(np.ones((len(sides.current), 1))).values[0])
+
+    def finish(replicates: Replicates) -> Estimate:
+        low, high = percentile_interval(
+            Replicates(replicates.values[~np.isnan(replicates.values)], None), settings.level
+        )
+        return sides.basis.estimate(value, min(low, value), max(high, value), beyond=thresholds[0])
+
+    return Pending(statistic, finish)
+
+
+def _prompt_mean(statistic: PromptMean, basis: Basis, settings: Settings, *, beyond: float | None = None) -> Pending:
     def finish(replicates: Replicates) -> Estimate:
         low, high, why = statistic.interval(replicates, settings.level)
-        return basis.estimate(float(statistic.numbers.mean()), low, high, why=why)
+        return basis.estimate(float(statistic.numbers.mean()), low, high, why=why, beyond=beyond)
 
     return Pending(statistic, finish)
 

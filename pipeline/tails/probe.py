@@ -40,7 +40,9 @@ def probe_shift(baseline: ArrayLike, current: ArrayLike, *, flips: int = FLIPS, 
     change = np.sort(_changes(baseline, current))
     n_prompts = len(change)
     if n_prompts < MIN_PROMPTS:
-        return unidentified(n_prompts, f"{n_prompts} prompts with log-probabilities; at least {MIN_PROMPTS} are needed")
+        return unidentified(
+            n_prompts, f"{n_prompts} prompts with log-probabilities; at least {MIN_PROMPTS} are needed"
+        )
     centred = change - np.median(change)
     spread = MAD_TO_SD * float(np.median(np.abs(centred)))
     if spread == 0:

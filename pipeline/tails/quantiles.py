@@ -103,7 +103,7 @@ def quantile_replicates(samples: Samples, q: float, weights: Floats) -> Floats:
 def _rank(samples: Samples, share: float) -> int:
     """Return the place of the largest value that has at most `share` of the mass strictly above it."""
     limit = (share + ROUNDING) * samples.n_prompts
-    return min(int(np.searchsorted(np.cumsum(samples.masses), limit, side="right")), len(samples.values) - 1)
+    return min(int(np.searchsorted(samples.cumulative, limit, side="right")), len(samples.values) - 1)
 
 
 def _places(samples: Samples, share: float, weights: Floats, start: int, stop: int) -> NDArray[np.intp]:

@@ -29,8 +29,9 @@ def tail_max(
 ) -> SwapTest:
     """Test whether the tail got worse anywhere: the largest of several t statistics, with their joint law.
 
-    A column for each threshold: the prompts' changes in mean tail score beyond it. Each has a t statistic corrected for skewness; the largest is compared with those of rounds exchanged at random within prompts
-    (max-T: Westfall & Young 1993, Resampling-Based Multiple Testing).
+    A column for each threshold: the prompts' changes in mean tail score beyond it. Each has a t statistic corrected
+    for skewness; the largest is compared with those of rounds exchanged at random within prompts (max-T: Westfall &
+    Young 1993, Resampling-Based Multiple Testing).
 
     Args:
         baseline: round 0's scores [n_prompts, k].

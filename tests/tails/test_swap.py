@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipeline.errors import InputError
-from pipeline.tails.swap import _hall_t, tail_max, tail_thresholds, worst_slice
+from pipeline.tails.exchange import hall_t
+from pipeline.tails.swap import tail_max, tail_scores, worst_slice
+from pipeline.tails.thresholds import tail_thresholds
 
 SLICES = np.arange(1000) % 10
 
@@ -65,7 +67,7 @@ def test_halls_t_against_scipy():
     columns = np.random.default_rng(0).exponential(size=(80, 3)) - 0.8
     t = stats.ttest_1samp(columns, 0).statistic
     g = stats.skew(columns) / np.sqrt(80)
-    ours = _hall_t(columns.sum(axis=0), (columns**2).sum(axis=0), (columns**3).sum(axis=0), 80)
+    ours = hall_t(columns.sum(axis=0), (columns**2).sum(axis=0), (columns**3).sum(axis=0), 80)
     np.testing.assert_allclose(ours, t + g * t**2 / 3 + g**2 * t**3 / 27 + g / 6)
 
 
@@ -101,7 +103,7 @@ def test_the_slice_and_the_column_are_named(random_effects):
     result = worst_slice(baseline, bad_prompts(rng, current), SLICES * 7, [2.326])
     assert result.slice_id == 21
     assert result.p_value < 0.005
-    assert result.column.endswith(" 2.326")
+    assert result.column == "excess beyond 2.326"
     assert tail_max(baseline, bad_prompts(rng, current), [2.326]).slice_id is None
 
 
@@ -128,12 +130,26 @@ def test_order_copies_and_ends_do_not_matter(messy, seed):
     np.testing.assert_array_equal(p_values(-baseline, -current, slices, [-0.3, -1.2], "lower"), expected)
 
 
-def test_thresholds_are_further_out_where_the_calibration_allows():
-    many = np.arange(4000.0).reshape(1000, 4)
-    assert [(many > u).mean() for u in tail_thresholds(many)] == [0.01, 0.002]
-    few = np.arange(400.0).reshape(100, 4)
-    assert [(few > u).mean() for u in tail_thresholds(few)] == [0.025, 0.01]
-    assert [(few < u).mean() for u in tail_thresholds(few, tail="lower")] == [0.025, 0.01]
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_the_scale_of_the_scores_does_not_matter(messy, seed):
+    baseline, current = messy(seed)
+    slices = np.arange(len(current)) % 3
+    for scale in (np.exp, np.tanh, lambda scores: scores**3):
+        here = tail_max(baseline, current, [0.3, 1.2], flips=99)
+        there = tail_max(scale(baseline), scale(current), scale(np.array([0.3, 1.2])), flips=99)
+        np.testing.assert_array_equal(here.p_value, there.p_value)
+        here = worst_slice(baseline, current, slices, [0.3], flips=99)
+        there = worst_slice(scale(baseline), scale(current), slices, scale(np.array([0.3])), flips=99)
+        np.testing.assert_array_equal([here.p_value, here.slice_id], [there.p_value, there.slice_id])
+
+
+def test_tail_scores_are_squared_logs_of_shares():
+    before, after = np.array([[0.0, 1.0], [0.0, 2.0]]), np.array([[3.0, 0.0], [2.0, 0.0]])
+    then, now = tail_scores(before, after, np.array([0.5]))
+    # Of four samples' worth of mass beyond 0.5: 3 has midrank 1/2, both 2s have 2, 1 has 7/2.
+    np.testing.assert_allclose(now[:, 0], [np.log(4 / 0.5) ** 2 / 2, np.log(4 / 2) ** 2 / 2])
+    np.testing.assert_allclose(then[:, 0], [np.log(4 / 3.5) ** 2 / 2, np.log(4 / 2) ** 2 / 2])
 
 
 def test_bad_input_is_refused():

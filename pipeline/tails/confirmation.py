@@ -1,0 +1,144 @@
+"""Red: one hypothesis, written down before sampling, tested on prompts that were never used before."""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pipeline.errors import InputError
+from pipeline.tails.arrays import Tail, as_scores, canonical, flatten, orientation
+from pipeline.tails.bulk_tail import bulk_tail_point
+from pipeline.tails.comparison import Comparison
+from pipeline.tails.exceedance import rate_ratio
+from pipeline.tails.exchange import SwapTest, unidentified
+from pipeline.tails.probe import probe_shift
+from pipeline.tails.swap import tail_max
+
+# Enough exchanges that a p-value near .001 is known within a tenth of itself.
+FLIPS = 99_999
+# What is significant must also matter: a quarter more events, or a prompt in a thousand e times likelier to go wrong.
+MATERIAL_RATIO = 1.25
+MATERIAL_SHIFT, MATERIAL_SHARE = 1.0, 0.001
+
+
+class Hypothesis(NamedTuple):
+    """What is going to be tested, and on which prompts: to be written to the run before they are sampled."""
+
+    test: Literal["tail_max", "probe"]
+    slice_id: int | None  # draw the fresh prompts from this slice; None: from the whole pool
+    thresholds: tuple[float, ...]  # frozen; empty for a probe
+    tail: Tail = "upper"
+
+    def flat(self) -> dict[str, Any]:
+        """Return a record for JSON; `Hypothesis(**record)` reads it back."""
+        return self._asdict() | {"thresholds": list(self.thresholds)}
+
+
+class Confirmation(NamedTuple):
+    """Whether the hypothesis held. Red: it rejects at alpha, and the effect is large enough to matter."""
+
+    hypothesis: Hypothesis
+    alpha: float
+    test: SwapTest
+    ratio: float | None  # of the rates beyond the furthest threshold with events; None for a probe
+    shifted: (
+        float | None
+    )  # share of prompts whose log-probability rose by a nat more than the median's; None for scores
+    bulk_better: bool | None  # at alpha: red while the bulk improves is what the mean cannot see
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the hypothesis "the tail did not get worse" is rejected at alpha."""
+        return self.test.identified and self.test.p_value <= self.alpha
+
+    @property
+    def material(self) -> bool:
+        """Whether the effect, as measured on these prompts, is large enough to matter."""
+        if self.ratio is not None:
+            return self.ratio >= MATERIAL_RATIO
+        return self.shifted is not None and self.shifted >= MATERIAL_SHARE
+
+    @property
+    def red(self) -> bool:
+        """Whether the alarm is red."""
+        return self.rejected and self.material
+
+
+def hypothesis(comparison: Comparison) -> Hypothesis | None:
+    """Return the hypothesis that a panel points at, or None where no single test is at the panel's level.
+
+    The screen is more generous than the verdict, which holds its level for all tests together: a hypothesis costs
+    fresh prompts, not trust. A slice is pointed at where worst_slice speaks as loudly as tail_max: there the fresh
+    prompts are all to the point. Any other choice is as valid, if it is made before the fresh prompts are sampled.
+    """
+    p = {name: value for name, value in comparison.p_values.items() if value is not None and name != "bulk_tail"}
+    p = {name: value for name, value in p.items() if value <= comparison.level}
+    if not p:
+        return None
+    # Of equally loud tests the one that says most about where to look.
+    loudest = min(("worst_slice", "tail_max", "probe"), key=lambda name: p.get(name, 1.0))
+    if loudest == "probe":
+        return Hypothesis("probe", None, (), comparison.tail)
+    slice_id = comparison.tests["worst_slice"].slice_id if loudest == "worst_slice" else None
+    return Hypothesis("tail_max", slice_id, comparison.thresholds, comparison.tail)
+
+
+def confirm(
+    baseline: ArrayLike,
+    current: ArrayLike,
+    hypothesis: Hypothesis,
+    alpha: float,
+    *,
+    flips: int = FLIPS,
+    seed: int = 0,
+) -> Confirmation:
+    """Test one hypothesis on fresh prompts.
+
+    Whatever led to the hypothesis, P(red) is at most alpha if the tail did not get worse, for the prompts were not
+    part of it: exactly where a prompt's two rounds are exchangeable, asymptotically otherwise. Over R rounds spend
+    `confirmation_alpha` in each.
+
+    Args:
+        baseline: scores [n_prompts, k] of fresh prompts under the base; for a probe, log-probabilities [n_prompts].
+        current: the same prompts under the policy.
+        hypothesis: what was written down before sampling.
+        alpha: level of this confirmation.
+        flips: number of random exchanges.
+        seed: of the exchanges.
+
+    Raises:
+        InputError: an alpha that this many exchanges cannot reach, or input as for `compare`.
+    """
+    if not 2 / (flips + 1) <= alpha < 1:
+        raise InputError(f"alpha: {flips} exchanges resolve levels from {2 / (flips + 1):.2g} to 1, got {alpha}")
+    if hypothesis.test == "probe":
+        test = probe_shift(baseline, current, flips=flips, seed=seed)
+        change = np.asarray(current, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
+        change = change[~np.isnan(change)]
+        shifted = float((change - np.median(change) >= MATERIAL_SHIFT).mean() if len(change) else 0.0)
+        # Churn shifts prompts too, as often down as up.
+        fallen = float((change - np.median(change) <= -MATERIAL_SHIFT).mean() if len(change) else 0.0)
+        return Confirmation(hypothesis, alpha, test, None, shifted - fallen, None)
+    before, after = as_scores(baseline, "baseline"), as_scores(current, "current")
+    tail, thresholds = hypothesis.tail, hypothesis.thresholds
+    if thresholds:
+        test = tail_max(before, after, thresholds, tail=tail, flips=flips, seed=seed)
+    else:
+        test = unidentified(len(before), "the hypothesis has no thresholds")
+    point = bulk_tail_point(before, after, thresholds[0] if thresholds else None, tail=tail)
+    better = None if point.p_bulk_better is None else point.p_bulk_better <= alpha
+    return Confirmation(hypothesis, alpha, test, _largest_ratio(before, after, hypothesis), None, better)
+
+
+def _largest_ratio(before: np.ndarray, after: np.ndarray, hypothesis: Hypothesis) -> float:
+    """Return the exceedance ratio beyond the threshold where it is largest; 1 where nothing lies beyond any."""
+    sign = orientation(hypothesis.tail)
+    (first, second), _ = canonical(sign * before, sign * after)
+    if len(first) == 0:
+        return 1.0
+    sides = flatten(first), flatten(second)
+    ratios = [1.0]
+    for threshold in hypothesis.thresholds:
+        then, now = (side.fraction_above(sign * threshold) for side in sides)
+        ratios.append(rate_ratio(then, now, (len(sides[0].values), len(sides[1].values)), 0.95)[0])
+    return max(ratios)

@@ -1,0 +1,89 @@
+"""Return levels from a generalised Pareto tail: scores so rare that the sample hardly holds one."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from pipeline.tails.arrays import Floats, Samples, flatten
+from pipeline.tails.quantiles import quantile
+from pipeline.tails.resample import Replicates
+
+THRESHOLD_LEVEL = 0.97
+EXCEEDED_ONCE_IN = 1000
+MIN_SAMPLES = 50
+MIN_PROMPTS = 25
+# Of the samples beyond the threshold, this share must be different values: a curve through few grades means nothing.
+MIN_DISTINCT = 0.5
+
+Map = Callable[[Floats | float], Floats]
+
+
+class ReturnLevelChange(NamedTuple):
+    """The score that one sample in 1,000 exceeds, or its change against a second panel of the same prompts.
+
+    Excesses over u follow the survival (1 + xi y / sigma)^(-1 / xi) (Pickands 1975, Ann. Stat. 3:119), fitted by
+    probability-weighted moments (Hosking & Wallis 1987, Technometrics 29:339); the level exceeded with probability p
+    is u + (sigma / xi) [(P(S > u) / p)^xi - 1].
+    """
+
+    panels: Sequence[Samples]  # current, and baseline if there is one, where the tail is unbounded
+    thresholds: Sequence[float]  # of each panel's own fit
+    back: Map  # to the units of the scores
+
+    def replicate(self, weights: Floats) -> Replicates:
+        """Return levels or their differences under `weights`, NaN where the fit has no mean, [replicates]."""
+        values = [
+            self.back(_level(panel, threshold, weights))
+            for panel, threshold in zip(self.panels, self.thresholds, strict=True)
+        ]
+        return Replicates(values[0] - values[1] if len(values) == 2 else values[0], None)
+
+
+def unbounded(panels: Sequence[Floats]) -> tuple[Map, Map]:
+    """Return the maps to a scale without bounds and back: the logit for scores in [0, 1], else none.
+
+    On [0, 1] itself a fit would find a negative shape that says no more than that 1 is the largest score.
+    """
+    if all(np.nanmin(panel) >= 0 and np.nanmax(panel) <= 1 for panel in panels):
+        return special.logit, special.expit
+    return np.asarray, np.asarray
+
+
+def fit_threshold(panel: Floats) -> float:
+    """Return the 97% quantile, beyond which the tail is fitted, of a canonical panel."""
+    return quantile(flatten(panel), THRESHOLD_LEVEL)
+
+
+def obstacle(panel: Floats, threshold: float, to_line: Map) -> str:
+    """Return why no tail can be fitted to a panel, or an empty string."""
+    beyond = panel > threshold
+    values, n_prompts = panel[beyond], int(beyond.any(axis=1).sum())
+    if len(values) < MIN_SAMPLES or n_prompts < MIN_PROMPTS:
+        return (
+            f"{len(values)} samples of {n_prompts} prompts beyond the fit's threshold; at least {MIN_SAMPLES} of "
+            f"{MIN_PROMPTS} are needed"
+        )
+    if len(np.unique(values)) < MIN_DISTINCT * len(values):
+        return "scores in grades: no continuous tail to fit"
+    return "" if np.isfinite(to_line(values)).all() else "scores at their bound: no tail to fit"
+
+
+def _level(samples: Samples, threshold: float, weights: Floats) -> Floats:
+    end = int(np.searchsorted(-samples.values, -threshold, side="left"))
+    # Ascending, as the moments weigh the j-th smallest excess by its share of smaller ones.
+    order = slice(end - 1, None, -1) if end else slice(0, 0)
+    masses = weights[samples.prompts[order]] * samples.masses[order, None]
+    excess = (samples.values[order] - threshold)[:, None]
+    below = np.cumsum(masses, axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        total = below[-1]
+        survival = 1 - (below - masses / 2) / total
+        first = (masses * excess).sum(axis=0) / total
+        second = (masses * excess * survival).sum(axis=0) / total
+        shape = 2 - first / (first - 2 * second)
+        scale = 2 * first * second / (first - 2 * second)
+        stretch = np.log(total / samples.n_prompts * EXCEEDED_ONCE_IN)
+        # expm1(x) / x is smooth through shape = 0, where the tail is exponential.
+        return threshold + scale * stretch * special.exprel(shape * stretch)

@@ -1,0 +1,69 @@
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.tails import Hypothesis, compare, confirm, hypothesis
+
+CLAIM = Hypothesis("tail_max", None, (2.326, 2.878))
+
+
+def turn_bad(rng, scores, share):
+    bad = (rng.random(len(scores)) < share)[:, None] & (rng.random(scores.shape) < 0.5)
+    return np.where(bad, 4.0, scores - 0.3 * (scores < 1))
+
+
+def test_an_amber_panel_points_at_the_slice(random_effects):
+    rng, slices = np.random.default_rng(0), np.arange(2000) % 10
+    baseline, current = random_effects(rng, 2000, 4)
+    current[slices == 3] = turn_bad(rng, current[slices == 3], 0.1)
+    panel = compare(baseline, current, slices=slices, calibration=random_effects(rng, 2000, 4)[0], replicates=1)
+    claim = hypothesis(panel)
+    assert (claim.test, claim.slice_id, claim.thresholds) == ("tail_max", 3, panel.thresholds)
+    assert Hypothesis(**json.loads(json.dumps(claim.flat())))[:2] == claim[:2]
+    fresh = random_effects(rng, 1000, 4)
+    result = confirm(fresh[0], turn_bad(rng, fresh[1], 0.1), claim, 0.004, flips=9999)
+    assert result.red
+    assert result.bulk_better
+    assert result.ratio > 2
+
+
+def test_a_quiet_panel_points_at_nothing(random_effects):
+    baseline, current = random_effects(np.random.default_rng(1), 500, 4)
+    assert hypothesis(compare(baseline, current - 0.5, replicates=1)) is None
+
+
+def test_false_reds_are_rare(random_effects):
+    rng = np.random.default_rng(2)
+    reds = sum(confirm(*random_effects(rng, 1000, 4), CLAIM, 0.04, flips=999).red for _ in range(250))
+    assert reds / 250 <= 0.08
+
+
+def test_significant_but_immaterial_is_not_red(random_effects):
+    rng = np.random.default_rng(3)
+    baseline = rng.normal(size=(60_000, 1))
+    result = confirm(baseline, np.where(baseline > 2.2, baseline + 0.02, baseline), CLAIM, 0.004, flips=999)
+    assert result.rejected
+    assert not result.material
+    assert not result.red
+
+
+def test_a_probe_is_confirmed_on_its_own():
+    rng = np.random.default_rng(4)
+    change = rng.normal(-0.5, 1, size=5000)
+    change[:60] += 5
+    claim = Hypothesis("probe", None, ())
+    assert confirm(np.zeros(5000), change, claim, 0.004, flips=9999).red
+    assert not confirm(np.zeros(5000), rng.normal(-0.5, 1, size=5000), claim, 0.004, flips=9999).red
+
+
+def test_a_level_beyond_the_resolution_is_refused():
+    with pytest.raises(InputError, match="exchanges"):
+        confirm(np.zeros((9, 1)), np.zeros((9, 1)), CLAIM, 1e-4, flips=999)
+
+
+def test_nothing_to_see_is_no_red():
+    result = confirm(np.zeros((9, 1)), np.zeros((9, 1)), CLAIM, 0.004)
+    assert not result.rejected
+    assert not result.test.identified

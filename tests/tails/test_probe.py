@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.tails.probe import probe_shift
+
+ZEROS = np.zeros(2000)
+
+
+def test_false_alarms_under_churn_that_lowers_the_bulk():
+    rng = np.random.default_rng(0)
+    for law in (rng.normal, lambda size: rng.standard_t(4, size=size)):
+        p = [probe_shift(ZEROS, law(size=2000) - shift, flips=199).p_value for shift in (0.0, 0.5) for _ in range(200)]
+        assert np.mean(np.array(p) <= 0.05) <= 0.08
+
+
+def test_a_few_prompts_are_seen_where_the_mean_gets_better():
+    rng, found, by_mean = np.random.default_rng(1), 0, 0
+    for _ in range(40):
+        change = rng.normal(-0.5, 1.1, size=2000)
+        change[:20] += 4
+        result = probe_shift(ZEROS, change, flips=199)
+        found += result.p_value <= 0.05
+        by_mean += result.column == "mean change"
+    assert found >= 36
+    assert by_mean == 0
+
+
+def test_a_shift_of_all_prompts_is_seen_by_the_mean():
+    result = probe_shift(ZEROS, np.random.default_rng(2).normal(0.2, 1, size=2000))
+    assert result.p_value < 0.001
+    assert result.column == "mean change"
+
+
+def test_order_and_missing_prompts_do_not_matter():
+    rng = np.random.default_rng(3)
+    before, after = rng.normal(size=(2, 300))
+    expected = probe_shift(before, after, flips=99)
+    order = rng.permutation(300)
+    assert probe_shift(before[order], after[order], flips=99) == expected
+    assert probe_shift(np.append(before, np.nan), np.append(after, 9.0), flips=99) == expected
+
+
+def test_too_little_is_not_identified():
+    few = probe_shift(ZEROS[:5], ZEROS[:5])
+    assert not few.identified
+    assert "at least 20" in few.why
+    assert not probe_shift(ZEROS, ZEROS).identified
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(InputError, match="shapes"):
+        probe_shift(ZEROS, ZEROS[:3])
+    with pytest.raises(InputError, match="infinite"):
+        probe_shift(ZEROS, np.full(2000, -np.inf))
+    with pytest.raises(InputError, match="log-probabilities"):
+        probe_shift(["a"], ["b"])
