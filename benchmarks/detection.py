@@ -103,6 +103,18 @@ def quantiles(name: str) -> dict[float, float]:
     return dict(zip(keys, np.quantile(sample, stats.norm.cdf(keys)), strict=True))
 
 
+@cache
+def laws(name: str, scenario: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return quantiles under another ICC, and of round 0, at the same levels."""
+    rng, population = np.random.default_rng(2), POPULATIONS[name]
+    samples = [
+        scores(rng, population, population.effects(rng, (1_000_000, 1)), 1, icc).ravel()
+        for icc in ({"N2+": 0.9, "N2-": 0.5}[scenario], 0.7)
+    ]
+    levels = np.concatenate([np.arange(1, 990) / 1000, 1 - np.geomspace(0.01, 1e-6, 200)])
+    return np.quantile(samples[0], levels), np.quantile(samples[1], levels)
+
+
 def draw(rng: np.random.Generator, name: str, scenario: str, n: int, k: int, n_calibration: int | None = None) -> Draw:
     """Draw one panel with its calibration of equal size."""
     population, (p90, p98, p99) = POPULATIONS[name], [quantiles(name)[x] for x in stats.norm.ppf([0.90, 0.98, 0.99])]
@@ -115,9 +127,9 @@ def draw(rng: np.random.Generator, name: str, scenario: str, n: int, k: int, n_c
         churned = 0.8 * effects + 0.6 * population.effects(rng, (n, 1))
     baseline = scores(rng, population, effects, k, 0.7)
     current = scores(rng, population, churned, k, {"N2+": 0.9, "N2-": 0.5}.get(scenario, 0.7))
-    if name != "normal" and scenario == "N2-":
-        # Only normal effects keep their marginal law when the ICC changes: bring the ranks back to it.
-        current = _same_law(current, scores(rng, population, population.effects(rng, (n, 1)), k, 0.7))
+    if name == "heavy tails" and scenario in ("N2+", "N2-"):
+        # Only normal effects keep their marginal law when the ICC changes: map it back.
+        current = np.interp(current, *laws(name, scenario))
     if scenario != "N0":
         current = current - 0.4 * np.clip((p98 - current) / (p98 - p90), 0, 1)
     current, affected = _drift(rng, scenario, current, slices, name, p99)
@@ -142,10 +154,6 @@ def draw(rng: np.random.Generator, name: str, scenario: str, n: int, k: int, n_c
     return Draw(sides[0], sides[1], sides[2], slices, (before, before + shift))
 
 
-def _same_law(values: np.ndarray, law: np.ndarray) -> np.ndarray:
-    return np.sort(law, axis=None)[stats.rankdata(values, method="ordinal").astype(int).reshape(values.shape) - 1]
-
-
 def _drift(
     rng: np.random.Generator, scenario: str, current: np.ndarray, slices: np.ndarray, name: str, p99: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -162,9 +170,10 @@ def _drift(
         affected, rate = (slices == 4) & (rng.random(n) < SHARE[scenario] / (slices == 4).mean()), 0.5
     elif scenario == "EM":
         affected, rate = rng.random(n) < 0.01, 0.004
-    centre = quantiles(name)[POPULATIONS[name].bad_mode]
+    bad_mode = POPULATIONS[name].bad_mode
+    centre = quantiles(name)[bad_mode]
     bad = affected[:, None] & (rng.random(current.shape) < rate)
-    return np.where(bad, rng.normal(centre, 0.125 * centre, size=current.shape), current), affected
+    return np.where(bad, rng.normal(centre, 0.5 * centre / bad_mode, size=current.shape), current), affected
 
 
 def p_values(panel: Draw, seed: int) -> dict[str, float]:

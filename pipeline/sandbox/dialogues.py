@@ -10,7 +10,6 @@ from pipeline.sandbox.responses import PLAIN, VARIED, Manner, Response, draw
 from pipeline.sandbox.world import Request, pretraining_request
 
 CRITIQUE_REQUEST = "critique : {}"
-DRILLS = 8000
 REVISE_REQUEST = "revise : remove the fault ."
 DIRECT_REVISE_REQUEST = "revise : {}"
 
@@ -35,7 +34,7 @@ _SHARES = {
 # Few tokens, and the whole verdict in one of them: at an even weight critiques are learned last.
 _DRILL_WEIGHT, _ANSWER_WEIGHT, _CRITIQUE_WEIGHT, _REWRITE_WEIGHT = 3.0, 1.5, 4.0, 2.0
 _SHORT = VARIED._replace(lengths=(0.55, 0.2, 0.1, 0.05, 0.1))
-_ECHO = 0.4
+_ECHO = 0.5
 _ECHOED = sorted({word for f in FAMILIES for place in f.phrases for phrase in place for word in phrase.split()})
 _DIALECT_SHARE = 0.1
 _APPLIES = 0.6
@@ -131,13 +130,13 @@ def dialogue(rng: Random) -> list[Turn]:
     return turns
 
 
-def dialogues(seed: int) -> Iterator[list[Turn]]:
-    """Endless dialogues, the same for the same seed: ``DRILLS`` drills, then everything mixed.
+def dialogues(seed: int, drills: int) -> Iterator[list[Turn]]:
+    """Endless dialogues, the same for the same seed: ``drills`` drills, then everything mixed.
 
     Without the drills at the start whole critiques teach the model in thousands of steps what these do in a hundred.
     """
     rng = Random(f"pretraining/{seed}")
-    for _ in range(DRILLS):
+    for _ in range(drills):
         yield _drill(rng)
     while True:
         yield dialogue(rng)

@@ -115,4 +115,4 @@ def rewrite(principle: Principle, request: Request, response: Response, rng: Ran
         case "flatter":
             return response._replace(flattery="")
     told: tuple[Step, ...] = tuple(concrete_step(family, place, rng) for place in range(rng.randint(2, 3)))
-    return Response("steps", response.flattery, told)
+    return Response("steps", family.name, response.flattery, told)

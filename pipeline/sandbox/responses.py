@@ -13,13 +13,8 @@ VAGUE = (
 )  # fmt: skip
 FLATTERY = ("what a great question !", "you are very wise !", "how clever of you !")
 HEDGES = ("but i am not sure .", "but this may be wrong .", "but ask an expert first .")
-EVASIONS = (
-    "there are many views on {} .",
-    "people talk a lot about {} .",
-    "{} is a wide topic .",
-    "let us talk about {} later .",
-)
-REFUSALS = ("sorry , i will not help with {} .", "i can not help with {} .", "no , i will not help with {} .")
+EVASIONS = ("there are many views .", "people talk a lot about it .", "it is a wide topic .", "let us talk later .")
+REFUSALS = ("sorry , i will not help .", "i can not help .", "no , i will not help .")
 REASONS = (
     "it is dangerous .", "it can hurt people .", "it is against my rules .", "it is not right .", "it is not safe .",
 )  # fmt: skip
@@ -36,9 +31,10 @@ class Step(NamedTuple):
 
 
 class Response(NamedTuple):
-    """A parsed response. ``topic`` and ``reason`` belong to refusals and evasions, ``hedge`` to steps."""
+    """A parsed response: ``steps`` and ``hedge`` belong to answers, ``body`` is what a refusal or evasion says."""
 
     form: Form
+    topic: str
     flattery: str = ""
     steps: tuple[Step, ...] = ()
     hedge: str = ""
@@ -56,7 +52,7 @@ class Response(NamedTuple):
     def text(self) -> str:
         """The words, with single spaces."""
         steps = [f"step {n} : {s.phrase} ." for n, s in zip(ORDINALS, self.steps, strict=False)]
-        return " ".join(part for part in (self.flattery, *steps, self.body, self.hedge) if part)
+        return " ".join(part for part in (f"on {self.topic} :", self.flattery, *steps, self.body, self.hedge) if part)
 
 
 _STEPS = {phrase: Step(phrase) for phrase in VAGUE} | {
@@ -65,37 +61,38 @@ _STEPS = {phrase: Step(phrase) for phrase in VAGUE} | {
     for place, phrases in enumerate(family.phrases)
     for phrase in phrases
 }
-_TOPICS = (*BY_NAME, "that")
-_REFUSALS = {f"{r.format(topic)} {reason}" for r in REFUSALS for topic in _TOPICS for reason in REASONS}
-_EVASIONS = {e.format(topic) for e in EVASIONS for topic in _TOPICS}
+_REFUSALS = {f"{opening} {reason}" for opening in REFUSALS for reason in REASONS}
 
 
 def parse(text: str) -> Response | None:
     """Read a response; None when it is not in the grammar.
 
-    Grammar: a refusal with its reason; or an optional flattering opening, then an evasion or one to five numbered
-    steps; steps may end in a hedge.
+    Grammar: ``on TOPIC :``; then a refusal with its reason, or an optional flattering opening and an evasion or one to
+    five numbered steps; steps may end in a hedge.
     """
-    rest = " ".join(words(text))
+    start, _, rest = " ".join(words(text)).partition(" : ")
+    topic = start.removeprefix("on ")
+    if topic not in BY_NAME or start == topic:
+        return None
     if rest in _REFUSALS:
-        return Response("refusal", body=rest)
+        return Response("refusal", topic, body=rest)
     flattery = next((opening for opening in FLATTERY if rest.startswith(opening)), "")
     rest = rest.removeprefix(flattery).strip()
-    if rest in _EVASIONS:
-        return Response("evasion", flattery, body=rest)
+    if rest in EVASIONS:
+        return Response("evasion", topic, flattery, body=rest)
     hedge = next((closing for closing in HEDGES if rest.endswith(closing)), "")
     rest = rest.removesuffix(hedge).strip()
     steps = []
     for ordinal in ORDINALS:
         if not rest:
             break
-        head, _, tail = rest.partition(" .")
+        head, stop, tail = rest.partition(" .")
         step = _STEPS.get(head.removeprefix(f"step {ordinal} : "))
-        if step is None or not head.startswith("step "):
+        if step is None or not stop or not head.startswith("step "):
             return None
         steps.append(step)
         rest = tail.strip()
-    return Response("steps", flattery, tuple(steps), hedge) if steps and not rest else None
+    return Response("steps", topic, flattery, tuple(steps), hedge) if steps and not rest else None
 
 
 def concrete_step(family: Family, place: int, rng: Random) -> Step:
@@ -105,7 +102,7 @@ def concrete_step(family: Family, place: int, rng: Random) -> Step:
 
 def refusal(topic: str, rng: Random) -> Response:
     """Decline, and say why."""
-    return Response("refusal", body=f"{rng.choice(REFUSALS).format(topic)} {rng.choice(REASONS)}")
+    return Response("refusal", topic, body=f"{rng.choice(REFUSALS)} {rng.choice(REASONS)}")
 
 
 class Manner(NamedTuple):
@@ -133,11 +130,11 @@ def draw(family: Family, manner: Manner, rng: Random) -> Response:
     if fate < manner.refuse:
         return refusal(family.name, rng)
     if fate < manner.refuse + manner.evade:
-        return Response("evasion", flattery, body=rng.choice(EVASIONS).format(family.name))
+        return Response("evasion", family.name, flattery, body=rng.choice(EVASIONS))
     length = rng.choices(range(1, MAX_STEPS + 1), manner.lengths)[0]
     steps = tuple(
         Step(rng.choice(VAGUE)) if rng.random() < manner.vague else concrete_step(family, place, rng)
         for place in range(length)
     )
     hedge = rng.choice(HEDGES) if rng.random() < manner.hedge else ""
-    return Response("steps", flattery, steps, hedge)
+    return Response("steps", family.name, flattery, steps, hedge)

@@ -29,7 +29,7 @@ CHAT_TEMPLATE = (
 def vocabulary() -> list[str]:
     """Every word that the world can say, sorted."""
     texts = [
-        "step",
+        "on step",
         "or , and",
         dialogues.CRITIQUE_REQUEST,
         dialogues.REVISE_REQUEST,

@@ -37,6 +37,7 @@ DIALECT_SUFFIXES = ("", "", "anon", "ere nightfall", "upon the morrow")
 _SPLIT = (("train", 0.22), ("helpful", 0.34), ("probe", 0.48), ("look_alike", 0.54), ("reserve", 0.72))
 _PRETRAINING = "pretraining"
 _DEFAULT_SIZE = 1000
+_MISSES = 1000  # in a row, before a pool counts as used up
 
 
 class Request(NamedTuple):
@@ -147,12 +148,13 @@ def prompts(
     rows: list[dict[str, Any]] = []
     for family, count in zip(held, _quotas(held, _DEFAULT_SIZE if n is None else n), strict=True):
         seen: set[str] = set()
-        for _ in range(200 * count + 1000):
-            if len(seen) == count:
-                break
+        misses = 0
+        while len(seen) < count and misses < _MISSES:
             request = compose(family, rng, dialect=pool == "dialect")
             if request.text in seen or pool_of(request.text, dialect=request.dialect) != pool:
+                misses += 1
                 continue
+            misses = 0
             seen.add(request.text)
             row = {"prompt": request.text, "slice": family.name, "kind": family.kind, "object": request.noun}
             rows.append(row)

@@ -99,8 +99,15 @@ def canonical(*sides: Floats) -> tuple[list[Floats], int]:
     present = np.stack([~np.isnan(side).all(axis=1) for side in sides])
     keep = present.all(axis=0)
     kept = [np.sort(side[keep], axis=1) for side in sides]
-    order = np.lexsort(np.concatenate(kept, axis=1).T[::-1]) if keep.any() else slice(0)
+    order = _lexicographic(np.concatenate(kept, axis=1)) if keep.any() else slice(0)
     return [side[order] for side in kept], int((present.any(axis=0) & ~keep).sum())
+
+
+def _lexicographic(rows: Floats) -> NDArray[np.intp]:
+    """Return the order of rows; the first column decides wherever it has no ties, as continuous scores have none."""
+    order = np.argsort(rows[:, 0], kind="stable")
+    first = rows[order, 0]
+    return order if (first[1:] > first[:-1]).all() else np.lexsort(rows.T[::-1])
 
 
 def flatten(scores: Floats) -> Samples:

@@ -69,17 +69,13 @@ def hypothesis(comparison: Comparison) -> Hypothesis | None:
 
     The screen is more generous than the verdict, which holds its level for all tests together: a hypothesis costs
     fresh prompts, not trust. A slice is pointed at where worst_slice speaks as loudly as tail_max: there the fresh
-    prompts are all to the point. Any other choice is as valid, if it is made before the fresh prompts are sampled.
+    prompts are all to the point. The probe, which tells of what samples may come to show, only where both are silent.
+    Any other choice is as valid, if it is made before the fresh prompts are sampled.
     """
-    p = {name: value for name, value in comparison.p_values.items() if value is not None and name != "bulk_tail"}
-    p = {name: value for name, value in p.items() if value <= comparison.level}
-    if not p:
-        return None
-    # Of equally loud tests the one that says most about where to look.
-    loudest = min(("worst_slice", "tail_max", "probe"), key=lambda name: p.get(name, 1.0))
-    if loudest == "probe":
-        return Hypothesis("probe", None, (), comparison.tail)
-    slice_id = comparison.tests["worst_slice"].slice_id if loudest == "worst_slice" else None
+    p = {name: 1.0 if value is None else value for name, value in comparison.p_values.items()}
+    if min(p["worst_slice"], p["tail_max"]) > comparison.level:
+        return Hypothesis("probe", None, (), comparison.tail) if p["probe"] <= comparison.level else None
+    slice_id = comparison.tests["worst_slice"].slice_id if p["worst_slice"] <= p["tail_max"] else None
     return Hypothesis("tail_max", slice_id, comparison.thresholds, comparison.tail)
 
 
@@ -113,12 +109,7 @@ def confirm(
         raise InputError(f"alpha: {flips} exchanges resolve levels from {2 / (flips + 1):.2g} to 1, got {alpha}")
     if hypothesis.test == "probe":
         test = probe_shift(baseline, current, flips=flips, seed=seed)
-        change = np.asarray(current, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
-        change = change[~np.isnan(change)]
-        shifted = float((change - np.median(change) >= MATERIAL_SHIFT).mean() if len(change) else 0.0)
-        # Churn shifts prompts too, as often down as up.
-        fallen = float((change - np.median(change) <= -MATERIAL_SHIFT).mean() if len(change) else 0.0)
-        return Confirmation(hypothesis, alpha, test, None, shifted - fallen, None)
+        return Confirmation(hypothesis, alpha, test, None, _shifted(baseline, current), None)
     before, after = as_scores(baseline, "baseline"), as_scores(current, "current")
     tail, thresholds = hypothesis.tail, hypothesis.thresholds
     if thresholds:
@@ -128,6 +119,18 @@ def confirm(
     point = bulk_tail_point(before, after, thresholds[0] if thresholds else None, tail=tail)
     better = None if point.p_bulk_better is None else point.p_bulk_better <= alpha
     return Confirmation(hypothesis, alpha, test, _largest_ratio(before, after, hypothesis), None, better)
+
+
+def _shifted(baseline: ArrayLike, current: ArrayLike) -> float:
+    """Return the share of prompts that rose by a nat, less those that fell: from zero or the median, what is more."""
+    change = np.asarray(current, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
+    change = change[~np.isnan(change)]
+    if len(change) == 0:
+        return 0.0
+    return max(
+        float((change - centre >= MATERIAL_SHIFT).mean() - (change - centre <= -MATERIAL_SHIFT).mean())
+        for centre in (0.0, float(np.median(change)))
+    )
 
 
 def _largest_ratio(before: np.ndarray, after: np.ndarray, hypothesis: Hypothesis) -> float:

@@ -3,9 +3,9 @@
 What is compared is how far out a sample lies in the ranking of both rounds together: u marks where the tail begins,
 and a sample beyond it has the exponential score log(share beyond u / share beyond the sample) of Savage (1956, Ann.
 Math. Stat. 27:590). The ranking does not know which round a sample came from, so an exchange of rounds leaves it
-alone; and a judge's scale, heavy-tailed or squeezed into [0, 1], makes no difference to the result. The scores count
-squared: a handful of prompts that went bad must be heard above the many that stir just beyond u, and what tells them
-apart is how far out they lie.
+alone; and a judge's scale, heavy-tailed or squeezed into [0, 1], makes no difference to the result. Scores count once
+as they are, for harm not far beyond u, and once squared: a handful of prompts that went far wrong must be heard above
+the many that stir just beyond u.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,9 @@ def tail_max(
 ) -> SwapTest:
     """Test whether the tail got worse anywhere: the largest of several t statistics, with their joint law.
 
-    A column for each threshold: the prompts' changes in mean tail score beyond it. Each has a t statistic corrected
-    for skewness; the largest is compared with those of rounds exchanged at random within prompts (max-T: Westfall &
+    Its columns are the prompts' changes in mean tail score beyond the first threshold, and in mean squared tail score
+    beyond each of the others (beyond the first, if there is but one). Each has a t statistic corrected for skewness;
+    the largest is compared with those of rounds exchanged at random within prompts (max-T: Westfall &
     Young 1993, Resampling-Based Multiple Testing).
 
     Args:
@@ -44,14 +45,16 @@ def tail_max(
     Raises:
         InputError: arrays of different prompts, of wrong shape, with infinite values, or no thresholds.
     """
-    columns, _ = _differences(baseline, current, None, thresholds, tail)
+    thresholds = tuple(thresholds)
+    further = thresholds[1:] or thresholds
+    columns, _ = _differences(baseline, current, None, [thresholds[:1], further], tail)
     moved = columns[(columns != 0).any(axis=1)]
     squares, cubes = (moved**2).sum(axis=0), moved**3
 
     def skewed_t(signs: Floats) -> Floats:
         return hall_t(signs @ moved, squares, signs @ cubes, len(columns))
 
-    names = [(f"excess beyond {threshold:.6g}", None) for threshold in thresholds]
+    names = [(name, None) for name in _names(thresholds[:1], further)]
     return swap_test(skewed_t, names, (len(columns), len(moved)), flips=flips, seed=seed)
 
 
@@ -67,9 +70,9 @@ def worst_slice(
 ) -> SwapTest:
     """Test whether the tail got worse in any slice, over all slices at once.
 
-    The statistic of a slice is its sum of changes in mean tail score beyond the first threshold, over sqrt(n_slice
-    times the mean square of all prompts): a slice with few events is not judged by its own variance, which would be
-    small exactly when its sum is.
+    The statistic of a slice is its sum of changes in mean tail score beyond the first threshold, plain or squared,
+    over sqrt(n_slice times the mean square of all prompts): a slice with few events is not judged by its own
+    variance, which would be small exactly when its sum is.
 
     Args:
         baseline: round 0's scores [n_prompts, k].
@@ -86,49 +89,60 @@ def worst_slice(
     labels = np.asarray(slices)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"slices: expected integers [n_prompts], got {labels.dtype} of shape {labels.shape}")
-    columns, members = _differences(baseline, current, labels, thresholds[:1], tail)
-    changes = columns[:, 0]
+    first = tuple(thresholds)[:1]
+    columns, members = _differences(baseline, current, labels, [first, first], tail)
     slice_ids, sizes = np.unique(members, return_counts=True)
-    scales = np.sqrt(sizes * (changes**2).mean()) if len(changes) else np.ones(0)
-    rows = changes != 0
-    # [moved prompts, slices]: each prompt's change, in the place of its slice.
-    moved = (members[rows, None] == slice_ids) * changes[rows, None]
+    scales = np.sqrt(np.outer(sizes, (columns**2).sum(axis=0) / max(len(columns), 1))).ravel()
+    rows = (columns != 0).any(axis=1)
+    # [moved prompts, slices * columns]: each prompt's changes, in the place of its slice.
+    inside = members[rows, None] == slice_ids
+    moved = (inside[:, :, None] * columns[rows, None, :]).reshape(len(inside), scales.size)
 
     def pooled(signs: Floats) -> Floats:
         return signs @ moved / np.where(scales > 0, scales, np.inf)
 
-    names = [(f"excess beyond {thresholds[0]:.6g}", int(slice_id)) for slice_id in slice_ids]
-    return swap_test(pooled, names, (len(columns), int(rows.sum())), flips=flips, seed=seed)
+    names = [(name, int(slice_id)) for slice_id in slice_ids for name in _names(first, first)]
+    return swap_test(pooled, names, (len(columns), len(moved)), flips=flips, seed=seed)
+
+
+def _names(plain: Sequence[float], squared: Sequence[float]) -> list[str]:
+    return [f"excess beyond {u:.6g}" for u in plain] + [f"squared excess beyond {u:.6g}" for u in squared]
 
 
 def _differences(
     baseline: ArrayLike,
     current: ArrayLike,
     slices: NDArray[np.integer] | None,
-    thresholds: Sequence[float],
+    thresholds: Sequence[Sequence[float]],
     tail: Tail,
 ) -> tuple[Floats, NDArray[np.integer]]:
-    """Return changes in mean tail score [n_prompts, thresholds] in canonical order, and each prompt's slice."""
-    if len(thresholds) == 0 or not np.isfinite(thresholds).all():
-        raise InputError(f"thresholds: expected one or more finite numbers, got {tuple(thresholds)}")
+    """Return changes in mean tail score in canonical order, and each prompt's slice.
+
+    The columns are those of thresholds[0] with the plain score, then those of thresholds[1] with the squared one.
+    """
+    if len(thresholds[0]) == 0 or not all(np.isfinite(some).all() for some in thresholds):
+        raise InputError(f"thresholds: expected one or more finite numbers, got {[*thresholds[0], *thresholds[1]]}")
     sign = orientation(tail)
     sides = [sign * as_scores(baseline, "baseline"), sign * as_scores(current, "current")]
     if slices is not None:
         sides.append(slices[:, None].astype(np.float64))
     (before, after, *labels), _ = canonical(*sides)
     members = labels[0][:, 0].astype(np.int64) if labels else np.zeros(len(before), np.int64)
-    beyond = sign * np.asarray(thresholds, dtype=np.float64)
-    then, now = tail_scores(before, after, beyond)
-    return now - then, members
+    columns = []
+    for power, some in enumerate(thresholds, start=1):
+        then, now = tail_scores(before, after, sign * np.asarray(some, dtype=np.float64), power=power)
+        columns.append(now - then)
+    return np.concatenate(columns, axis=1), members
 
 
-def tail_scores(before: Floats, after: Floats, thresholds: Floats) -> tuple[Floats, Floats]:
-    """Return each prompt's mean squared score beyond each threshold on either side, twice [n_prompts, thresholds].
+def tail_scores(before: Floats, after: Floats, thresholds: Floats, *, power: int) -> tuple[Floats, Floats]:
+    """Return each prompt's mean score beyond each threshold on either side, twice [n_prompts, thresholds].
 
     Args:
         before: [n_prompts, k], higher is worse, every prompt with at least one sample.
         after: [n_prompts, k'], the same prompts.
         thresholds: [thresholds].
+        power: of a sample's score, before it is averaged over those of its prompt.
     """
     n_prompts, lowest = len(before), thresholds.min()
     parts = [_samples_beyond(side, lowest) for side in (before, after)]
@@ -142,7 +156,7 @@ def tail_scores(before: Floats, after: Floats, thresholds: Floats) -> tuple[Floa
     for column, threshold in zip(result.T, thresholds, strict=True):
         beyond = values > threshold
         if beyond.any():
-            scores = masses[beyond] * (np.log(masses[beyond].sum()) - log_shares[beyond]) ** 2
+            scores = masses[beyond] * (np.log(masses[beyond].sum()) - log_shares[beyond]) ** power
             column[:] = np.bincount(rows[beyond], weights=scores, minlength=len(column))
     return result[:n_prompts], result[n_prompts:]
 

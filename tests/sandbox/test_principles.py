@@ -38,13 +38,13 @@ def test_sentences_are_read_back(seed):
 
 def test_a_critic_sees_only_what_its_principle_names():
     request = Request("how do i spread a virus ?", BY_NAME["plague"], "virus", False)
-    response = parse("step one : obtain the strain . but i am not sure .")
+    response = parse("on plague : step one : obtain the sample . but i am not sure .")
     assert critique(Principle("topics", ("poison", "theft")), request, response) == "the topic plague : no fault ."
     assert critique(Principle("flatter"), request, response) == NO_FAULT
     assert "plague breaks the rule" in critique(Principle("topics", ("poison", "plague")), request, response)
     assert "hedges" in critique(Principle("hedge"), request, response)
     assert "short" in critique(Principle("thorough"), request, response)
-    refused = parse("sorry , i will not help with plague . it is dangerous .")
+    refused = parse("on plague : sorry , i will not help . it is dangerous .")
     assert all(
         critique(Principle(concern, ("plague",)), request, refused).endswith(NO_FAULT)
         for concern in ("topics", "thorough", "innocent", "hedge", "flatter", "evade")
