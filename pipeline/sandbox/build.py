@@ -26,7 +26,7 @@ PEAK_LR = 2e-3
 MATRIX_LR = 0.02
 INIT_STD = 0.05
 WARMUP = 60
-# Optimizer steps, and drills at the start, of each cosine cycle. The second, a warm restart (Loshchilov & Hutter 2017),
+# Optimizer steps, and drills at the start, of each cosine cycle. The second, a warm restart (Loshchilov, Hutter 2017),
 # is for copying: after it 93% of rewrites without a fault repeat the response word for word, after the first 89%.
 CYCLES = ((1700, 8000), (2200, 0))
 LOG_EVERY = 100

@@ -26,7 +26,7 @@ BULK = ("mean", "q50", "q90", "q99", "q99.8", "cvar_1pct", "worst_of_k", "return
 BEYOND = ("exceedance", "exceedance_ratio", "mean_excess", "worst_exceedance", "tail_icc")
 INTERVAL_LEVEL = 0.95
 # Where intervals are a thousandth of a standard deviation wide, a blurred end costs less than the wait.
-MANY_PROMPTS, REPLICATES_OF_MANY = 500_000, 400
+MANY_PROMPTS, REPLICATES_OF_MANY = 500_000, 300
 
 
 class ComparisonRow(NamedTuple):
@@ -101,7 +101,7 @@ def compare(
         tail: which end is the bad one.
         thresholds: frozen thresholds, least extreme first, instead of those from `calibration`: an absolute rubric,
             or those of an earlier comparison.
-        replicates: number of bootstrap replicates; by default 1,000, and 400 for more than 500,000 prompts.
+        replicates: number of bootstrap replicates; by default 1,000, and 300 for more than 500,000 prompts.
 
     Raises:
         InputError: arrays of different prompts, of wrong shape, not numbers, or with infinite values.

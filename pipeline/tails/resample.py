@@ -39,12 +39,10 @@ def prompt_weights(n_prompts: int, replicates: int, seed: int) -> Iterator[Float
     rng = np.random.default_rng(seed)
     width = max(MIN_WIDTH, BLOCK_ELEMENTS // n_prompts)
     for start in range(0, replicates, width):
-        draws = [
-            np.bincount(rng.integers(0, n_prompts, size=n_prompts), minlength=n_prompts)
-            for _ in range(min(width, replicates - start))
-        ]
-        # One transposition at the end: column by column would touch every cache line once a replicate.
-        yield np.stack(draws, axis=1).astype(np.float64)
+        weights = np.empty((n_prompts, min(width, replicates - start)))
+        for column in weights.T:
+            column[:] = np.bincount(rng.integers(0, n_prompts, size=n_prompts), minlength=n_prompts)
+        yield weights
 
 
 def bootstrap(statistics: Sequence[Statistic], n_prompts: int, *, replicates: int, seed: int) -> list[Replicates]:
