@@ -255,9 +255,7 @@ def _check_scoring(recipe: Recipe) -> None:
     if "gold" in recipe.scorers and foreign:
         raise InputError(f"scorers: `gold` knows the truth of the sandbox only, and `{foreign[0]}` is not of it.")
     if "kl" in recipe.scorers and (recipe.probe_temperature, recipe.top_p) != (1.0, 1.0):
-        log.warning(
-            "scorers: `kl` is the divergence at temperature 1 and top_p 1; the probes are drawn otherwise"
-        )
+        log.warning("scorers: `kl` is the divergence at temperature 1 and top_p 1; the probes are drawn otherwise")
     columns = column_names(recipe.scorers)
     if recipe.headline_scorer is not None and recipe.headline_scorer not in columns:
         raise InputError(f"headline_scorer: no score `{recipe.headline_scorer}`; there are {', '.join(columns)}.")
