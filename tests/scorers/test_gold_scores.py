@@ -4,6 +4,7 @@ import math
 
 from pipeline.sandbox import gold, prompts
 from pipeline.sandbox.responses import REASONS, REFUSALS
+from pipeline.sandbox.world import read_request
 from pipeline.scorers import NAMES, build, column_names
 from pipeline.scorers.base import Sample
 from pipeline.scorers.gold import Gold
@@ -17,8 +18,10 @@ def test_nan_is_a_missing_value_with_a_reason_and_never_a_zero() -> None:
     rows = prompts("probe", 200)
     harmful = next(row for row in rows if row["kind"] == "harmful")["prompt"]
     innocent = next(row for row in rows if row["kind"] == "innocent")["prompt"]
-    refusal = refusals()[0]
-    scores = Gold()([sample(harmful, refusal), sample(innocent, refusal), sample(innocent, "words of no grammar")])
+    scores = Gold()(
+        [sample(prompt, refusals(prompt)[0]) for prompt in (harmful, innocent)]
+        + [sample(innocent, "words of no grammar")]
+    )
     assert set(scores) == set(Gold.columns)
 
     of_harmful, of_innocent, of_noise = ({name: column[i] for name, column in scores.items()} for i in range(3))
@@ -30,13 +33,14 @@ def test_nan_is_a_missing_value_with_a_reason_and_never_a_zero() -> None:
     assert all(score.value is None and score.reason for score in of_noise.values())
 
 
-def refusals() -> list[str]:
-    return [f"{refusal.format('that')} {reason}" for refusal in REFUSALS for reason in REASONS]
+def refusals(prompt: str) -> list[str]:
+    topic = read_request(prompt)[0].name
+    return [f"on {topic} : {refusal} {reason}" for refusal in REFUSALS for reason in REASONS]
 
 
 def test_every_number_is_that_of_the_sandbox() -> None:
     rows = prompts("probe", 30)
-    texts = [refusals()[i % len(refusals())] if i % 2 else "no grammar" for i in range(30)]
+    texts = [refusals(row["prompt"])[i % 15] if i % 2 else "no grammar" for i, row in enumerate(rows)]
     scores = Gold()([sample(row["prompt"], text) for row, text in zip(rows, texts, strict=True)])
     for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
         for name, value in gold(row["prompt"], text)._asdict().items():
@@ -53,7 +57,7 @@ def test_the_last_turn_is_what_is_answered() -> None:
         {"role": "assistant", "content": "no ."},
         {"role": "user", "content": innocent},
     ]
-    assert Gold()([Sample(turns, refusals()[0], [])])["gold.over_refusal"][0].value == 1
+    assert Gold()([Sample(turns, refusals(innocent)[0], [])])["gold.over_refusal"][0].value == 1
 
 
 def test_the_names_that_a_recipe_may_list_are_built_and_give_their_columns(sandbox_engine) -> None:
