@@ -1,0 +1,216 @@
+"""The run directory: the only module that knows what is where, and whose run it is."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pipeline.errors import RunError
+from pipeline.runs.files import read_json, read_json_lines, write_json, write_json_lines, write_text
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "pyarrow")
+
+
+class RunDir:
+    """Paths and records of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe_copy = path / "recipe.yaml"
+        self.resolved = path / "recipe.resolved.json"
+        self.constitution_copy = path / "constitution.txt"
+        self.inputs = path / "inputs.json"
+        self.provenance = path / "provenance.json"
+        self.amendments = path / "amendments.jsonl"
+        self.rounds = path / "rounds.jsonl"
+        self.metrics = path / "metrics.jsonl"
+        self._lock = FileLock(path / ".lock")
+
+    # -- places ----------------------------------------------------------------------------------------------
+
+    def round_dir(self, round_: int) -> Path:
+        """``round-00`` is the untouched base."""
+        return self.path / f"round-{round_:02d}"
+
+    def stage_dir(self, round_: int, stage: str) -> Path:
+        """The folder of a stage in a round."""
+        return self.round_dir(round_) / stage
+
+    def adapter_dir(self, round_: int) -> Path:
+        """The LoRA adapter that round ``round_`` trained."""
+        return self.stage_dir(round_, "distill") / "adapter"
+
+    def drift(self, round_: int) -> Path:
+        """The round's drift table."""
+        return self.round_dir(round_) / "drift.json"
+
+    def done(self, round_: int) -> Path:
+        """The mark that a round is complete; written last."""
+        return self.round_dir(round_) / "DONE"
+
+    def finished_rounds(self) -> list[int]:
+        """The rounds that are complete, in order."""
+        return [int(p.parent.name[6:]) for p in sorted(self.path.glob("round-*/DONE"))]
+
+    # -- one writer ------------------------------------------------------------------------------------------
+
+    def lock(self) -> None:
+        """Become the only writer of this run.
+
+        Raises:
+            RunError: another process is.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        holder = self.path / ".lock.holder"
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            who = holder.read_text() if holder.exists() else "another process"
+            raise RunError(
+                f"{self.path}: {who} is writing this run. Wait for it, stop it, or give another --run_dir."
+            ) from error
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        for leftover in self.path.rglob(".*.tmp"):
+            leftover.unlink()  # of a writer that was killed; nobody else can be writing now
+
+    def release(self) -> None:
+        """Let others write."""
+        self._lock.release()
+
+    # -- whose run it is -------------------------------------------------------------------------------------
+
+    def claim(
+        self,
+        *,
+        recipe_text: str,
+        resolved: Mapping[str, Any],
+        constitution: str,
+        inputs: Mapping[str, str],
+        recipe_changes: Sequence[str],
+        amend: str | None,
+    ) -> None:
+        """Begin the run, or make sure that it is continued with what it was begun with.
+
+        A change is refused with its diff unless ``amend`` gives a reason, which is then recorded together
+        with the diff; what is already finished stays as it is.
+
+        Raises:
+            RunError: recipe, constitution or another input changed and there is no ``amend``.
+        """
+        if self.resolved.exists():
+            changes = [*recipe_changes, *self._text_changes(constitution), *self._input_changes(inputs)]
+            if changes and not amend:
+                shown = "\n  ".join(changes)
+                raise RunError(
+                    f"{self.path}: begun with other settings:\n  {shown}\n"
+                    'Give another --run_dir to start a new run, or --amend "why" to go on with the change recorded.'
+                )
+            if changes:
+                entry = {
+                    "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "after_round": max(self.finished_rounds(), default=-1),
+                    "reason": amend,
+                    "changes": changes,
+                }
+                write_json_lines(self.amendments, [*read_json_lines(self.amendments), entry])
+        write_text(self.recipe_copy, recipe_text)
+        write_text(self.constitution_copy, constitution)
+        write_json(self.inputs, dict(inputs))
+        write_json(self.resolved, dict(resolved))
+
+    def _text_changes(self, constitution: str) -> list[str]:
+        old = self.constitution_copy.read_text(encoding="utf-8")
+        if old == constitution:
+            return []
+        names = ("constitution (run)", "constitution (now)")
+        diff = difflib.unified_diff(old.splitlines(), constitution.splitlines(), *names, lineterm="", n=0)
+        return list(diff) or ["constitution: the line ends changed"]
+
+    def _input_changes(self, inputs: Mapping[str, str]) -> list[str]:
+        old = read_json(self.inputs)
+        return [
+            f"{name}: the content changed"
+            for name in sorted({*old, *inputs})
+            if old.get(name) != inputs.get(name) and name != "constitution"
+        ]
+
+    # -- records ---------------------------------------------------------------------------------------------
+
+    def new_attempt(self) -> Path:
+        """A fresh ``logs/attempt-NN`` for this launch; ``logs/latest`` points to it."""
+        logs = self.path / "logs"
+        logs.mkdir(exist_ok=True)
+        last = max((int(path.name.split("-")[1]) for path in logs.glob("attempt-*")), default=0)
+        attempt = logs / f"attempt-{last + 1:02d}"
+        attempt.mkdir()
+        link = logs / ".latest.tmp"
+        link.unlink(missing_ok=True)
+        link.symlink_to(attempt.name)
+        link.replace(logs / "latest")
+        return attempt
+
+    def record_provenance(self, argv: Sequence[str]) -> None:
+        """Add this launch to ``provenance.json``: command, code, versions and machine."""
+        attempts = read_json(self.provenance) if self.provenance.exists() else []
+        attempts.append(
+            {
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": list(argv),
+                "git": _git("rev-parse", "HEAD"),
+                "git_dirty": bool(_git("status", "--porcelain")),
+                "python": sys.version.split()[0],
+                "platform": platform.platform(),
+                "packages": package_versions(),
+                "processes": int(os.environ.get("WORLD_SIZE", "1")),
+            }
+        )
+        write_json(self.provenance, attempts)
+
+    def record_round(self, round_: int, summary: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Put a round's line into ``rounds.jsonl`` and ``metrics.jsonl``, replacing an earlier one of that round."""
+        for path, line in ((self.rounds, dict(summary)), (self.metrics, dict(metrics))):
+            others = [row for row in read_json_lines(path) if row["round"] != round_]
+            write_json_lines(path, sorted([*others, {"round": round_, **line}], key=lambda row: row["round"]))
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the libraries that decide what a run computes."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def load_resolved(path: Path) -> dict[str, Any]:
+    """The resolved recipe of an existing run."""
+    return dict(json.loads((path / "recipe.resolved.json").read_text(encoding="utf-8")))

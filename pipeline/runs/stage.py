@@ -1,0 +1,225 @@
+"""One stage of one round: work in fixed chunks, each saved as it is done, and a manifest that is written last."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from pipeline.errors import RunError
+from pipeline.runs import ranks
+from pipeline.runs.files import file_sha256, json_sha256, read_json, write_json, write_text
+from pipeline.runs.tables import read_table, to_table, write_table
+
+T = TypeVar("T")
+
+log = logging.getLogger("pipeline")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What the work on one chunk of items gave: rows of the stage's table, and the seconds a model was busy."""
+
+    rows: list[dict[str, Any]]
+    model_seconds: float = 0.0
+
+
+@dataclass
+class Timing:
+    """Seconds of a stage. ``work`` and ``model`` add up all chunks, on all ranks and over all attempts."""
+
+    wall: float = 0.0
+    work: float = 0.0
+    model: float = 0.0
+
+
+@dataclass
+class Stage:
+    """A folder of the run and the name of its manifest.
+
+    Attributes:
+        folder: of the stage, in its round.
+        name: of the stage.
+        round: its round.
+        inputs: digests of the artifacts it is made from. A stage that is complete with the same inputs is never
+            done again; one whose inputs have changed is refused, not mixed.
+        settings: digest of the settings it is made with. They change only by an amendment, which leaves what is
+            complete as it is; what was begun with other settings is set aside and begun anew.
+        manifest_name: of the file whose presence says that the stage is complete.
+    """
+
+    folder: Path
+    name: str
+    round: int
+    inputs: Mapping[str, Any]
+    settings: str = ""
+    manifest_name: str = "manifest.json"
+    timing: Timing = field(default_factory=Timing)
+    _started: float = field(default_factory=time.monotonic)
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where the manifest is, or will be."""
+        return self.folder / self.manifest_name
+
+    def is_complete(self, *, renew: bool = False) -> bool:
+        """Whether the stage has been done with these inputs.
+
+        Args:
+            renew: count a stage done with other settings, before an amendment, as not done.
+
+        Raises:
+            RunError: it has been done with other inputs.
+        """
+        if not self.manifest_path.exists():
+            return False
+        manifest = self.manifest()
+        recorded = manifest["inputs"]
+        if renew and (recorded, manifest["settings"]) != (dict(self.inputs), self.settings):
+            return False
+        if recorded != dict(self.inputs):
+            changed = sorted(k for k in {*recorded, *self.inputs} if recorded.get(k) != self.inputs.get(k))
+            raise RunError(
+                f"{self.manifest_path}: made from other inputs ({', '.join(changed)} changed). "
+                f"Delete {self.folder} and the later stages to make them again, or use another --run_dir."
+            )
+        if ranks.is_main():
+            self._drop_parts()  # a launch killed right after its manifest left them
+        return True
+
+    def collect(
+        self,
+        items: Sequence[T],
+        work: Callable[[Sequence[T]], Chunk],
+        schema: pa.Schema,
+        output: str,
+        chunk_rows: int,
+    ) -> None:
+        """Do ``work`` on ``items``, chunk by chunk, over all ranks, and join the rows in order as ``output``.
+
+        Chunk i holds the same items in every launch, whichever rank has it and however often the work was
+        cut short: so what a chunk's rows are cannot depend on that.
+        """
+        parts = self.folder / f"parts-{Path(output).stem}"
+        bounds = [(start, min(start + chunk_rows, len(items))) for start in range(0, len(items), chunk_rows)]
+        if ranks.is_main():
+            self.claim(parts, len(items), chunk_rows)
+        ranks.barrier()
+        mine = [i for i in range(len(bounds)) if i % ranks.world_size() == ranks.rank()]
+        with _progress(sum(bounds[i][1] - bounds[i][0] for i in mine), f"round {self.round} {self.name}") as bar:
+            for i in mine:
+                start, stop = bounds[i]
+                if not _part(parts, i).exists():
+                    self._do_chunk(_part(parts, i), items[start:stop], work, schema)
+                bar.update(stop - start)
+        ranks.barrier()
+        if ranks.is_main():
+            paths = [_part(parts, i) for i in range(len(bounds))]
+            write_table(self.folder / output, self._join(paths, schema), schema)
+        ranks.barrier()
+
+    def claim(self, unfinished: Path, *shape: int) -> None:
+        """Make a folder for unfinished work, or keep the one there if it was begun with the same inputs (rank 0).
+
+        Work of other inputs, settings or ``shape`` is set aside: neither deleted nor mixed in.
+        """
+        digest = json_sha256([dict(self.inputs), self.settings, shape])
+        marker = unfinished / "made-from.sha256"
+        if unfinished.exists() and not (marker.exists() and marker.read_text() == digest):
+            aside = 1
+            while (old := unfinished.with_name(f"{unfinished.name}.superseded-{aside}")).exists():
+                aside += 1
+            unfinished.rename(old)
+        unfinished.mkdir(parents=True, exist_ok=True)
+        write_text(marker, digest)
+
+    def _do_chunk(
+        self, path: Path, items: Sequence[T], work: Callable[[Sequence[T]], Chunk], schema: pa.Schema
+    ) -> None:
+        started = time.monotonic()
+        chunk = work(items)
+        seconds = {"work": time.monotonic() - started, "model": chunk.model_seconds}
+        with_seconds = schema.with_metadata({"seconds": json.dumps(seconds)})
+        write_table(path, [to_table(chunk.rows, with_seconds)], with_seconds)
+
+    def _join(self, paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+        self.timing.work = self.timing.model = 0.0
+        for path in paths:
+            part = read_table(path)
+            seconds = json.loads(part.schema.metadata[b"seconds"])
+            self.timing.work += seconds["work"]
+            self.timing.model += seconds["model"]
+            yield part.cast(schema).replace_schema_metadata(None)
+
+    def manifest(self) -> dict[str, Any]:
+        """What the finished stage says of itself."""
+        return dict(read_json(self.manifest_path))
+
+    def finish(self, outputs: Sequence[str], facts: Mapping[str, Any]) -> None:
+        """Write the manifest, then drop the parts (rank 0).
+
+        ``facts`` are what the stage wants said of itself; they must not depend on the clock.
+        """
+        self.timing.wall = time.monotonic() - self._started
+        if ranks.is_main():
+            manifest = {
+                "stage": self.name,
+                "round": self.round,
+                "inputs": dict(self.inputs),
+                "settings": self.settings,
+                "outputs": {name: _digest(self.folder / name) for name in outputs},
+                **facts,
+                "timing": {
+                    "wall_seconds": round(self.timing.wall, 3),
+                    "work_seconds": round(self.timing.work, 3),
+                    "model_seconds": round(self.timing.model, 3),
+                    "processes": ranks.world_size(),
+                },
+            }
+            write_json(self.manifest_path, manifest)
+            self._drop_parts()
+            log.info("%s", self.headline(manifest))
+        ranks.barrier()
+
+    def _drop_parts(self) -> None:
+        for name in self.manifest()["outputs"]:
+            shutil.rmtree(self.folder / f"parts-{Path(name).stem}", ignore_errors=True)
+
+    def headline(self, manifest: Mapping[str, Any]) -> str:
+        """One line on a finished stage: rows, drops, tokens, speed."""
+        seconds = manifest["timing"]["wall_seconds"]
+        line = (
+            f"round {self.round}  {self.name:<9} {next(iter(manifest.get('rows', {}).values()), 0):>7,} rows  {seconds:7.1f} s"
+        )
+        if new := manifest.get("tokens", {}).get("new"):
+            line += f"  {new:>9,} tokens  {new / max(manifest['timing']['work_seconds'], 1e-9):>8,.0f} tokens/s"
+        drops: dict[str, int] = {}
+        for reasons in manifest.get("dropped", {}).values():
+            for reason, count in reasons.items():
+                drops[reason] = drops.get(reason, 0) + count
+        if drops:
+            line += "  dropped: " + ", ".join(f"{reason} {count:,}" for reason, count in drops.items())
+        return line
+
+
+def _part(parts: Path, index: int) -> Path:
+    return parts / f"{index:06d}.parquet"
+
+
+def _digest(path: Path) -> str | dict[str, str]:
+    if path.is_dir():
+        return {p.name: file_sha256(p) for p in sorted(path.iterdir()) if p.is_file()}
+    return file_sha256(path)
+
+
+def _progress(total: int, label: str) -> tqdm[Any]:
+    # ``disable=None`` is tqdm's own rule for "only on a terminal".
+    return tqdm(total=total, desc=label, unit="row", leave=False, disable=None if ranks.is_main() else True)

@@ -1,0 +1,133 @@
+"""The columns of every table in a run directory, and reading and writing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import RunError
+from pipeline.runs.files import write_atomically
+
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+_IDENTITY: list[tuple[str, pa.DataType]] = [
+    ("prompt_id", pa.string()),
+    ("sample", pa.int32()),
+    ("round", pa.int32()),
+    ("seed", pa.int64()),
+    ("model", pa.string()),
+    ("adapter_sha256", pa.string()),
+    ("finish_reason", pa.string()),
+]
+_COST: list[tuple[str, pa.DataType]] = [("prompt_tokens", pa.int32()), ("new_tokens", pa.int32())]
+_PROMPT: list[tuple[str, pa.DataType]] = [("prompt", _MESSAGES), ("slice", pa.string())]
+
+RESPONSES = pa.schema([*_IDENTITY, *_PROMPT, ("response", pa.string()), ("drop_reason", pa.string()), *_COST])
+"""generate: one row a sampled response. ``drop_reason`` says why a row has no usable response."""
+
+REFINEMENTS = pa.schema(
+    [
+        *_IDENTITY,
+        *_PROMPT,
+        ("revision_index", pa.int32()),
+        ("principle_id", pa.string()),
+        ("response", pa.string()),
+        ("critique", pa.string()),
+        ("revision", pa.string()),
+        ("drop_reason", pa.string()),
+        ("final", pa.string()),
+        *_COST,
+    ]
+)
+"""refine: one row a revision. ``response`` is the text revised here, ``final`` the text that leaves the chain
+with this row (null on all but the last revision of a response, and where the chain left nothing usable)."""
+
+PAIRS = pa.schema(
+    [
+        ("prompt", _MESSAGES),
+        ("chosen", _MESSAGES),
+        ("rejected", _MESSAGES),
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+    ]
+)
+"""refine: conversational preference pairs in TRL's format, final revision against initial response."""
+
+TRAIN = pa.schema(
+    [
+        ("prompt", _MESSAGES),
+        ("completion", _MESSAGES),
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+        ("round", pa.int32()),
+        ("source", pa.string()),
+    ]
+)
+"""distill: conversational prompt-completion rows in TRL's format; ``source`` is revision, helpful or anchor."""
+
+SAMPLES = pa.schema(
+    [
+        *_IDENTITY,
+        ("probe_set", pa.string()),
+        *_PROMPT,
+        ("response", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("drop_reason", pa.string()),
+        *_COST,
+    ]
+)
+"""measure: one row a probe sample, with the tokens as they were sampled."""
+
+SCORES = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+        ("probe_set", pa.string()),
+        ("slice", pa.string()),
+        ("scorer", pa.string()),
+        ("score", pa.float64()),
+        ("reason", pa.string()),
+    ]
+)
+"""measure: one row a sample and scorer; a null score carries the reason for it."""
+
+
+def to_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as an Arrow table of exactly ``schema``."""
+    return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def write_table(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema) -> int:
+    """Write pieces one after another into one Parquet file, atomically; return the number of rows."""
+    rows = 0
+
+    def write(temporary: Path) -> None:
+        nonlocal rows
+        rows = 0
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for piece in pieces:
+                writer.write_table(piece)
+                rows += piece.num_rows
+
+    write_atomically(path, write)
+    return rows
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table of the run.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        return pq.read_table(path, columns=list(columns) if columns else None)
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: missing; run the stage that writes it first.") from error
+    except (pa.ArrowException, OSError) as error:
+        raise RunError(
+            f"{path}: damaged ({error}); delete this stage's folder and run the same command again."
+        ) from error

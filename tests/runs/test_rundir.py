@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import RunError
+from pipeline.inputs.recipe import diff_resolved
+from pipeline.runs.files import read_json, read_json_lines, write_text
+from pipeline.runs.rundir import RunDir, package_versions
+
+RESOLVED = {"learning_rate": 0.001, "num_rounds": 3}
+CONSTITUTION = "Be kind.\n\nBe honest.\n"
+INPUTS = {"model": "m1", "prompts": "p1", "constitution": "c1"}
+
+
+def claim(
+    run: RunDir,
+    *,
+    resolved: Mapping[str, Any] = RESOLVED,
+    constitution: str = CONSTITUTION,
+    inputs: Mapping[str, str] = INPUTS,
+    amend: str | None = None,
+) -> None:
+    old = read_json(run.resolved) if run.resolved.exists() else resolved
+    run.claim(
+        recipe_text="a recipe\n",
+        resolved=resolved,
+        constitution=constitution,
+        inputs=inputs,
+        recipe_changes=diff_resolved(old, resolved),
+        amend=amend,
+    )
+
+
+def contents(run: RunDir) -> dict[str, bytes]:
+    return {str(p.relative_to(run.path)): p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    return run
+
+
+# -- one writer ----------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys
+from pathlib import Path
+from pipeline.runs.rundir import RunDir
+run = RunDir(Path(sys.argv[1]))
+run.lock()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_writer_is_refused_by_name_until_the_first_has_gone(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=rf"process {holder.pid} on .* is writing this run.*--run_dir"):
+            RunDir(path).lock()
+    finally:
+        holder.kill()  # as a crash would: nothing is released in order
+        holder.wait()
+        for pipe in (holder.stdin, holder.stdout):
+            if pipe:
+                pipe.close()
+    run = RunDir(path)
+    run.lock()
+    assert str(os.getpid()) in (path / ".lock.holder").read_text()
+    run.release()
+
+
+def test_a_lock_can_be_taken_again_after_its_release(tmp_path: Path) -> None:
+    for _ in range(2):
+        run = RunDir(tmp_path)
+        run.lock()
+        run.release()
+
+
+def test_what_a_killed_writer_left_half_written_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "round-01" / "generate"
+    folder.mkdir(parents=True)
+    (folder / ".responses.parquet.123.tmp").write_bytes(b"half")
+    (folder / "responses.parquet").write_bytes(b"whole")
+    run = RunDir(tmp_path)
+    run.lock()
+    run.release()
+    assert [p.name for p in folder.iterdir()] == ["responses.parquet"]
+
+
+# -- whose run it is -----------------------------------------------------------------------------------------
+
+
+def test_claiming_records_what_the_run_is_of(run: RunDir) -> None:
+    claim(run)
+    assert run.recipe_copy.read_text() == "a recipe\n"
+    assert run.constitution_copy.read_text() == CONSTITUTION
+    assert read_json(run.resolved) == RESOLVED
+    assert read_json(run.inputs) == INPUTS
+
+
+def test_the_same_again_changes_nothing(run: RunDir) -> None:
+    claim(run)
+    before = contents(run)
+    claim(run)
+    claim(run, amend="a reason given for nothing")
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"resolved": {"learning_rate": 0.002, "num_rounds": 3}}, r"learning_rate: 0\.001 -> 0\.002"),
+        ({"constitution": "Be kind.\n\nBe brief.\n"}, r"-Be honest\.\n  \+Be brief\."),
+        ({"inputs": INPUTS | {"prompts": "p2"}}, "prompts: the content changed"),
+        ({"inputs": INPUTS | {"few_shot": "f"}}, "few_shot: the content changed"),
+        ({"inputs": {"model": "m1", "constitution": "c1"}}, "prompts: the content changed"),
+    ],
+)
+def test_a_change_is_refused_with_its_diff_and_recorded_with_a_reason(
+    run: RunDir, change: dict[str, Any], shown: str
+) -> None:
+    claim(run)
+    before = contents(run)
+    with pytest.raises(RunError, match=f"(?s)begun with other settings:.*{shown}.*--run_dir.*--amend"):
+        claim(run, **change)
+    assert contents(run) == before, "a refusal writes nothing"
+
+    write_text(run.done(0), "")
+    write_text(run.done(1), "")
+    claim(run, **change, amend="the old one was wrong")
+    (entry,) = read_json_lines(run.amendments)
+    assert entry["reason"] == "the old one was wrong"
+    assert entry["after_round"] == 1
+    assert entry["at"].startswith("20")
+    import re
+
+    assert re.search(shown.replace("\\n  ", "\\n"), "\n".join(entry["changes"]))
+    before = contents(run)
+    claim(run, **change)
+    assert contents(run) == before, "from now on the run is of the changed settings"
+
+
+@pytest.mark.parametrize("edited", [CONSTITUTION + "\n", CONSTITUTION.rstrip("\n")])
+def test_a_constitution_whose_layout_changed_is_a_change_too(run: RunDir, edited: str) -> None:
+    # Its digest, which every refine stage holds against it, is of the bytes: an edit that a diff of lines does
+    # not show must not pass unseen here and be refused there.
+    claim(run)
+    with pytest.raises(RunError, match="constitution"):
+        claim(run, constitution=edited, inputs=INPUTS | {"constitution": "c2"})
+
+
+def test_two_amendments_are_both_kept(run: RunDir) -> None:
+    claim(run)
+    claim(run, constitution="Be brief.\n", amend="one")
+    claim(run, constitution="Be long.\n", amend="two")
+    assert [entry["reason"] for entry in read_json_lines(run.amendments)] == ["one", "two"]
+
+
+def test_an_amendment_is_recorded_before_anything_is_overwritten(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Killed in between, the next launch must still see the change, and not count it as settled.
+    from pipeline.runs import rundir
+
+    claim(run)
+
+    def killed(path: Path, text: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rundir, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            claim(run, resolved=RESOLVED | {"num_rounds": 5}, amend="more rounds")
+    with pytest.raises(RunError, match="num_rounds: 3 -> 5"):
+        claim(run, resolved=RESOLVED | {"num_rounds": 5})
+
+
+# -- records -------------------------------------------------------------------------------------------------
+
+
+def test_every_launch_has_a_folder_and_latest_points_to_the_last(run: RunDir) -> None:
+    attempts = [run.new_attempt() for _ in range(3)]
+    assert [a.name for a in attempts] == ["attempt-01", "attempt-02", "attempt-03"]
+    assert (run.path / "logs" / "latest").resolve() == attempts[-1].resolve()
+    assert (run.path / "logs" / "latest").readlink() == Path("attempt-03"), "relative: a run can be moved"
+
+
+def test_an_attempt_after_one_was_deleted_gets_a_folder_of_its_own(run: RunDir) -> None:
+    for _ in range(3):
+        run.new_attempt()
+    (run.path / "logs" / "attempt-01").rmdir()
+    assert run.new_attempt().is_dir()
+
+
+def test_a_round_is_recorded_once_and_in_order(run: RunDir) -> None:
+    for round_ in (1, 0, 2):
+        run.record_round(round_, {"steps": round_}, {"harm": 0.1 * round_})
+    run.record_round(1, {"steps": 7}, {"harm": 9.0})
+    assert read_json_lines(run.rounds) == [
+        {"round": 0, "steps": 0},
+        {"round": 1, "steps": 7},
+        {"round": 2, "steps": 2},
+    ]
+    assert [row["harm"] for row in read_json_lines(run.metrics)] == [0.0, 9.0, 0.2]
+
+
+def test_finished_rounds_are_those_with_the_mark(run: RunDir) -> None:
+    assert run.finished_rounds() == []
+    for round_ in (0, 2, 10):
+        write_text(run.done(round_), "")
+    (run.path / "round-03").mkdir()
+    assert run.finished_rounds() == [0, 2, 10]
+
+
+def test_provenance_grows_by_a_launch(run: RunDir) -> None:
+    run.record_provenance(["--seed", "1"])
+    run.record_provenance(["--seed", "1", "--amend", "x"])
+    first, second = read_json(run.provenance)
+    assert first["command"] == ["--seed", "1"] and second["command"][-1] == "x"
+    assert first["packages"] == package_versions()
+    assert {"torch", "transformers", "trl", "peft"} <= set(first["packages"])
+
+
+def test_places(run: RunDir) -> None:
+    relative = [p.relative_to(run.path).as_posix() for p in (run.adapter_dir(3), run.drift(0), run.done(12))]
+    assert relative == ["round-03/distill/adapter", "round-00/drift.json", "round-12/DONE"]
