@@ -196,9 +196,8 @@ class Stage:
     def headline(self, manifest: Mapping[str, Any]) -> str:
         """One line on a finished stage: rows, drops, tokens, speed."""
         seconds = manifest["timing"]["wall_seconds"]
-        line = (
-            f"round {self.round}  {self.name:<9} {next(iter(manifest.get('rows', {}).values()), 0):>7,} rows  {seconds:7.1f} s"
-        )
+        rows = next(iter(manifest.get("rows", {}).values()), 0)
+        line = f"round {self.round}  {self.name:<9} {rows:>7,} rows  {seconds:7.1f} s"
         if new := manifest.get("tokens", {}).get("new"):
             line += f"  {new:>9,} tokens  {new / max(manifest['timing']['work_seconds'], 1e-9):>8,.0f} tokens/s"
         drops: dict[str, int] = {}
