@@ -83,7 +83,7 @@ def attempt(
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=1000,
     )
 
 
