@@ -77,6 +77,16 @@ def open_session(parsed: ParsedRecipe, argv: Sequence[str]) -> Session:
     return session
 
 
+def run_stage(argv: Sequence[str], work: Callable[[Session, int], Any], *, first_round: int) -> None:
+    """Do one stage on a run directory: of the round asked for, else of the first unfinished one that has it."""
+    parsed = parse(argv, StageOptions)
+    session = open_session(parsed, argv)
+    try:
+        work(session, session.choose_round(parsed.options.round, first=first_round))
+    finally:
+        session.close()
+
+
 def recipe_text(parsed: ParsedRecipe) -> str:
     """The recipe file and the command line over it, as one recipe that starts the same run."""
     import yaml

@@ -56,15 +56,12 @@ def _train(session: Session, stage: Stage, previous: Any) -> None:
     rows = read_table(table).to_pylist()
     session.roles.close()  # training needs the memory
 
-    from pipeline.training.sft import train
+    from pipeline.training.sft import Learner, train
 
     trained = train(
         rows,
-        model=session.model,
-        model_config=session.parsed.model,
-        config=session.parsed.training,
-        chat_template=session.chat_template,
-        previous=previous,
+        Learner(session.model, session.parsed.model, session.chat_template, previous),
+        session.parsed.training,
         work_dir=stage.folder / WORK_DIR,
         adapter_dir=session.run.adapter_dir(stage.round),
         seed=stage_seed(session.seed, "distill", stage.round),
@@ -84,12 +81,7 @@ def _train(session: Session, stage: Stage, previous: Any) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Distill, as a command on a run directory."""
-    parsed = command.parse(argv, command.StageOptions)
-    session = command.open_session(parsed, argv)
-    try:
-        run(session, session.choose_round(parsed.options.round, first=1))
-    finally:
-        session.close()
+    command.run_stage(argv, run, first_round=1)
 
 
 if __name__ == "__main__":

@@ -146,13 +146,11 @@ def _score_rows(rows: Sequence[Row], scorers: Sequence[Scorer]) -> list[Row]:
 
 def main(argv: Sequence[str]) -> None:
     """Measure, as a command on a run directory; prints the round's drift table."""
-    parsed = command.parse(argv, command.StageOptions)
-    session = command.open_session(parsed, argv)
-    try:
-        drift = run(session, session.choose_round(parsed.options.round, first=0), renew=True)
-        log.info("%s", drift_report(drift, every_scorer=True))
-    finally:
-        session.close()
+    command.run_stage(argv, _measure_and_show, first_round=0)
+
+
+def _measure_and_show(session: Session, round_: int) -> None:
+    log.info("%s", drift_report(run(session, round_, renew=True), every_scorer=True))
 
 
 if __name__ == "__main__":

@@ -249,12 +249,7 @@ def _read_few_shot(session: Session) -> list[Message]:
 
 def main(argv: Sequence[str]) -> None:
     """Refine, as a command on a run directory."""
-    parsed = command.parse(argv, command.StageOptions)
-    session = command.open_session(parsed, argv)
-    try:
-        run(session, session.choose_round(parsed.options.round, first=1))
-    finally:
-        session.close()
+    command.run_stage(argv, run, first_round=1)
 
 
 if __name__ == "__main__":

@@ -38,29 +38,40 @@ class Training:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Learner:
+    """What is trained: a base, and the LoRA on it.
+
+    Attributes:
+        model: Hub id or folder of the base.
+        config: precision and LoRA shape.
+        chat_template: Jinja source in place of the tokenizer's, or None.
+        previous: adapter to continue, or None for a fresh one.
+    """
+
+    model: str
+    config: ModelConfig
+    chat_template: str | None
+    previous: Path | None
+
+
 def train(
     rows: Sequence[dict[str, Any]],
-    *,
-    model: str,
-    model_config: ModelConfig,
+    learner: Learner,
     config: SFTConfig,
-    chat_template: str | None,
-    previous: Path | None,
+    *,
     work_dir: Path,
     adapter_dir: Path,
     seed: int,
 ) -> Training:
-    """Fine-tune ``model`` on conversational prompt-completion rows and save the adapter; all ranks call this.
+    """Fine-tune on conversational prompt-completion rows and save the adapter; all ranks call this.
 
     A launch that was killed goes on from its last whole checkpoint in ``work_dir``.
 
     Args:
         rows: ``prompt`` and ``completion``, lists of messages.
-        model: Hub id or folder of the base.
-        model_config: precision and LoRA shape.
+        learner: what is trained.
         config: TRL's training settings.
-        chat_template: Jinja source in place of the tokenizer's, or None.
-        previous: adapter to continue, or None for a fresh one.
         work_dir: checkpoints; removed by the caller when the stage is done.
         adapter_dir: where the adapter goes, complete or not at all.
         seed: of initialisation, data order and dropout.
@@ -70,7 +81,18 @@ def train(
         InputError: rows longer than ``max_length``.
     """
     _be_quiet()
-    trainer = _build(rows, model, model_config, config, chat_template, previous, work_dir, seed)
+    settings = replace(
+        config,
+        output_dir=str(work_dir),
+        seed=seed,
+        data_seed=seed,
+        chat_template_path=None,  # the tokenizer has it already
+        disable_tqdm=config.disable_tqdm or not sys.stderr.isatty(),
+        eos_token=None,
+        completion_only_loss=True,
+        save_total_limit=config.save_total_limit or 2,  # the last whole one stays until the next is whole
+    )
+    trainer = _build(rows, learner, settings)
     trainable = check_trainable(trainer.model)
     prompts = [encode(row["prompt"], trainer.processing_class) for row in rows]
     check_training_rows(trainer.train_dataset, prompts, trainer.processing_class, config.max_length)
@@ -87,7 +109,7 @@ def train(
     del trainer
     gc.collect()
     if ranks.is_main():
-        _tidy(partial, model)
+        _tidy(partial, learner.model)
         check_adapter(partial)
         shutil.rmtree(adapter_dir, ignore_errors=True)
         partial.rename(adapter_dir)
@@ -109,16 +131,7 @@ def _be_quiet() -> None:
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
-def _build(
-    rows: Sequence[dict[str, Any]],
-    model: str,
-    model_config: ModelConfig,
-    config: SFTConfig,
-    chat_template: str | None,
-    previous: Path | None,
-    work_dir: Path,
-    seed: int,
-) -> SFTTrainer:
+def _build(rows: Sequence[dict[str, Any]], learner: Learner, settings: SFTConfig) -> SFTTrainer:
     from datasets import Dataset
     from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import SFTTrainer, get_peft_config
@@ -128,46 +141,37 @@ def _build(
             if state.is_world_process_zero:
                 (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
-    tokenizer = AutoTokenizer.from_pretrained(model, revision=model_config.model_revision, trust_remote_code=False)
-    if chat_template is not None:
-        tokenizer.chat_template = chat_template
+    revision = learner.config.model_revision
+    tokenizer = AutoTokenizer.from_pretrained(learner.model, revision=revision, trust_remote_code=False)
+    if learner.chat_template is not None:
+        tokenizer.chat_template = learner.chat_template
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     columns = ("prompt", "completion")
     dataset = Dataset.from_list([{name: plain_messages(row[name], tokenizer) for name in columns} for row in rows])
-    _require_room(dataset, tokenizer, config.max_length)
+    _require_room(dataset, tokenizer, settings.max_length)
     loading = {
-        "dtype": model_config.dtype,
-        "revision": model_config.model_revision,
-        "attn_implementation": model_config.attn_implementation,
+        "dtype": learner.config.dtype,
+        "revision": revision,
+        "attn_implementation": learner.config.attn_implementation,
         "use_safetensors": True,
         "trust_remote_code": False,
     }
-    settings = replace(
-        config,
-        output_dir=str(work_dir),
-        seed=seed,
-        data_seed=seed,
-        chat_template_path=None,  # the tokenizer below has it already
-        disable_tqdm=config.disable_tqdm or not sys.stderr.isatty(),
-        eos_token=None,
-        completion_only_loss=True,
-        save_total_limit=config.save_total_limit or 2,  # the last whole one stays until the next is whole
-        model_init_kwargs=loading if previous is None else None,
-    )
-    base: Any = model
-    if previous is not None:
+    base: Any = learner.model
+    if learner.previous is None:
+        settings = replace(settings, model_init_kwargs=loading)
+    else:
         from peft import PeftModel
         from transformers import AutoModelForCausalLM
 
-        loaded = AutoModelForCausalLM.from_pretrained(model, **loading)
-        base = PeftModel.from_pretrained(loaded, str(previous), is_trainable=True)
+        loaded = AutoModelForCausalLM.from_pretrained(learner.model, **loading)
+        base = PeftModel.from_pretrained(loaded, str(learner.previous), is_trainable=True)
     trainer = SFTTrainer(
         model=base,
         args=settings,
         train_dataset=dataset,
         processing_class=tokenizer,
-        peft_config=None if previous is not None else get_peft_config(replace(model_config, use_peft=True)),
+        peft_config=get_peft_config(replace(learner.config, use_peft=True)) if learner.previous is None else None,
         callbacks=[MarkCheckpoints()],
     )
     trainer.remove_callback(PrinterCallback)  # the curve goes into the manifest, not between the lines of the run

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from pipeline.errors import InputError, PreflightError
 from pipeline.inputs.recipe import ParsedRecipe, parse_recipe
 from pipeline.sandbox import prompts
-from pipeline.training.sft import COMPLETE, Training, train
+from pipeline.training.sft import COMPLETE, Learner, Training, train
 
 WEIGHTS = "adapter_model.safetensors"
 RECIPE = """\
@@ -64,11 +64,8 @@ def run_training(parsed: ParsedRecipe, rows: Rows, sandbox_path: str) -> Callabl
         seed, template = changes.pop("seed", 3), changes.pop("chat_template", None)
         return train(
             rows_,
-            model=sandbox_path,
-            model_config=parsed.model,
-            config=replace(parsed.training, **changes),
-            chat_template=template,
-            previous=previous,
+            Learner(sandbox_path, parsed.model, template, previous),
+            replace(parsed.training, **changes),
             work_dir=folder / "trainer",
             adapter_dir=folder / "adapter",
             seed=seed,
