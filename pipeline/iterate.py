@@ -9,16 +9,23 @@ The same command again goes on where the last one stopped, however it stopped.
 
 from __future__ import annotations
 
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import command, distill, generate, measure, refine
+from pipeline import alarm, command, distill, generate, measure, placebo, refine
+from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.console import cost_report, drift_report, rounds_report
 from pipeline.report.plan import plan_report
 from pipeline.runs import ranks
-from pipeline.runs.files import read_json, write_text
+from pipeline.runs.files import read_json, write_json, write_text
+from pipeline.runs.gate import choose, ends_run, guard_values
 from pipeline.session import Session, load_session, log
+
+EXIT_STATUS = {"amber": 3, "red": 4}
+"""Of ``--fail_on_alarm``."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,9 @@ class IterateOptions:
         default=None,
         metadata={"help": "Why a run goes on with a changed recipe or constitution; recorded in the run."},
     )
+    fail_on_alarm: bool = field(
+        default=False, metadata={"help": "Exit with status 3 after an amber alarm in any round, 4 after a red one."}
+    )
 
 
 def run_round(session: Session, round_: int) -> None:
@@ -41,9 +51,12 @@ def run_round(session: Session, round_: int) -> None:
         refine.run(session, round_)
         distill.run(session, round_)
     drift = measure.run(session, round_)
+    raised = alarm.run(session, round_)
+    if session.recipe.placebo:
+        placebo.run_round(session, round_)
     if ranks.is_main():
-        session.run.record_round(round_, _summary(session, round_), _metrics(drift))
-        log.info("\n%s\n", drift_report(drift))
+        session.run.record_round(round_, _summary(session, round_) | {"alarm": raised["color"]}, _metrics(drift))
+        log.info("\n%s\n\n%s\n", drift_report(drift), alarm_report(raised))
         write_text(session.run.done(round_), f"round {round_} is complete\n")
     ranks.barrier()
 
@@ -80,15 +93,45 @@ def _metrics(drift: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _report(session: Session) -> None:
+def _colors(session: Session) -> dict[int, str | None]:
+    return {round_: read_json(session.run.alarm(round_))["color"] for round_ in session.run.finished_rounds()}
+
+
+def _select(session: Session) -> None:
+    """Write which round the run recommends."""
+    run, recipe = session.run, session.recipe
+    guard = None
+    if recipe.select == "best":
+        scorer, _, quantity = (recipe.guard or f"{session.headline}/cvar_1pct").partition("/")
+        drifts = {round_: read_json(run.drift(round_)) for round_ in run.finished_rounds()}
+        guard = guard_values(drifts, scorer, quantity)
+    chosen = choose(_colors(session), recipe.on_alarm, guard)
+    adapter = run.adapter_dir(chosen.round).relative_to(run.path) if chosen.round else None
+    write_json(run.selected, {**chosen._asdict(), "adapter": str(adapter) if adapter else None})
+    log.info("Selected: %s (%s)\n", adapter or "the base, no adapter", chosen.why)
+
+
+def _report(session: Session, last: int) -> None:
     run = session.run
-    last = session.recipe.num_rounds
     manifests = [read_json(path) for r in range(last + 1) for path in _manifests(session, r)]
     log.info("%s\n", cost_report(manifests))
     log.info("%s\n", rounds_report([read_json(run.drift(r)) for r in range(last + 1)]))
+    alarms = [read_json(run.alarm(r)) for r in range(last + 1)]
+    log.info("  alarms: %s", ", ".join(f"round {a['round']} {a['color']}" for a in alarms[1:]) or "none, no rounds")
+    if last:
+        log.info("%s\n", textwrap.fill(guarantee(alarms[-1]), 118, initial_indent="  ", subsequent_indent="  "))
+    _select(session)
     log.info(
         "The run lies in %s; every score, interval and change is in round-*/drift.json, every sample in Parquet.",
         run.path,
+    )
+
+
+def _stopped(session: Session, round_: int) -> str:
+    return (
+        f"Ended after round {round_} of {session.recipe.num_rounds} by its red alarm (on_alarm: "
+        f"{session.recipe.on_alarm}). To go on all the same: the same command with "
+        '--on_alarm warn --amend "why".'
     )
 
 
@@ -114,10 +157,18 @@ def main(argv: Sequence[str]) -> None:
         for round_ in rounds:
             if round_ not in finished:
                 run_round(session, round_)
+            if ends_run(session.recipe.on_alarm, read_json(session.run.alarm(round_))["color"]):
+                break
         if ranks.is_main():
-            _report(session)
+            _report(session, round_)
+            if round_ < rounds[-1]:
+                log.info("%s", _stopped(session, round_))
+        colors = set(_colors(session).values())
     finally:
         session.close()
+    raised = [status for color, status in EXIT_STATUS.items() if color in colors]
+    if parsed.options.fail_on_alarm and raised:
+        sys.exit(max(raised))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, RunError
+from pipeline.inputs.battery import Battery, load_batteries
 from pipeline.inputs.constitution import Constitution, load_constitution
 from pipeline.inputs.model import model_digest, resolve_model
+from pipeline.inputs.overlap import ProbeIndex, overlap_report
 from pipeline.inputs.prompts import LoadedPrompts, load_prompts
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import Recipe
@@ -73,6 +75,20 @@ class Session:
             "versions": package_versions(),
         }
 
+    @property
+    def headline(self) -> str:
+        """The column that heads the drift table."""
+        return self.recipe.headline_scorer or column_names(self.recipe.scorers, self.batteries)[0]
+
+    def scorer_of(self, column: str) -> str:
+        """The scorer in the recipe that gives a column."""
+        return next(name for name in self.recipe.scorers if column in column_names([name], self.batteries))
+
+    @cached_property
+    def batteries(self) -> tuple[Battery, ...]:
+        """The batteries of the ``likelihood`` scorer."""
+        return load_batteries([find_file(given, "batteries") for given in self.recipe.batteries])
+
     @cached_property
     def probe_sets(self) -> dict[str, LoadedPrompts]:
         """The fixed probe sets by name. The same for every seed: runs are compared on them."""
@@ -89,7 +105,7 @@ class Session:
 
     @cached_property
     def prompts(self) -> LoadedPrompts:
-        """The training prompts, without those that a probe set holds too."""
+        """The training prompts, without those that measurements use."""
         r = self.recipe
         return self._to_train_on(
             "prompts",
@@ -108,14 +124,42 @@ class Session:
             return None
         return self._to_train_on("helpful_prompts", r.helpful_prompts, column=r.helpful_column)
 
+    @cached_property
+    def alarm_prompts(self) -> dict[str, LoadedPrompts]:
+        """The prompts that alarms need beside the panel, by their key in the recipe; no prompt is in two of them."""
+        taken = {prompt.id for probes in self.probe_sets.values() for prompt in probes.prompts}
+        found = {}
+        for key in ("calibration", "reserve", "slice_reserve"):
+            if source := getattr(self.recipe, key):
+                found[key] = load_prompts(
+                    source,
+                    column=self.recipe.probe_column,
+                    slice_column=self.recipe.probe_slice_column,
+                    exclude=taken,
+                    project_root=PROJECT,
+                )
+                taken |= {prompt.id for prompt in found[key].prompts}
+        return found
+
+    @cached_property
+    def probe_index(self) -> ProbeIndex:
+        """Finds the probe prompt that a training prompt is most like."""
+        sets = {name: loaded.prompts for name, loaded in self.probe_sets.items()}
+        return ProbeIndex(sets, self.recipe.near_duplicate)
+
     def _to_train_on(self, key: str, source: str, **reading: Any) -> LoadedPrompts:
-        probed = {prompt.id for probes in self.probe_sets.values() for prompt in probes.prompts}
-        loaded = load_prompts(source, seed=self.seed, exclude=probed, project_root=PROJECT, **reading)
+        measured = [*self.probe_sets.values(), *self.alarm_prompts.values()]
+        held_out = {prompt.id for loaded in measured for prompt in loaded.prompts}
+        loaded = load_prompts(
+            source, seed=self.seed, exclude=held_out, near=self.probe_index, project_root=PROJECT, **reading
+        )
         left_out = {"duplicate": loaded.n_duplicates, **loaded.dropped_by_reason, **loaded.changed_by_reason}
         counted = ", ".join(f"{reason} {count:,}" for reason, count in left_out.items() if count)
         log.info(
             "%s: %s of %s rows%s", key, f"{len(loaded.prompts):,}", f"{loaded.n_rows:,}", counted and f" ({counted})"
         )
+        if loaded.overlaps:
+            log.info("%s: %s", key, overlap_report(loaded.overlaps))
         return loaded
 
     @cached_property
@@ -173,7 +217,10 @@ class Session:
             "templates": self.templates.sha256,
             "prompts": self.prompts.sha256,
             **{f"probe_sets.{name}": probes.sha256 for name, probes in self.probe_sets.items()},
+            **{key: loaded.sha256 for key, loaded in self.alarm_prompts.items()},
         }
+        for battery in self.batteries:
+            found[f"batteries.{battery.name}"] = battery.sha256
         if self.helpful_prompts:
             found["helpful_prompts"] = self.helpful_prompts.sha256
         if self.chat_template:
@@ -243,12 +290,13 @@ def load_session(parsed: ParsedRecipe) -> Session:
         constitution=load_constitution(find_file(recipe.constitution, "constitution")),
         templates=load_templates(find_file(recipe.templates, "templates")),
     )
-    _check_scoring(recipe)
+    _check_scoring(session)
     _check_refinement(session)
     return session
 
 
-def _check_scoring(recipe: Recipe) -> None:
+def _check_scoring(session: Session) -> None:
+    recipe = session.recipe
     if not recipe.probe_sets:
         raise InputError("probe_sets: is empty, so nothing would be measured; give at least one `name=source`.")
     foreign = [entry for entry in recipe.probe_sets if "=sandbox:" not in entry]
@@ -256,9 +304,20 @@ def _check_scoring(recipe: Recipe) -> None:
         raise InputError(f"scorers: `gold` knows the truth of the sandbox only, and `{foreign[0]}` is not of it.")
     if "kl" in recipe.scorers and (recipe.probe_temperature, recipe.top_p) != (1.0, 1.0):
         log.warning("scorers: `kl` is the divergence at temperature 1 and top_p 1; the probes are drawn otherwise")
-    columns = column_names(recipe.scorers)
-    if recipe.headline_scorer is not None and recipe.headline_scorer not in columns:
-        raise InputError(f"headline_scorer: no score `{recipe.headline_scorer}`; there are {', '.join(columns)}.")
+    columns = column_names(recipe.scorers, session.batteries)
+    if recipe.guard is not None:
+        from pipeline.tails import QUANTITIES
+
+        scorer, _, quantity = recipe.guard.partition("/")
+        if scorer not in columns or quantity not in QUANTITIES:
+            raise InputError(
+                f"guard: must be SCORER/QUANTITY, found `{recipe.guard}`; there are the scorers {', '.join(columns)} "
+                f"and the quantities {', '.join(QUANTITIES)}."
+            )
+    named = [("headline_scorer", recipe.headline_scorer), *(("alarm_scorers", name) for name in recipe.alarm_scorers)]
+    for key, name in named:
+        if name is not None and name not in columns:
+            raise InputError(f"{key}: no score `{name}`; there are {', '.join(columns)}.")
 
 
 def _check_refinement(session: Session) -> None:

@@ -77,5 +77,12 @@ class Engine(Protocol):
         A request that does not fit the context has an empty list.
         """
 
+    def encode_opening(self, text: str) -> list[int]:
+        """Token ids of an answer that begins with ``text``, as they stand after a dialogue; no control token in them.
+
+        Raises:
+            InputError: the chat template writes an answer otherwise than it opens one, so there are no such ids.
+        """
+
     def close(self) -> None:
         """Give the memory back."""

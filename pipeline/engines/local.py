@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
-from pipeline.engines.base import Adapter, Completion, FinishReason, Request, Sampling, ScoreRequest
-from pipeline.engines.chat import encode, require_chat_template
+from pipeline.engines.base import Adapter, Completion, FinishReason, Message, Request, Sampling, ScoreRequest
+from pipeline.engines.chat import encode, plain_messages, require_chat_template
 from pipeline.engines.sampling import draw_tokens
 from pipeline.errors import EngineError, InputError
 
@@ -159,6 +159,35 @@ class LocalEngine:
         targets = tokens[:, -longest:]
         chosen = logits.double().log_softmax(-1).gather(-1, targets[..., None])[..., 0].tolist()
         return [row[longest - len(continuation) :] for row, (_, continuation) in zip(chosen, rows, strict=True)]
+
+    def encode_opening(self, text: str) -> list[int]:
+        """Token ids of an answer that begins with ``text``, as they stand after a dialogue.
+
+        Tokenised within a dialogue, as training does it: by itself a text would begin with another token than after
+        the opening of a turn in many tokenizers (a blank that SentencePiece puts before the first word).
+
+        Raises:
+            InputError: the chat template writes an answer otherwise than it opens one.
+        """
+        asked: list[Message] = [
+            {"role": "user", "content": "hello"}
+        ]  # which one does not matter, a turn ends after it
+        prompt = encode(asked, self.tokenizer)
+        answered = plain_messages([*asked, {"role": "assistant", "content": text}], self.tokenizer)
+        try:
+            ids = self.tokenizer.apply_chat_template(
+                answered, continue_final_message=True, tokenize=True, return_dict=True
+            )["input_ids"]
+        except ValueError as error:
+            raise InputError(
+                f"{self.tokenizer.name_or_path}: the chat template does not write {text!r} as it is."
+            ) from error
+        if ids[: len(prompt)] != prompt:
+            raise InputError(
+                f"{self.tokenizer.name_or_path}: the prompt is not a prefix of prompt and answer in this chat "
+                "template. Give a template that only appends (`chat_template_path`)."
+            )
+        return list(ids[len(prompt) :])
 
     # -- plumbing --------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
+from pipeline.inputs.overlap import Overlap, ProbeIndex
 from pipeline.inputs.prompt_cells import read_cell
 from pipeline.inputs.prompt_files import Row
 from pipeline.inputs.prompt_sources import read_dataset, read_sandbox
@@ -35,6 +36,7 @@ class LoadedPrompts:
 
     ``n_rows == len(prompts) + n_duplicates + n_beyond_limit + sum(dropped_by_reason.values())``.
     ``changed_by_reason`` counts rows in use or not whose cell was not taken word for word (see `read_cell`).
+    ``overlaps`` are the rows left out as near-duplicates of probe prompts, each with the probe prompt.
     ``sha256`` is of the prompts themselves (messages, slices, labels), not of the file.
     """
 
@@ -46,6 +48,7 @@ class LoadedPrompts:
     changed_by_reason: dict[str, int]
     column: str
     sha256: str
+    overlaps: tuple[Overlap, ...] = ()
 
 
 def load_prompts(
@@ -57,6 +60,7 @@ def load_prompts(
     limit: int | None = None,
     seed: int = 0,
     exclude: Collection[str] = (),
+    near: ProbeIndex | None = None,
     project_root: Path | None = None,
 ) -> LoadedPrompts:
     """Read a prompt set.
@@ -74,8 +78,9 @@ def load_prompts(
         limit: at most this many prompts: those whose hash of seed and id is lowest. A random subset that
             does not depend on the file's order; a smaller limit takes part of what a larger one takes.
         seed: of the subset, and of the sandbox's draw.
-        exclude: ids of prompts to leave out (those of the probe sets, which are never trained on); counted as
-            dropped with the reason ``in_probe_set``.
+        exclude: ids of prompts to leave out (those that measurements use are never trained on); counted as
+            dropped with the reason ``held_out``.
+        near: finds near-duplicates of probe prompts, which are left out too; counted as ``near_probe_set``.
         project_root: where a relative path is looked up if it is not under the working directory.
 
     Rows with the same messages count as duplicates of the first one, whose slice and labels are kept.
@@ -97,6 +102,7 @@ def load_prompts(
     prompts: dict[str, Prompt] = {}
     dropped: Counter[str] = Counter()
     changed: Counter[str] = Counter()
+    overlaps: list[Overlap] = []
     n_duplicates = 0
     for row in rows:
         if column not in row.fields:
@@ -108,7 +114,7 @@ def load_prompts(
             continue
         key = prompt_id(dialogue.messages)
         if key in exclude:
-            dropped["in_probe_set"] += 1
+            dropped["held_out"] += 1
             continue
         if key in prompts:
             n_duplicates += 1
@@ -118,10 +124,17 @@ def load_prompts(
             for name, value in row.fields.items()
             if isinstance(value, str) and name not in (column, slice_column)
         }
-        prompts[key] = Prompt(key, dialogue.messages, _slice(row, slice_column), labels)
+        prompt = Prompt(key, dialogue.messages, _slice(row, slice_column), labels)
+        if near is not None and (overlap := near.nearest(prompt)) is not None:
+            dropped["near_probe_set"] += 1
+            overlaps.append(overlap)
+            continue
+        prompts[key] = prompt
     if not prompts:
         reasons = ", ".join(f"{reason}: {n}" for reason, n in dropped.items())
-        raise InputError(f"{source}: none of {len(rows)} rows holds a prompt ({reasons}); is `{column}` its column?")
+        measured = dropped["held_out"] + dropped["near_probe_set"]
+        advice = "give prompts that nothing is measured on" if measured else f"is `{column}` its column?"
+        raise InputError(f"{source}: none of {len(rows)} rows holds a prompt to use ({reasons}); {advice}")
 
     chosen = _subset(list(prompts.values()), limit, seed)
     return LoadedPrompts(
@@ -132,6 +145,7 @@ def load_prompts(
         dropped_by_reason=dict(sorted(dropped.items())),
         changed_by_reason=dict(sorted(changed.items())),
         column=column,
+        overlaps=tuple(overlaps),
         sha256=_digest([[p.messages, p.slice, p.labels] for p in chosen]),
     )
 

@@ -17,7 +17,7 @@ SANDBOX = "sandbox"
 """The value of `model_name_or_path` that names the model shipped with the package, and its small world."""
 
 
-Scorer = Literal["gold", "refusal", "length", "loops", "kl", "nll_base"]
+Scorer = Literal["gold", "refusal", "length", "loops", "kl", "nll_base", "diversity", "likelihood"]
 
 
 class Range(NamedTuple):
@@ -90,6 +90,12 @@ class Recipe:
     max_prompts: int | None = _setting(
         "prompts", None, "Use so many of the prompts: a random subset, by the run's seed.", COUNT
     )
+    near_duplicate: float = _setting(
+        "prompts",
+        0.8,
+        "Training prompts at least so similar to a probe prompt are left out: Jaccard of word triples, 1 is the same.",
+        Range(0, 1, above=True),
+    )
     helpful_prompts: str | None = _setting("prompts", None, "Prompts of the helpful examples, as for `prompts`.")
     helpful_column: str | None = _setting("prompts", None, "Column of the prompt in `helpful_prompts`.")
 
@@ -136,9 +142,54 @@ class Recipe:
     probe_slice_column: str | None = _setting("measure", None, "Column of the slice in the probe sets.")
     scorers: list[Scorer] = field(
         default_factory=lambda: ["refusal", "length", "loops", "kl", "nll_base"],
-        metadata=_about("measure", "What is measured; `gold` needs the sandbox."),
+        metadata=_about("measure", "What is measured; `gold` needs the sandbox, `likelihood` needs `batteries`."),
+    )
+    batteries: list[str] = field(
+        default_factory=list,
+        metadata=_about("measure", "Battery files of the `likelihood` scorer, as `constitutions/batteries/harm.txt`."),
     )
     headline_scorer: str | None = _setting("measure", None, "Column that heads the drift table, such as `gold.harm`.")
+
+    alarm_scorers: list[str] = field(
+        default_factory=list,
+        metadata=_about("alarms", "Columns whose tails raise alarms; the headline scorer alone when empty."),
+    )
+    calibration: str | None = _setting(
+        "alarms",
+        None,
+        "Prompts, as for `prompts`, from which round 0's frozen thresholds come; half of the panel when unset.",
+    )
+    reserve: str | None = _setting(
+        "alarms",
+        None,
+        "Fresh prompts, drawn like the first probe set's; each is used once. Without them no alarm gets beyond amber.",
+    )
+    slice_reserve: str | None = _setting(
+        "alarms", None, "Fresh prompts rich in rare slices, to confirm an alarm in one; `reserve` when unset."
+    )
+    horizon: int = _setting(
+        "alarms", 10, "Rounds over which the 5% of false alarms are spent; declared before the first.", COUNT
+    )
+    confirm_prompts: int = _setting(
+        "alarms", 2000, "Fresh prompts of a confirmation; fewer where a slice has fewer.", COUNT
+    )
+    watch_prompts: int = _setting(
+        "alarms", 500, "Fresh prompts a round for the e-process, which needs no suspicion; 0 is none.", Range(0)
+    )
+    placebo: bool = _setting(
+        "alarms", False, "Run a placebo arm beside: the same steps on the policy's own unrevised answers."
+    )
+    on_alarm: Literal["warn", "stop", "rollback"] = _setting(
+        "alarms", "warn", "After a red alarm: go on, end the run there, or end it with the last round without one."
+    )
+    select: Literal["last", "best"] = _setting(
+        "alarms", "last", "Round whose adapter the run recommends: the last, or the best by `guard`."
+    )
+    guard: str | None = _setting(
+        "alarms",
+        None,
+        "SCORER/QUANTITY on the first probe set that finds the best round; the headline's cvar_1pct when unset.",
+    )
 
     def __post_init__(self) -> None:
         if found := find_problems(vars(self)):
@@ -162,6 +213,8 @@ def find_problems(values: Mapping[str, Any]) -> dict[str, str]:
     scorers = values.get("scorers", [])
     if repeated := [name for i, name in enumerate(scorers) if name in scorers[:i]]:
         found["scorers"] = f"names `{repeated[0]}` twice"
+    if ("likelihood" in scorers) != bool(values.get("batteries")):
+        found.setdefault("batteries", "and `likelihood` among the `scorers` need each other")
     if values.get("constitution", MISSING) == "":
         found["constitution"] = "must name a file, found nothing"
     return found

@@ -31,7 +31,7 @@ def write_card(run: RunDir, round_: int) -> None:
         "",
         f"# Round {round_} of constitutional self-training",
         "",
-        "A LoRA adapter trained on the model's own answers, rewritten by its own critiques. Load it with",
+        f"A LoRA adapter trained on the model's own answers, {_rewritten(refine)}. Load it with",
         "",
         "```python",
         "from peft import AutoPeftModelForCausalLM",
@@ -40,7 +40,7 @@ def write_card(run: RunDir, round_: int) -> None:
         "```",
         "",
         f"* Base model: `{base}`, {distill['engine']['dtype']}",
-        f"* Constitution: sha256 `{refine['constitution']}`",
+        f"* Constitution: sha256 `{refine['constitution']}`" if refine["constitution"] else "* Constitution: none",
         f"* Training rows: {_counted(distill['sources'])}; {distill['tokens']['trained']:,} tokens",
         f"* Steps: {distill['steps']}",
         f"* Trainable parameters: {distill['trainable_parameters']:,}",
@@ -52,6 +52,10 @@ def write_card(run: RunDir, round_: int) -> None:
         "",
     ]
     write_text(run.adapter_dir(round_) / "README.md", "\n".join(lines))
+
+
+def _rewritten(refine: dict[str, Any]) -> str:
+    return "rewritten by its own critiques" if refine["constitution"] else "as they were: the placebo arm of a run"
 
 
 def _counted(counts: dict[str, int]) -> str:

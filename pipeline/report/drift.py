@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import RunError
+from pipeline.report.panels import Panel, to_panel
 from pipeline.runs.rundir import RunDir
 from pipeline.runs.tables import read_table
 from pipeline.scorers.base import Worse
@@ -22,14 +23,15 @@ LEVEL = 0.95
 THRESHOLD_QUANTILE = 0.99
 
 
-class Panel(NamedTuple):
-    """One scorer on one set of prompts: ``scores`` [n_prompts, k], NaN where there is no score."""
-
-    prompt_ids: list[str]
-    scores: np.ndarray
-
-
-def drift_cells(run: RunDir, round_: int, worse: Mapping[str, Worse], headline: str | None, seed: int) -> list[Cell]:
+def drift_cells(
+    run: RunDir,
+    round_: int,
+    worse: Mapping[str, Worse],
+    headline: str | None,
+    seed: int,
+    *,
+    scores: Path | None = None,
+) -> list[Cell]:
     """The drift table of a round, one cell a (scorer, tail, probe set, slice, quantity).
 
     Whole probe sets for every scorer (``slice`` is None), and each slice of them for the headline scorer.
@@ -40,8 +42,10 @@ def drift_cells(run: RunDir, round_: int, worse: Mapping[str, Worse], headline: 
         worse: which end of each scorer is the bad one; ``both`` gives two rows of cells.
         headline: the scorer that is also split by slice.
         seed: of the bootstrap.
+        scores: what to compare with round 0 and the round before, in place of the round's own scores.
     """
-    tables = [_scores(run, r) for r in (0, max(round_ - 1, 0), round_)]
+    earlier = [run.scores(0), run.scores(max(round_ - 1, 0))]
+    tables = [read_table(path) for path in (*earlier, scores or run.scores(round_))]
     cells: list[Cell] = []
     for scorer, bad_end in worse.items():
         of_scorer = [table.filter(pc.field("scorer") == scorer) for table in tables]
@@ -51,7 +55,7 @@ def drift_cells(run: RunDir, round_: int, worse: Mapping[str, Worse], headline: 
             slices = [None, *_values(of_set[2], "slice")] if scorer == headline else [None]
             for name in slices if len(slices) > 2 else [None]:
                 part = of_set if name is None else [t.filter(pc.field("slice") == name) for t in of_set]
-                panels = [_panel(table) for table in part]
+                panels = [to_panel(table) for table in part]
                 _require_same_prompts(panels, f"{scorer} on {probe_set}", run.path)
                 for tail in (
                     ("upper", "lower") if bad_end == "both" else ("upper",) if bad_end == "high" else ("lower",)
@@ -77,21 +81,9 @@ def _cells(label: Mapping[str, Any], panels: Sequence[Panel], round_: int, seed:
     return [{**label, "threshold": shown, **row.flat()} for row in rows]
 
 
-def _scores(run: RunDir, round_: int) -> pa.Table:
-    return read_table(run.stage_dir(round_, "measure") / "scores.parquet")
-
-
 def _values(table: pa.Table, column: str) -> list[str]:
     # In the order of the table, which is that of the recipe.
     return [str(value) for value in pc.unique(table[column]).to_pylist()]
-
-
-def _panel(table: pa.Table) -> Panel:
-    ids, row_of = np.unique(np.asarray(table["prompt_id"].to_pylist(), dtype=object).astype(str), return_inverse=True)
-    sample = table["sample"].to_numpy()
-    scores = np.full((len(ids), int(sample.max(initial=-1)) + 1), np.nan)
-    scores[row_of, sample] = table["score"].to_numpy(zero_copy_only=False).astype(float)
-    return Panel(list(ids), scores)
 
 
 def _require_scores(tables: Sequence[pa.Table], what: str, run: Path) -> None:

@@ -36,6 +36,8 @@ class RunDir:
         self.amendments = path / "amendments.jsonl"
         self.rounds = path / "rounds.jsonl"
         self.metrics = path / "metrics.jsonl"
+        self.reserve = path / "reserve.jsonl"
+        self.selected = path / "selected.json"
         self._lock = FileLock(path / ".lock")
 
     # -- places ----------------------------------------------------------------------------------------------
@@ -52,9 +54,21 @@ class RunDir:
         """The LoRA adapter that round ``round_`` trained."""
         return self.stage_dir(round_, "distill") / "adapter"
 
+    def scores(self, round_: int) -> Path:
+        """The round's scores on the probe sets."""
+        return self.stage_dir(round_, "measure") / "scores.parquet"
+
     def drift(self, round_: int) -> Path:
         """The round's drift table."""
         return self.round_dir(round_) / "drift.json"
+
+    def noise_floor(self) -> Path:
+        """The drift table of round 0 against itself, sampled again with other noise."""
+        return self.round_dir(0) / "noise_floor.json"
+
+    def alarm(self, round_: int) -> Path:
+        """What was suspected in a round, and what was confirmed."""
+        return self.round_dir(round_) / "alarm.json"
 
     def done(self, round_: int) -> Path:
         """The mark that a round is complete; written last."""

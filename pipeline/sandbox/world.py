@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from pipeline.errors import InputError
 from pipeline.sandbox.families import BY_NAME, BY_OBJECT, FAMILIES, INNOCENT, Family
 
-Pool = Literal["train", "helpful", "probe", "look_alike", "dialect", "reserve"]
+Pool = Literal["train", "helpful", "probe", "look_alike", "dialect", "reserve", "reserve_even"]
 
 PREFIXES = (
     "", "please", "hello ,", "hi there ,", "quick question ,", "good morning ,", "my friend asks ,", "for my work ,",
@@ -34,7 +34,10 @@ DIALECT_ADJECTIVES = ("", "", "olden", "fair", "wretched")
 DIALECT_SUFFIXES = ("", "", "anon", "ere nightfall", "upon the morrow")
 
 # Upper ends of each pool's share of the hash range. What is left over is what the base was pretrained on.
-_SPLIT = (("train", 0.22), ("helpful", 0.34), ("probe", 0.48), ("look_alike", 0.54), ("reserve", 0.72))
+_SPLIT = (
+    ("train", 0.22), ("helpful", 0.34), ("probe", 0.48), ("look_alike", 0.54),
+    ("reserve", 0.63), ("reserve_even", 0.72),
+)  # fmt: skip
 _PRETRAINING = "pretraining"
 _DEFAULT_SIZE = 1000
 _MISSES = 1000  # in a row, before a pool counts as used up
@@ -101,10 +104,9 @@ def words(text: str) -> list[str]:
     return text.lower().split()
 
 
-def _quotas(families: Sequence[Family], n: int) -> list[int]:
-    """Whole numbers that add to n, nearest to the families' shares (largest remainders)."""
-    total = sum(family.percent for family in families)
-    exact = [n * family.percent / total for family in families]
+def _quotas(shares: Sequence[float], n: int) -> list[int]:
+    """Whole numbers that add to n, nearest to the shares (largest remainders)."""
+    exact = [n * share / sum(shares) for share in shares]
     counts = [int(share) for share in exact]
     by_remainder = sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])
     for i in by_remainder[: n - sum(counts)]:
@@ -115,11 +117,12 @@ def _quotas(families: Sequence[Family], n: int) -> list[int]:
 def prompts(
     pool: str, n: int | None = None, seed: int = 0, families: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Draw distinct requests of one pool, each family at its natural share (exactly, up to rounding).
+    """Draw distinct requests of one pool, each family at its share (exactly, up to rounding).
 
     Args:
         pool: ``train``, ``probe``, ``reserve`` and ``dialect`` hold every family, ``helpful`` the innocent ones
-            (look-alikes among them), ``look_alike`` those alone. No text is in two pools, nor in pretraining.
+            (look-alikes among them), ``look_alike`` those alone; ``reserve_even`` holds every family alike, the
+            others at natural shares. No text is in two pools, nor in pretraining.
         n: how many; 1000 when None.
         seed: equal arguments give equal prompts in equal order.
         families: names of the families to draw from, at their natural shares among each other.
@@ -145,8 +148,9 @@ def prompts(
         held = [family for family in held if family.name in families]
 
     rng = Random(f"{pool}/{seed}")
+    shares = [1.0 if pool == "reserve_even" else family.percent for family in held]
     rows: list[dict[str, Any]] = []
-    for family, count in zip(held, _quotas(held, _DEFAULT_SIZE if n is None else n), strict=True):
+    for family, count in zip(held, _quotas(shares, _DEFAULT_SIZE if n is None else n), strict=True):
         seen: set[str] = set()
         misses = 0
         while len(seen) < count and misses < _MISSES:

@@ -1,9 +1,9 @@
-"""What a scorer is: samples in, one number a sample out."""
+"""What a scorer is: samples in, one number a sample out; or prompts in, one number a prompt out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from pipeline.engines.base import Message
 
@@ -17,6 +17,14 @@ class Sample(NamedTuple):
     prompt: Sequence[Message]
     response: str
     token_ids: Sequence[int]
+
+
+class SampledPrompt(NamedTuple):
+    """A probe prompt as a scorer of prompts sees it: with its usable samples, in the order of their numbers."""
+
+    prompt: Sequence[Message]
+    slice: str
+    samples: Sequence[Sample]
 
 
 class Score(NamedTuple):
@@ -35,3 +43,19 @@ class Scorer(Protocol):
 
     def __call__(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[Score]]:
         """One score a sample for every column, in the order of the samples."""
+
+
+@runtime_checkable
+class PromptScorer(Protocol):
+    """Gives every prompt one number per column, whatever the number of its samples."""
+
+    @property
+    def columns(self) -> Mapping[str, Worse]:
+        """The names of the scores, and which end of each is the bad one."""
+
+    def score_prompts(self, prompts: Sequence[SampledPrompt]) -> Mapping[str, Sequence[Score | None]]:
+        """One score a prompt for every column, in the order of the prompts, which are of one probe set.
+
+        None where a prompt carries no score of its own, by design and in every round; it then has no row. A
+        failure is a ``Score`` without a value.
+        """

@@ -61,7 +61,7 @@ def test_a_model_without_chat_template_is_refused_and_then_runs_with_one(recipe:
 
     recipe.write_text(recipe.read_text() + "chat_template_path: constitutions/templates/chat_plain.jinja\n")
     printed = run("iterate", "--config", recipe, "--run_dir", tmp_path / "run2")
-    assert "in_probe_set" in printed  # the probes are of the same file and are left out of training
+    assert "held_out" in printed  # the probes are of the same file and are left out of training
     assert "cut_off" in printed
 
     done = tmp_path / "run2"

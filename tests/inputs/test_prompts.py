@@ -219,7 +219,7 @@ def test_faults_name_file_and_line(tmp_path):
     with pytest.raises(InputError, match=r"unsliced.jsonl:2: column `topic` must name the row's slice"):
         load_prompts(unsliced, slice_column="topic")
     empty = write_jsonl(tmp_path / "empty.jsonl", [{"prompt": ""}, {"prompt": "\n"}])
-    with pytest.raises(InputError, match=r"none of 2 rows holds a prompt \(empty_prompt: 2\)"):
+    with pytest.raises(InputError, match=r"none of 2 rows holds a prompt to use \(empty_prompt: 2\)"):
         load_prompts(empty)
 
 

@@ -62,8 +62,11 @@ def test_the_last_turn_is_what_is_answered() -> None:
 
 def test_the_names_that_a_recipe_may_list_are_built_and_give_their_columns(sandbox_engine) -> None:
     from pipeline.engines.roles import Role
+    from pipeline.inputs.battery import parse_battery
 
     base = Role(sandbox_engine, None)
-    built = build(NAMES, base, base)
-    assert [c for scorer in built for c in scorer.columns] == column_names(NAMES)
+    battery = parse_battery("name: harm\nversion: 1\n\nundesired: yes\nbenign: no", "harm.txt")
+    built = build(NAMES, base, base, [battery])
+    assert [c for scorer in built for c in scorer.columns] == column_names(NAMES, [battery])
+    assert "likelihood.harm" in column_names(NAMES, [battery])
     assert [list(scorer.columns) for scorer in build(["nll_base", "loops"], base, base)] == [["loops"], ["nll_base"]]

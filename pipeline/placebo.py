@@ -1,0 +1,77 @@
+"""The placebo arm: the same steps on the policy's own unrevised answers, so that what training alone does is seen.
+
+It has a run directory of its own, ``placebo/`` in that of the run, with the same round 0. Each round it answers the
+same prompts, trains on those answers whose counterparts were revised in the run itself (as many rows, as many steps),
+and is measured and screened like any policy. ``placebo: true`` in a recipe asks for it.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from pipeline import alarm, distill, generate, measure
+from pipeline.runs import ranks
+from pipeline.runs.files import file_sha256, write_text
+from pipeline.runs.rundir import RunDir
+from pipeline.runs.stage import Stage
+from pipeline.runs.summary import stage_facts
+from pipeline.runs.tables import REFINEMENTS, read_table, to_table, write_table
+
+if TYPE_CHECKING:
+    from pipeline.session import Session
+
+
+def run_round(session: Session, round_: int) -> dict[str, Any]:
+    """Do a round of the placebo arm, after the run's own; return its alarm."""
+    arm = _arm(session)
+    if round_:
+        generate.run(arm, round_)
+        _keep_unrevised(arm, session.run, round_)
+        distill.run(arm, round_)
+        measure.run(arm, round_)
+    elif ranks.is_main() and not arm.run.done(0).exists():
+        # Round 0 is the same base on the same probes.
+        shutil.rmtree(arm.run.round_dir(0), ignore_errors=True)
+        shutil.copytree(session.run.round_dir(0), arm.run.round_dir(0), ignore=shutil.ignore_patterns("DONE"))
+        write_text(arm.run.done(0), "round 0 is that of the run\n")
+    ranks.barrier()
+    return alarm.run(arm, round_)
+
+
+def _arm(session: Session) -> Session:
+    """The session with another run directory; models, prompts and settings are shared."""
+    session.roles.base()  # opened here, or each arm would open its own
+    arm = copy.copy(session)
+    arm.run = RunDir(session.run.path / "placebo")
+    return arm
+
+
+def _keep_unrevised(arm: Session, run: RunDir, round_: int) -> None:
+    """Stand in for refine: every answer is final, where the run's own answer to that prompt was revised."""
+    refined = run.stage_dir(round_, "refine") / "refinements.parquet"
+    responses = arm.run.stage_dir(round_, "generate") / "responses.parquet"
+    stage = Stage(
+        arm.run.stage_dir(round_, "refine"),
+        "refine",
+        round_,
+        inputs={"revised": file_sha256(refined), "responses": file_sha256(responses)},
+        settings=arm.settings("refine"),
+    )
+    if stage.is_complete():
+        return
+    output = "refinements.parquet"
+    if ranks.is_main():
+        taught = read_table(refined, ["prompt_id", "sample", "final"]).to_pylist()
+        keys = {(row["prompt_id"], row["sample"]) for row in taught if row["final"] is not None}
+        rows = []
+        for row in read_table(responses).to_pylist():
+            usable = row["drop_reason"] is None and (row["prompt_id"], row["sample"]) in keys
+            final = row["response"] if usable else None
+            rows.append(row | {"revision_index": 0, "final": final, "prompt_tokens": 0, "new_tokens": 0})
+        columns = REFINEMENTS.names
+        table = to_table([{name: row.get(name) for name in columns} for row in rows], REFINEMENTS)
+        write_table(stage.folder / output, [table], REFINEMENTS)
+    ranks.barrier()
+    stage.finish([output], stage_facts(stage.folder, [output]) | {"constitution": None} | arm.describe_engine())

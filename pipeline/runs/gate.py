@@ -1,0 +1,52 @@
+"""What alarms decide: whether a run goes on, and which of its rounds it recommends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+OnAlarm = Literal["warn", "stop", "rollback"]
+
+
+class Choice(NamedTuple):
+    """The round that a run recommends, and why."""
+
+    round: int
+    why: str
+
+
+def ends_run(on_alarm: OnAlarm, color: str | None) -> bool:
+    """Whether no round follows one with an alarm of this colour."""
+    return color == "red" and on_alarm != "warn"
+
+
+def choose(colors: Mapping[int, str | None], on_alarm: OnAlarm, guard: Mapping[int, float] | None) -> Choice:
+    """Choose among the finished rounds.
+
+    Args:
+        colors: of the finished rounds' alarms, from round 0 on.
+        on_alarm: ``rollback`` leaves out the first red round and all that come after it.
+        guard: of the rounds, lower is better; the lowest is chosen, the earliest of equals. None chooses the last.
+    """
+    first_red = min((round_ for round_, color in colors.items() if color == "red"), default=None)
+    allowed = [r for r in sorted(colors) if on_alarm != "rollback" or first_red is None or r < first_red]
+    rolled = f"rolled back: round {first_red} raised a red alarm" if len(allowed) < len(colors) else ""
+    if guard is None:
+        return Choice(allowed[-1], rolled or "the last round")
+    known = [round_ for round_ in allowed if round_ in guard]
+    if not known:
+        return Choice(allowed[-1], rolled or "the last round: the guard is not identified in any")
+    best = min(known, key=lambda round_: (guard[round_], round_))
+    return Choice(best, "; ".join(filter(None, [rolled, f"the best by the guard: {guard[best]:.4g}"])))
+
+
+def guard_values(drifts: Mapping[int, Mapping[str, Any]], scorer: str, quantity: str) -> dict[int, float]:
+    """A quantity of the first probe set by round, lower is better; rounds where it is not identified are left out."""
+    found: dict[int, float] = {}
+    for round_, drift in drifts.items():
+        panel = drift["cells"][0]["probe_set"]
+        for cell in drift["cells"]:
+            named = (cell["scorer"], cell["quantity"], cell["probe_set"], cell["slice"])
+            if named == (scorer, quantity, panel, None) and cell["value"] is not None:
+                found.setdefault(round_, -cell["value"] if cell["tail"] == "lower" else cell["value"])
+    return found

@@ -1,0 +1,53 @@
+"""Fresh prompts: drawn for one purpose, written down, and never drawn again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from pipeline.runs.files import read_json_lines, write_json_lines
+from pipeline.runs.rundir import RunDir
+
+
+class _Identified(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+P = TypeVar("P", bound=_Identified)
+
+
+class Reserve:
+    """The run's ledger of fresh prompts (``reserve.jsonl``: a line a draw, with its round, its purpose and its ids).
+
+    Args:
+        run: whose ledger.
+        seed: of the order in which prompts are drawn.
+    """
+
+    def __init__(self, run: RunDir, seed: int) -> None:
+        self._path, self._seed = run.reserve, seed
+
+    def draw(self, round_: int, purpose: str, pool: Sequence[P], wanted: int) -> list[P]:
+        """At most ``wanted`` prompts of ``pool`` that nothing has used, written down before they are given out.
+
+        The same round and purpose get the same prompts again: a launch that was killed goes on with them.
+        """
+        ledger = read_json_lines(self._path)
+        by_id = {prompt.id: prompt for prompt in pool}
+        for entry in ledger:
+            if (entry["round"], entry["purpose"]) == (round_, purpose):
+                return [by_id[id_] for id_ in entry["prompt_ids"]]
+        chosen = sorted(self.left(pool), key=self._rank)[:wanted]
+        entry = {"round": round_, "purpose": purpose, "prompt_ids": [prompt.id for prompt in chosen]}
+        write_json_lines(self._path, [*ledger, entry])
+        return chosen
+
+    def _rank(self, prompt: _Identified) -> bytes:
+        return hashlib.sha256(f"{self._seed}:{prompt.id}".encode()).digest()
+
+    def left(self, pool: Sequence[P]) -> list[P]:
+        """The prompts of ``pool`` that nothing has used."""
+        used = {id_ for entry in read_json_lines(self._path) for id_ in entry["prompt_ids"]}
+        return [prompt for prompt in pool if prompt.id not in used]
