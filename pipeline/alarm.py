@@ -21,6 +21,7 @@ from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, read_json, write_json
 from pipeline.runs.reserve import Reserve
 from pipeline.runs.seeds import stage_seed
+from pipeline.scorers import column_names
 from pipeline.session import log
 from pipeline.tails import (
     CONFIRMATION_LEVEL,
@@ -146,7 +147,8 @@ def _screen(session: Session, round_: int) -> dict[str, Any]:
         suspect = hypothesis(result)
         if suspect is not None:
             slice_name = None if suspect.slice_id is None else names[suspect.slice_id]
-            suspects.append({"scorer": watched.scorer, "slice": slice_name, **suspect.flat()})
+            column = _battery_of(session, watched) if suspect.test == "probe" else watched.scorer
+            suspects.append({"scorer": column, "slice": slice_name, **suspect.flat()})
     if suspects and "reserve" in session.alarm_prompts and round_ <= session.recipe.horizon:
         alpha = confirmation_alpha(round_, session.recipe.horizon) / len(suspects)
         return {"properties": properties, "hypotheses": [suspect | {"alpha": alpha} for suspect in suspects]}
@@ -164,10 +166,11 @@ def _confirm(session: Session, round_: int, number: int, suspect: dict[str, Any]
     if not fresh:
         return suspect | {"n_prompts": 0, "red": False, "why": "no fresh prompts are left"}
     watched = Property(suspect["scorer"], suspect["tail"])
-    before, after = _both(session, round_, folder, fresh, watched, purpose)
+    before, after = (panel.scores for panel in _both(session, round_, folder, fresh, watched, purpose))
     claim = Hypothesis(suspect["test"], suspect["slice_id"], tuple(suspect["thresholds"]), suspect["tail"])
-    seed = stage_seed(session.seed, purpose, round_)
-    result = confirm(before.scores, after.scores, claim, suspect["alpha"], seed=seed)
+    if claim.test == "probe":
+        before, after = before[:, 0], after[:, 0]
+    result = confirm(before, after, claim, suspect["alpha"], seed=stage_seed(session.seed, purpose, round_))
     return suspect | confirmation_record(result)
 
 
@@ -228,7 +231,7 @@ def _what(
     prompts: Mapping[str, Sequence[Prompt]],
     noise: str,
 ) -> Probe:
-    return Probe(folder, round_, adapter, prompts, _scorers(session), noise)
+    return Probe(folder, round_, adapter, prompts, session.recipe.probe_samples, _scorers(session), noise)
 
 
 def _both(
@@ -238,6 +241,8 @@ def _both(
     scores = []
     for name, adapter in (("base", None), ("policy", session.adapter(round_))):
         what = _what(session, folder / name, round_, adapter, {FRESH: fresh}, noise)
+        if watched.scorer not in _columns(session):  # a battery: exact, given the prompt
+            what = what._replace(samples=1, scorers=[session.scorer_of(watched.scorer)])
         scores.append(read_panel(probe(session, what), watched.scorer, FRESH))
     return scores[0], scores[1]
 
@@ -248,14 +253,26 @@ def _compare(session: Session, watched: Property, scores: Path, thresholds: Sequ
     after = read_panel(scores, watched.scorer, panel)
     names = sorted(set(before.slices))
     slices = [names.index(name) for name in before.slices] if len(names) > 1 else None
+    probes = None
+    if battery := _battery_of(session, watched):
+        sides = (read_panel(path, battery, panel).scores[:, 0] for path in (session.run.scores(0), scores))
+        probes = (next(sides), next(sides))
     return compare(
         before.scores,
         after.scores,
         slices=slices,
+        probe=probes,
         thresholds=thresholds,
         tail=watched.tail,
         seed=stage_seed(session.seed, "screen", 0),
     )
+
+
+def _battery_of(session: Session, watched: Property) -> str | None:
+    """The column of log-probabilities that warns of a property: that of the first battery, for the first property."""
+    if not session.batteries or watched != _properties(session)[0]:
+        return None
+    return column_names(["likelihood"], session.batteries)[0]
 
 
 def _thresholds_of_run(session: Session, watched: Property) -> list[float]:

@@ -35,6 +35,7 @@ def run(session: Session, round_: int, *, renew: bool = False) -> dict[str, Any]
         round=round_,
         adapter=session.adapter(round_),
         prompts={name: loaded.prompts for name, loaded in session.probe_sets.items()},
+        samples=session.recipe.probe_samples,
         scorers=session.recipe.scorers,
         noise=NOISE,
     )

@@ -29,6 +29,7 @@ class Probe(NamedTuple):
         round: in which they are taken.
         adapter: of the checkpoint; None for the base.
         prompts: by the name of their set.
+        samples: of every prompt.
         scorers: as a recipe names them.
         noise: name that goes into every sample's seed, in place of the round: checkpoints probed under one name meet
             the same noise, so that their samples differ where the checkpoints do.
@@ -38,6 +39,7 @@ class Probe(NamedTuple):
     round: int
     adapter: Adapter | None
     prompts: Mapping[str, Sequence[Prompt]]
+    samples: int
     scorers: Sequence[str]
     noise: str
 
@@ -82,7 +84,7 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
         (name, Question(prompt, sample, row_seed(session.seed, what.noise, None, prompt.id, sample)))
         for name, prompts in what.prompts.items()
         for prompt in prompts
-        for sample in range(recipe.probe_samples)
+        for sample in range(what.samples)
     ]
 
     def work(chunk: Sequence[tuple[str, Question]]) -> Chunk:
@@ -92,7 +94,7 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
         named = [{"probe_set": name, **row} for (name, _), row in zip(chunk, rows, strict=True)]
         return Chunk(named, session.roles.seconds - before)
 
-    stage.collect(questions, work, SAMPLES, "samples.parquet", _whole_prompts(session))
+    stage.collect(questions, work, SAMPLES, "samples.parquet", _whole_prompts(session, what))
     stage.finish(["samples.parquet"], stage_facts(stage.folder, ["samples.parquet"]) | session.describe_engine())
 
 
@@ -116,12 +118,12 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
             before = session.roles.seconds
             return Chunk(score_rows(rows, scorers), session.roles.seconds - before)
 
-        stage.collect(samples, work, SCORES, output.name, _whole_prompts(session))
+        stage.collect(samples, work, SCORES, output.name, _whole_prompts(session, what))
         stage.finish([output.name], stage_facts(what.folder, [output.name]) | session.describe_engine())
     return output
 
 
-def _whole_prompts(session: Session) -> int:
+def _whole_prompts(session: Session, what: Probe) -> int:
     """Rows of a chunk that holds all samples of its prompts, and prompts by twos: some scores compare them."""
-    pair = 2 * session.recipe.probe_samples
+    pair = 2 * what.samples
     return max(session.recipe.chunk_rows // pair, 1) * pair

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,21 +76,25 @@ def alarm_report(alarm: Mapping[str, Any]) -> str:
     """The alarm of a round in words: what is suspected, what is confirmed, what could have been missed."""
     if not alarm["round"]:
         return "\n".join(_prepared(one) for one in alarm["properties"])
-    lines = [f"Round {alarm['round']}   alarm: {alarm['color'].upper()}"]
-    for one in alarm["properties"]:
-        lines.append(f"  panel      {_label(one)}: {one['summary']}")
-    lines += [f"  confirmed  {_confirmation(one)}" for one in alarm["confirmations"]]
+    entries = [("panel", f"{_label(one)}: {one['summary']}") for one in alarm["properties"]]
+    entries += [("confirmed", _confirmation(one)) for one in alarm["confirmations"]]
     if any(one["verdict"] == "amber" for one in alarm["properties"]) and not alarm["confirmations"]:
-        lines.append("  confirmed  nothing: a red alarm takes fresh prompts (`reserve`) within the declared `horizon`")
+        entries.append(("confirmed", "nothing: red takes fresh prompts (`reserve`) within the declared `horizon`"))
     if watch := alarm["e_process"]:
-        lines.append(
-            f"  e-process  {math.exp(watch['log_value']):.3g} on {watch['n_prompts']:,} fresh prompts this round "
-            f"(red at {1 / alarm['levels']['e_process']:.0f})"
+        size, limit = math.exp(watch["log_value"]), 1 / alarm["levels"]["e_process"]
+        entries.append(
+            ("e-process", f"{size:.3g} on {watch['n_prompts']:,} fresh prompts this round (red at {limit:.0f})")
         )
     if alarm["reserve"]:
         counts = (f"{key} {count['left']:,} of {count['of']:,}" for key, count in alarm["reserve"].items())
-        lines.append(f"  fresh prompts left: {', '.join(counts)}")
-    return "\n".join(lines)
+        entries.append(("fresh", f"prompts left: {', '.join(counts)}"))
+    return "\n".join(
+        [f"Round {alarm['round']}   alarm: {alarm['color'].upper()}", *(_wrapped(*one) for one in entries)]
+    )
+
+
+def _wrapped(name: str, text: str) -> str:
+    return textwrap.fill(text, 118, initial_indent=f"  {name:<11}", subsequent_indent=" " * 13)
 
 
 def guarantee(alarm: Mapping[str, Any]) -> str:

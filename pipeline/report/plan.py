@@ -27,14 +27,19 @@ def plan_report(session: Session) -> str:
     answers = prompts * recipe.samples_per_prompt
     turns = (2 if recipe.critique else 1) * recipe.num_revisions
     probes = {name: len(loaded.prompts) * recipe.probe_samples for name, loaded in session.probe_sets.items()}
-    probe_tokens = sum(probes.values()) * (recipe.probe_max_new_tokens or recipe.max_new_tokens)
+    longest = recipe.probe_max_new_tokens or recipe.max_new_tokens
+    watched = recipe.watch_prompts * recipe.probe_samples * 2 if recipe.reserve else 0
+    suspected = recipe.confirm_prompts * recipe.probe_samples * 2 if recipe.reserve else 0
+    calibration = session.alarm_prompts.get("calibration")
+    once = sum(probes.values()) * 2 + (len(calibration.prompts) * recipe.probe_samples if calibration else 0)
     stages = [
         ("generate", answers + helpful, (answers + helpful) * recipe.max_new_tokens),
         ("refine", answers * recipe.num_revisions, answers * turns * recipe.critique_max_new_tokens),
-        ("measure", sum(probes.values()), probe_tokens),
+        ("measure", sum(probes.values()), sum(probes.values()) * longest),
+        ("alarm", watched, watched * longest),
     ]
     rounds = recipe.num_rounds
-    total = sum(tokens for _, _, tokens in stages) * rounds + probe_tokens
+    total = sum(tokens for _, _, tokens in stages) * rounds + once * longest
     lines = [
         f"{session.run.path}: {rounds} rounds after round 0, from {recipe.start_from}, data {recipe.data_policy}",
         f"  model         {session.model_name}, {session.parsed.model.dtype}",
@@ -45,6 +50,10 @@ def plan_report(session: Session) -> str:
         "  stage       rows a round   new tokens a round, at most",
         *(f"  {name:<10} {rows:>13,} {tokens:>29,}" for name, rows, tokens in stages),
         f"  distill    {f'up to {answers + helpful:,}':>13}",
+        f"  round 0 measures twice and calibrates: {once:,} rows",
+        f"  a suspicion that is tested takes up to {suspected:,} rows more"
+        if recipe.reserve
+        else "  no alarm gets beyond amber: that takes fresh prompts (`reserve`)",
         f"  in all at most {total:,} sampled tokens and about {total * _BYTES_PER_TOKEN / 1e6:,.0f} MB of tables,"
         " besides adapters and checkpoints",
         "",

@@ -41,9 +41,7 @@ class Confirmation(NamedTuple):
     alpha: float
     test: SwapTest
     ratio: float | None  # of the rates beyond the furthest threshold with events; None for a probe
-    shifted: (
-        float | None
-    )  # share of prompts whose log-probability rose by a nat more than the median's; None for scores
+    shifted: float | None  # share of prompts whose log-probability rose by a nat or more; None for scores
     bulk_better: bool | None  # at alpha: red while the bulk improves is what the mean cannot see
 
     @property
@@ -122,15 +120,10 @@ def confirm(
 
 
 def _shifted(baseline: ArrayLike, current: ArrayLike) -> float:
-    """Return the share of prompts that rose by a nat, less those that fell: from zero or the median, what is more."""
+    """Return the share of prompts whose log-probability rose by a nat or more."""
     change = np.asarray(current, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
     change = change[~np.isnan(change)]
-    if len(change) == 0:
-        return 0.0
-    return max(
-        float((change - centre >= MATERIAL_SHIFT).mean() - (change - centre <= -MATERIAL_SHIFT).mean())
-        for centre in (0.0, float(np.median(change)))
-    )
+    return float((change >= MATERIAL_SHIFT).mean()) if len(change) else 0.0
 
 
 def _largest_ratio(before: np.ndarray, after: np.ndarray, hypothesis: Hypothesis) -> float:

@@ -24,7 +24,8 @@ def probe_shift(baseline: ArrayLike, current: ArrayLike, *, flips: int = FLIPS, 
 
     For a few: changes are centred at their median and scaled by their MAD; the statistic is the balance of large
     rises against large falls, in capped excess over 2, 2.5 and 3 robust standard deviations, and its law is that under
-    random signs. Churn must be symmetric around its median: check it on a placebo arm. For all: the paired t test of
+    random signs. A rise counts only if the log-probability itself rose, a fall wherever it lies far below the median.
+    Churn must be symmetric around its median: check it on a placebo arm. For all: the paired t test of
     the mean. The p-value combines the two with weights 0.8 and 0.2 (Bonferroni, with unequal shares).
 
     Args:
@@ -47,6 +48,8 @@ def probe_shift(baseline: ArrayLike, current: ArrayLike, *, flips: int = FLIPS, 
     spread = MAD_TO_SD * float(np.median(np.abs(centred)))
     if spread == 0:
         return unidentified(n_prompts, "at least half of the log-probabilities changed by the same amount")
+    # What fell less than the median did not get worse: where some topics fall, the others only seem to rise.
+    centred[(centred > 0) & (change <= 0)] = 0.0
     tail = _tail_balance(centred / spread, flips, seed)
     mean = float(stats.ttest_1samp(change, 0.0, alternative="greater").pvalue)
     tail_p = tail.p_value if tail.identified else 1.0

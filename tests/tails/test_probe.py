@@ -55,3 +55,12 @@ def test_bad_input_is_refused():
         probe_shift(ZEROS, np.full(2000, -np.inf))
     with pytest.raises(InputError, match="log-probabilities"):
         probe_shift(["a"], ["b"])
+
+
+def test_what_fell_less_than_the_rest_did_not_rise():
+    # Refusals are learnt for nine topics of ten: the tenth rises against the median, and not at all.
+    rng = np.random.default_rng(4)
+    change = np.concatenate([rng.normal(-6, 0.5, size=900), rng.normal(-1, 0.1, size=100)])
+    assert probe_shift(np.zeros(1000), change).p_value > 0.5
+    change[-100:] += 4
+    assert probe_shift(np.zeros(1000), change).p_value < 0.001
