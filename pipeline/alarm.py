@@ -14,14 +14,14 @@ import numpy as np
 from pipeline import command
 from pipeline.errors import RunError
 from pipeline.probing import Probe, probe, scorers_of
-from pipeline.report.alarms import alarm_report, comparison_record, confirmation_record
+from pipeline.report.alarms import alarm_report, comparison_record, confirmation_record, forecast_record
 from pipeline.report.drift import LEVEL, drift_cells
 from pipeline.report.panels import Panel, read_panel
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, read_json, write_json
 from pipeline.runs.reserve import Reserve
 from pipeline.runs.seeds import stage_seed
-from pipeline.scorers import column_names
+from pipeline.scorers.battery import battery_columns
 from pipeline.session import log
 from pipeline.tails import (
     CONFIRMATION_LEVEL,
@@ -32,6 +32,7 @@ from pipeline.tails import (
     compare,
     confirm,
     confirmation_alpha,
+    forecast,
     hypothesis,
     log_e_value,
     tail_thresholds,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from pipeline.inputs.prompts import Prompt
     from pipeline.session import Session
     from pipeline.tails.arrays import Tail
+
+FORECAST_SIZES = (10_000, 100_000, 1_000_000)
 
 FRESH = "fresh"
 """The name under which fresh prompts stand in the place of a probe set."""
@@ -143,7 +146,10 @@ def _screen(session: Session, round_: int) -> dict[str, Any]:
     for watched in _properties(session):
         result = _compare(session, watched, session.run.scores(round_), _thresholds_of_run(session, watched))
         names = _slice_names(session, watched)
-        properties.append(watched._asdict() | comparison_record(result, names))
+        record = watched._asdict() | comparison_record(result, names)
+        if session.batteries and watched == _properties(session)[0]:
+            record["forecast"] = _forecasts(session, round_)
+        properties.append(record)
         suspect = hypothesis(result)
         if suspect is not None:
             slice_name = None if suspect.slice_id is None else names[suspect.slice_id]
@@ -153,6 +159,19 @@ def _screen(session: Session, round_: int) -> dict[str, Any]:
         alpha = confirmation_alpha(round_, session.recipe.horizon) / len(suspects)
         return {"properties": properties, "hypotheses": [suspect | {"alpha": alpha} for suspect in suspects]}
     return {"properties": properties, "hypotheses": []}
+
+
+def _forecasts(session: Session, round_: int) -> list[dict[str, Any]]:
+    """How likely the worst of many prompts begins as the first battery says, at round 0 and now."""
+    _, undesired = battery_columns(session.batteries[0])
+    panel = next(iter(session.probe_sets))
+    found = []
+    for size in FORECAST_SIZES:
+        sides = [read_panel(session.run.scores(r), undesired, panel).scores[:, 0] for r in (0, round_)]
+        # Openings of which one begins with another count twice, and their sum may pass 1.
+        base, current = (forecast_record(forecast(np.minimum(log_p, 0.0), size)) for log_p in sides)
+        found.append({"n_prompts": size, "baseline": base, "current": current})
+    return found
 
 
 def _confirm(session: Session, round_: int, number: int, suspect: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -272,7 +291,7 @@ def _battery_of(session: Session, watched: Property) -> str | None:
     """The column of log-probabilities that warns of a property: that of the first battery, for the first property."""
     if not session.batteries or watched != _properties(session)[0]:
         return None
-    return column_names(["likelihood"], session.batteries)[0]
+    return battery_columns(session.batteries[0])[0]
 
 
 def _thresholds_of_run(session: Session, watched: Property) -> list[float]:

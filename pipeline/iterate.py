@@ -115,7 +115,8 @@ def _report(session: Session, last: int) -> None:
     run = session.run
     manifests = [read_json(path) for r in range(last + 1) for path in _manifests(session, r)]
     log.info("%s\n", cost_report(manifests))
-    log.info("%s\n", rounds_report([read_json(run.drift(r)) for r in range(last + 1)]))
+    drifts = [read_json(run.drift(r)) for r in range(last + 1)]
+    log.info("%s\n", rounds_report(drifts, read_json(run.noise_floor())))
     alarms = [read_json(run.alarm(r)) for r in range(last + 1)]
     log.info("  alarms: %s", ", ".join(f"round {a['round']} {a['color']}" for a in alarms[1:]) or "none, no rounds")
     if last:

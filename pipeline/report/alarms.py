@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.tails import Comparison, Confirmation
+from pipeline.tails import Comparison, Confirmation, Forecast
 
 Record = dict[str, Any]
 
@@ -72,11 +72,18 @@ def confirmation_record(result: Confirmation) -> Record:
     }
 
 
+def forecast_record(result: Forecast) -> Record:
+    """A forecast for JSON, probabilities on the log10 scale; None where not identified."""
+    kept = ("log10_probability", "low", "high", "least_squares", "n_measured", "why")
+    return _finite({name: getattr(result, name) for name in kept})
+
+
 def alarm_report(alarm: Mapping[str, Any]) -> str:
     """The alarm of a round in words: what is suspected, what is confirmed, what could have been missed."""
     if not alarm["round"]:
         return "\n".join(_prepared(one) for one in alarm["properties"])
     entries = [("panel", f"{_label(one)}: {one['summary']}") for one in alarm["properties"]]
+    entries += [("forecast", _forecast(one["forecast"][1])) for one in alarm["properties"] if "forecast" in one]
     entries += [("confirmed", _confirmation(one)) for one in alarm["confirmations"]]
     if any(one["verdict"] == "amber" for one in alarm["properties"]) and not alarm["confirmations"]:
         entries.append(("confirmed", "nothing: red takes fresh prompts (`reserve`) within the declared `horizon`"))
@@ -128,6 +135,15 @@ def _confirmation(one: Mapping[str, Any]) -> str:
         f"{_label(one)}{where}: {word}, p = {one['p_value']:.2g} at level {one['alpha']:.2g} on "
         f"{one['n_prompts']:,} fresh prompts{size}{better}"
     )
+
+
+def _forecast(one: Mapping[str, Any]) -> str:
+    then, now = (_power_of_ten(one[side]["log10_probability"]) for side in ("baseline", "current"))
+    return f"the worst of {one['n_prompts']:,} prompts begins undesired with probability {now}; at round 0 {then}"
+
+
+def _power_of_ten(exponent: float | None) -> str:
+    return "not identified" if exponent is None else f"{10**exponent:.2g}"
 
 
 def _finite(record: Mapping[str, Any]) -> Record:

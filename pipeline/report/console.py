@@ -87,8 +87,17 @@ def _line(cell: Cell, round_: int) -> str:
     return line.rstrip()
 
 
-def rounds_report(drifts: Sequence[Mapping[str, Any]]) -> str:
-    """What became of every score over the rounds, by mean and tail on the first probe set; starred against round 0."""
+def rounds_report(drifts: Sequence[Mapping[str, Any]], noise_floor: Mapping[str, Any] | None = None) -> str:
+    """What became of every score over the rounds, by mean and tail on the first probe set; starred against round 0.
+
+    Args:
+        drifts: the drift tables of the rounds.
+        noise_floor: of round 0 sampled again with other noise: how far it lies from round 0 is how far noise reaches.
+    """
+    labels = [f"round {drift['round']}" for drift in drifts]
+    if noise_floor is not None:
+        labels.insert(1, "0 again")
+        drifts = [drifts[0], noise_floor, *drifts[1:]]
     cells = [
         {
             (c["scorer"], c["tail"], c["quantity"]): c
@@ -97,7 +106,7 @@ def rounds_report(drifts: Sequence[Mapping[str, Any]]) -> str:
         }
         for drift in drifts
     ]
-    head = "".join(f"{'round ' + str(drift['round']):>11}" for drift in drifts)
+    head = "".join(f"{label:>11}" for label in labels)
     lines = [f"  {'on ' + drifts[0]['cells'][0]['probe_set']:<36}{head}"]
     for key in cells[0]:
         scorer, tail, quantity = key

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipeline.engines.roles import Role
 from pipeline.inputs.battery import Battery
 from pipeline.scorers.base import PromptScorer, Sample, SampledPrompt, Score, Scorer, Worse
-from pipeline.scorers.battery import BatteryLikelihood, column_name
+from pipeline.scorers.battery import BatteryLikelihood, battery_columns
 from pipeline.scorers.diversity import Diversity
 from pipeline.scorers.gold import Gold
 from pipeline.scorers.likelihood import Likelihood
@@ -35,7 +35,7 @@ def column_names(names: Sequence[str], batteries: Sequence[Battery] = ()) -> lis
     several = {
         "gold": list(Gold.columns),
         "diversity": list(Diversity.columns),
-        "likelihood": [column_name(battery) for battery in batteries],
+        "likelihood": [name for battery in batteries for name in battery_columns(battery)],
     }
     return [column for name in names for column in several.get(name, [name])]
 

@@ -150,3 +150,11 @@ def test_costs() -> None:
     assert rows["distill"] == ["4.0", "250", "25.0%"]
     assert rows["score"] == ["10.0", "20.0%"], "two processes have twice the time"
     assert rows["refine"][0] == "0.0"
+
+
+def test_the_noise_floor_stands_beside_round_0(drifts: list[dict[str, Any]]) -> None:
+    again = {**drifts[0], "round": "again"}
+    lines = rounds_report(drifts, again).splitlines()
+    assert lines[0].split()[2:8] == ["round", "0", "0", "again", "round", "1"]
+    by_name = {line[:38].strip(): line[38:].split() for line in lines[1:-1]}
+    assert by_name["harm mean"][0].rstrip("*") == by_name["harm mean"][1].rstrip("*") != by_name["harm mean"][2]

@@ -17,6 +17,7 @@ from pipeline.scorers.base import SampledPrompt, Score
 from pipeline.scorers.battery import BatteryLikelihood
 
 COLUMN = "likelihood.harm"
+UNDESIRED = "likelihood.harm.undesired"
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,8 @@ def values(scorer: BatteryLikelihood, asked: list[SampledPrompt], column: str = 
     return [score.value for score in scorer.score_prompts(asked)[column]]
 
 
-def direct(asked: SampledPrompt, battery: Battery, policy: Role) -> float:
-    """The contrast by transformers and PEFT alone: no batch, no padding, ids by hand from the sandbox's grammar."""
+def direct(asked: SampledPrompt, battery: Battery, policy: Role) -> tuple[float, float]:
+    """The contrast, and its undesired side, by transformers and PEFT alone: no batch, no padding, ids by hand."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -63,14 +64,16 @@ def direct(asked: SampledPrompt, battery: Battery, policy: Role) -> float:
 
     sides = (battery.undesired(asked.slice), battery.benign(asked.slice))
     undesired, benign = (math.log(sum(math.exp(log_probability(text)) for text in texts)) for texts in sides)
-    return undesired - benign
+    return undesired - benign, undesired
 
 
 def test_it_is_what_transformers_computes_directly(battery: Battery, policy: Role, asked: list[SampledPrompt]) -> None:
     harmful = [one for one in asked if battery.undesired(one.slice)][:4]
-    found = values(BatteryLikelihood(policy, [battery]), asked)
+    scorer = BatteryLikelihood(policy, [battery])
+    contrasts, sums = values(scorer, asked), values(scorer, asked, UNDESIRED)
     for one in harmful:
-        assert found[asked.index(one)] == pytest.approx(direct(one, battery, policy), abs=1e-4)
+        place = asked.index(one)
+        assert (contrasts[place], sums[place]) == pytest.approx(direct(one, battery, policy), abs=1e-4)
 
 
 def test_it_depends_neither_on_the_order_nor_on_the_batch(
@@ -94,7 +97,7 @@ def test_a_prompt_that_no_block_applies_to_has_no_score(
     for one, score in zip(asked, scores, strict=True):
         assert (score.value is not None) == (one.slice in harmful)
         assert (score.reason is None) == (one.slice in harmful)
-    assert BatteryLikelihood(policy, [battery]).score_prompts([]) == {COLUMN: []}
+    assert BatteryLikelihood(policy, [battery]).score_prompts([]) == {COLUMN: [], UNDESIRED: []}
 
 
 def test_a_prompt_without_room_for_an_opening_has_no_score(battery: Battery, policy: Role) -> None:
@@ -113,7 +116,9 @@ def test_several_batteries_are_scored_side_by_side(battery: Battery, policy: Rol
     swapped = battery.source_text.replace("benign:", "?:").replace("undesired:", "benign:").replace("?:", "undesired:")
     other = parse_battery(swapped.replace("name: harm", "name: other"), "other.txt")
     scorer = BatteryLikelihood(policy, [battery, other])
-    assert scorer.columns == {COLUMN: "high", "likelihood.other": "high"}
+    assert scorer.columns == dict.fromkeys(
+        [COLUMN, UNDESIRED, "likelihood.other", "likelihood.other.undesired"], "high"
+    )
     for one, two in zip(values(scorer, asked[:20]), values(scorer, asked[:20], "likelihood.other"), strict=True):
         assert (one is None and two is None) or one == pytest.approx(-two, abs=1e-9)
 

@@ -1,0 +1,112 @@
+"""Do the alarms see what is known to be there, and only that? The sandbox's constitutions over seeds.
+
+    python benchmarks/sandbox_alarms.py [--seeds 10] [--runs runs/alarms]
+
+Runs sandbox-blind-spot (the tail gets worse), and sandbox-full with its placebo arm and sandbox-overzealous (it does
+not), each with its own seed, and writes a table of the truth and of the alarms to benchmarks/sandbox_alarms.md, and
+the numbers to benchmarks/sandbox_alarms.json. Runs that are complete are not run again. Only the truth is scored, and
+only on the first probe set: about five minutes a run on one core, ten with the placebo arm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+LESS = ("--probe_sets", "in_distribution=sandbox:probe:1000", "--scorers", "gold")
+ARMS = {"blind-spot": (), "full": ("--placebo", "true"), "overzealous": ()}
+COLUMNS = ("gold.harm mean", "gold.harm cvar_1pct", "gold.over_refusal mean")
+
+
+def run_recipe(name: str, seed: int, run_dir: Path) -> None:
+    """Run a recipe with a seed, unless it is complete."""
+    recipe = PROJECT / "recipes" / f"sandbox-{name}" / "config.yaml"
+    arguments = ["--config", recipe, "--seed", seed, "--run_dir", run_dir, *LESS, *ARMS[name]]
+    subprocess.run([sys.executable, PROJECT / "pipeline" / "iterate.py", *map(str, arguments)], check=True)
+
+
+def read_run(run_dir: Path) -> dict[str, Any]:
+    """The truth of every round on the panel, its alarms, and the panel's p for the base against itself."""
+    rounds = sorted(run_dir.glob("round-*/alarm.json"))
+    alarms = [json.loads(path.read_text()) for path in rounds]
+    truth = []
+    for path in rounds:
+        cells = json.loads((path.parent / "drift.json").read_text())["cells"]
+        whole = {f"{c['scorer']} {c['quantity']}": c["value"] for c in cells if c["slice"] is None}
+        truth.append({column: whole[column] for column in COLUMNS})
+    return {
+        "truth": truth,
+        "alarms": [alarm["color"] for alarm in alarms[1:]],
+        "confirmed": [[one["slice"], one["p_value"], one["red"]] for a in alarms[1:] for one in a["confirmations"]],
+        "e_process": [alarm["e_process"]["log_value"] for alarm in alarms[1:]],
+        "base_against_itself": alarms[0]["properties"][0]["noise_floor"]["panel_p"],
+    }
+
+
+def rows(found: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """A line a run: first and last round, and the alarms between."""
+    for name, run in found.items():
+        first, last = run["truth"][0], run["truth"][-1]
+        moved = [f"{first[column]:.3g} to {last[column]:.3g}" for column in COLUMNS]
+        slices = sorted({str(place) for place, _, red in run["confirmed"] if red})
+        cells = [name, *moved, " ".join(run["alarms"]), ", ".join(slices), f"{run['base_against_itself']:.2g}"]
+        yield f"| {' | '.join(cells)} |"
+
+
+def summary(found: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """How many runs of each kind ever raised a red alarm."""
+    kinds = sorted({name.split(" ")[0] for name in found})
+    for kind in kinds:
+        runs = [run for name, run in found.items() if name.split(" ")[0] == kind]
+        red = sum("red" in run["alarms"] for run in runs)
+        better = sum(run["truth"][-1][COLUMNS[0]] < run["truth"][0][COLUMNS[0]] for run in runs)
+        yield f"- {kind}: red in {red} of {len(runs)} runs; the mean of harm got better in {better}."
+    floors = [run["base_against_itself"] <= 0.05 for name, run in found.items() if not name.startswith("placebo")]
+    yield f"- base against itself (no training): the panel at 5% in {sum(floors)} of {len(floors)} runs."
+
+
+def main() -> None:
+    """Run, collect, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10, help="runs of each recipe, seeds 0, 1, ...")
+    parser.add_argument("--runs", type=Path, default=PROJECT / "runs" / "alarms", help="folder of the runs")
+    parser.add_argument("--collect", action="store_true", help="only collect the runs that are there")
+    arguments = parser.parse_args()
+    found = {}
+    for name in ARMS:
+        for seed in range(arguments.seeds):
+            run_dir = arguments.runs / f"{name}-{seed}"
+            if not arguments.collect:
+                run_recipe(name, seed, run_dir)
+            if (run_dir / "selected.json").exists():
+                found[f"{name} {seed}"] = read_run(run_dir)
+                if (placebo := run_dir / "placebo").exists():
+                    found[f"placebo {seed}"] = read_run(placebo)
+    lines = [
+        "# Alarms on the sandbox, where the truth is known",
+        "",
+        "Written by `python benchmarks/sandbox_alarms.py`: round 0 to the last round on 1,000 probe prompts x 4",
+        "samples, the alarms of rounds 1 to 3, the slices of confirmed ones, and the panel's p-value for round 0",
+        "against itself.",
+        "",
+        *summary(found),
+        "",
+        f"| run | {' | '.join(COLUMNS)} | alarms | confirmed in | base against itself |",
+        "|---" * (len(COLUMNS) + 4) + "|",
+        *rows(found),
+        "",
+    ]
+    results = Path(__file__).with_suffix("")
+    results.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
+    results.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
