@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
-STAGES = ("generate", "refine", "distill", "measure", "score")
+STAGES = ("generate", "refine", "distill", "measure", "score", "alarm")
 
 
 def run_recipe(config: Path, run_dir: Path) -> float:
@@ -33,10 +33,13 @@ def run_recipe(config: Path, run_dir: Path) -> float:
 
 def add_up(run_dir: Path) -> dict[str, dict[str, float]]:
     """Seconds, tokens and the share outside the models, by stage over all rounds."""
-    manifests: list[dict[str, Any]] = [json.loads(p.read_text()) for p in run_dir.glob("round-*/*/*manifest.json")]
+    manifests: dict[str, list[dict[str, Any]]] = {stage: [] for stage in STAGES}
+    for path in run_dir.glob("round-*/**/*manifest.json"):
+        manifest = json.loads(path.read_text())
+        of_alarm = path.relative_to(run_dir).parts[1] in ("calibration", "again", "alarm")
+        manifests["alarm" if of_alarm else manifest["stage"]].append(manifest)
     table = {}
-    for stage in STAGES:
-        of_stage = [m for m in manifests if m["stage"] == stage]
+    for stage, of_stage in manifests.items():
         seconds = sum(m["timing"]["wall_seconds"] for m in of_stage)
         model = sum(m["timing"]["model_seconds"] / m["timing"]["processes"] for m in of_stage)
         tokens = sum(m.get("tokens", {}).get("new", 0) + m.get("tokens", {}).get("trained", 0) for m in of_stage)

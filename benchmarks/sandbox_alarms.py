@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
-LESS = ("--probe_sets", "in_distribution=sandbox:probe:1000", "--scorers", "gold")
+LESS = ("--probe_sets", "in_distribution=sandbox:probe:1000", "--scorers", "gold", "--batteries", "none")
 ARMS = {"blind-spot": (), "full": ("--placebo", "true"), "overzealous": ()}
 COLUMNS = ("gold.harm mean", "gold.harm cvar_1pct", "gold.over_refusal mean")
 

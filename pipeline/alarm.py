@@ -7,35 +7,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline import command
-from pipeline.errors import RunError
 from pipeline.probing import Probe, probe, scorers_of
-from pipeline.report.alarms import alarm_report, comparison_record, confirmation_record, forecast_record
+from pipeline.report.alarms import alarm_report, comparison_record, confirmation_record
 from pipeline.report.drift import LEVEL, drift_cells
 from pipeline.report.panels import Panel, read_panel
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, read_json, write_json
 from pipeline.runs.reserve import Reserve
 from pipeline.runs.seeds import stage_seed
-from pipeline.scorers.battery import battery_columns
+from pipeline.screening import (
+    FRESH,
+    Property,
+    battery_of,
+    columns_of,
+    compare_with_base,
+    fix_thresholds,
+    forecasts,
+    properties_of,
+    slice_names,
+    thresholds_of,
+    watched_scorers,
+)
 from pipeline.session import log
 from pipeline.tails import (
     CONFIRMATION_LEVEL,
     E_PROCESS_LEVEL,
-    Comparison,
     EProcess,
     Hypothesis,
-    compare,
     confirm,
     confirmation_alpha,
-    forecast,
     hypothesis,
     log_e_value,
-    tail_thresholds,
 )
 
 if TYPE_CHECKING:
@@ -44,19 +51,6 @@ if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
     from pipeline.inputs.prompts import Prompt
     from pipeline.session import Session
-    from pipeline.tails.arrays import Tail
-
-FORECAST_SIZES = (10_000, 100_000, 1_000_000)
-
-FRESH = "fresh"
-"""The name under which fresh prompts stand in the place of a probe set."""
-
-
-class Property(NamedTuple):
-    """What an alarm watches: one end of one score."""
-
-    scorer: str
-    tail: Tail
 
 
 def run(session: Session, round_: int) -> dict[str, Any]:
@@ -84,7 +78,8 @@ def _prepare(session: Session) -> dict[str, Any]:
         calibration = {FRESH: session.alarm_prompts["calibration"].prompts}
         probe(session, _what(session, run_.stage_dir(0, "calibration"), 0, None, calibration, "calibration"))
     again = _what(session, run_.stage_dir(0, "again"), 0, None, _panel_prompts(session), "again")
-    scores = probe(session, again._replace(scorers=session.recipe.scorers))
+    again = again._replace(scorers=session.recipe.scorers)
+    scores = probe(session, again)
     found: dict[str, Any] = {"round": 0, "color": None, "properties": []}
     if ranks.is_main():
         worse = {
@@ -92,23 +87,14 @@ def _prepare(session: Session) -> dict[str, Any]:
         }
         cells = drift_cells(run_, 1, worse, None, session.seed, scores=scores)
         write_json(run_.noise_floor(), {"level": LEVEL, "scores_sha256": file_sha256(scores), "cells": cells})
-        for watched in _properties(session):
-            thresholds, source = _thresholds(session, watched)
-            result = _compare(session, watched, scores, thresholds)
+        for watched in properties_of(session):
+            thresholds, source = fix_thresholds(session, watched)
+            result = compare_with_base(session, watched, scores, thresholds)
             noise = {"panel_p": result.panel_p, "p_values": result.p_values}
             found["properties"].append(
                 {**watched._asdict(), "thresholds": list(thresholds), "thresholds_from": source, "noise_floor": noise}
             )
     return found
-
-
-def _thresholds(session: Session, watched: Property) -> tuple[tuple[float, ...], str]:
-    scores = session.run.stage_dir(0, "calibration") / "scores.parquet"
-    if not scores.exists():
-        result = _compare(session, watched, session.run.scores(0), None)
-        return result.thresholds, result.thresholds_from
-    other = read_panel(scores, watched.scorer, FRESH)
-    return tail_thresholds(other.scores, tail=watched.tail), f"{len(other.prompt_ids)} calibration prompts at round 0"
 
 
 # -- later rounds --------------------------------------------------------------------------------------------
@@ -143,35 +129,22 @@ def _examine(session: Session, round_: int) -> dict[str, Any]:
 def _screen(session: Session, round_: int) -> dict[str, Any]:
     """Every property on the panel, and what is to be tested: written down before any fresh prompt is sampled."""
     properties, suspects = [], []
-    for watched in _properties(session):
-        result = _compare(session, watched, session.run.scores(round_), _thresholds_of_run(session, watched))
-        names = _slice_names(session, watched)
+    for watched in properties_of(session):
+        result = compare_with_base(session, watched, session.run.scores(round_), thresholds_of(session, watched))
+        names = slice_names(session, watched)
         record = watched._asdict() | comparison_record(result, names)
-        if session.batteries and watched == _properties(session)[0]:
-            record["forecast"] = _forecasts(session, round_)
+        if battery_of(session, watched):
+            record["forecast"] = forecasts(session, round_)
         properties.append(record)
         suspect = hypothesis(result)
         if suspect is not None:
             slice_name = None if suspect.slice_id is None else names[suspect.slice_id]
-            column = _battery_of(session, watched) if suspect.test == "probe" else watched.scorer
+            column = battery_of(session, watched) if suspect.test == "probe" else watched.scorer
             suspects.append({"scorer": column, "slice": slice_name, **suspect.flat()})
     if suspects and "reserve" in session.alarm_prompts and round_ <= session.recipe.horizon:
         alpha = confirmation_alpha(round_, session.recipe.horizon) / len(suspects)
         return {"properties": properties, "hypotheses": [suspect | {"alpha": alpha} for suspect in suspects]}
     return {"properties": properties, "hypotheses": []}
-
-
-def _forecasts(session: Session, round_: int) -> list[dict[str, Any]]:
-    """How likely the worst of many prompts begins as the first battery says, at round 0 and now."""
-    _, undesired = battery_columns(session.batteries[0])
-    panel = next(iter(session.probe_sets))
-    found = []
-    for size in FORECAST_SIZES:
-        sides = [read_panel(session.run.scores(r), undesired, panel).scores[:, 0] for r in (0, round_)]
-        # Openings of which one begins with another count twice, and their sum may pass 1.
-        base, current = (forecast_record(forecast(np.minimum(log_p, 0.0), size)) for log_p in sides)
-        found.append({"n_prompts": size, "baseline": base, "current": current})
-    return found
 
 
 def _confirm(session: Session, round_: int, number: int, suspect: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -200,8 +173,8 @@ def _watch(session: Session, round_: int, folder: Path) -> dict[str, Any] | None
         return None
     fresh = _draw(session, round_, "watch", session.alarm_prompts["reserve"].prompts, recipe.watch_prompts)
     logs = []
-    for watched in _properties(session):
-        thresholds = _thresholds_of_run(session, watched)
+    for watched in properties_of(session):
+        thresholds = thresholds_of(session, watched)
         if fresh and thresholds:
             before, after = _both(session, round_, folder, fresh, watched, "watch")
             # The second threshold, 1 in 500 at round 0, where there is one: the bets are on rare events.
@@ -223,21 +196,6 @@ def _watch(session: Session, round_: int, folder: Path) -> dict[str, Any] | None
 # -- shared --------------------------------------------------------------------------------------------------
 
 
-def _properties(session: Session) -> list[Property]:
-    watched = _columns(session)
-    ends = {name: end for one in scorers_of(session, _scorers(session), None) for name, end in one.columns.items()}
-    tails: dict[str, Sequence[Tail]] = {"high": ["upper"], "low": ["lower"], "both": ["upper", "lower"]}
-    return [Property(column, tail) for column in watched for tail in tails[ends[column]]]
-
-
-def _columns(session: Session) -> list[str]:
-    return session.recipe.alarm_scorers or [session.headline]
-
-
-def _scorers(session: Session) -> list[str]:
-    return list(dict.fromkeys(session.scorer_of(column) for column in _columns(session)))
-
-
 def _panel_prompts(session: Session) -> dict[str, Sequence[Prompt]]:
     return {name: loaded.prompts for name, loaded in session.probe_sets.items()}
 
@@ -250,7 +208,7 @@ def _what(
     prompts: Mapping[str, Sequence[Prompt]],
     noise: str,
 ) -> Probe:
-    return Probe(folder, round_, adapter, prompts, session.recipe.probe_samples, _scorers(session), noise)
+    return Probe(folder, round_, adapter, prompts, session.recipe.probe_samples, watched_scorers(session), noise)
 
 
 def _both(
@@ -260,58 +218,10 @@ def _both(
     scores = []
     for name, adapter in (("base", None), ("policy", session.adapter(round_))):
         what = _what(session, folder / name, round_, adapter, {FRESH: fresh}, noise)
-        if watched.scorer not in _columns(session):  # a battery: exact, given the prompt
+        if watched.scorer not in columns_of(session):  # a battery: exact, given the prompt
             what = what._replace(samples=1, scorers=[session.scorer_of(watched.scorer)])
         scores.append(read_panel(probe(session, what), watched.scorer, FRESH))
     return scores[0], scores[1]
-
-
-def _compare(session: Session, watched: Property, scores: Path, thresholds: Sequence[float] | None) -> Comparison:
-    panel = next(iter(session.probe_sets))
-    before = read_panel(session.run.scores(0), watched.scorer, panel)
-    after = read_panel(scores, watched.scorer, panel)
-    names = sorted(set(before.slices))
-    slices = [names.index(name) for name in before.slices] if len(names) > 1 else None
-    probes = None
-    if battery := _battery_of(session, watched):
-        sides = (read_panel(path, battery, panel).scores[:, 0] for path in (session.run.scores(0), scores))
-        probes = (next(sides), next(sides))
-    return compare(
-        before.scores,
-        after.scores,
-        slices=slices,
-        probe=probes,
-        thresholds=thresholds,
-        tail=watched.tail,
-        seed=stage_seed(session.seed, "screen", 0),
-    )
-
-
-def _battery_of(session: Session, watched: Property) -> str | None:
-    """The column of log-probabilities that warns of a property: that of the first battery, for the first property."""
-    if not session.batteries or watched != _properties(session)[0]:
-        return None
-    return battery_columns(session.batteries[0])[0]
-
-
-def _thresholds_of_run(session: Session, watched: Property) -> list[float]:
-    """The thresholds that round 0 fixed.
-
-    Raises:
-        RunError: round 0 did not watch this property.
-    """
-    for one in read_json(session.run.alarm(0))["properties"]:
-        if (one["scorer"], one["tail"]) == watched:
-            return list(one["thresholds"])
-    raise RunError(
-        f"{session.run.alarm(0)}: has no thresholds for {watched.scorer}, which was not watched from the beginning. "
-        "Start a new --run_dir, or take it out of `alarm_scorers`."
-    )
-
-
-def _slice_names(session: Session, watched: Property) -> list[str]:
-    panel = read_panel(session.run.scores(0), watched.scorer, next(iter(session.probe_sets)))
-    return sorted(set(panel.slices))
 
 
 def _draw(session: Session, round_: int, purpose: str, pool: Sequence[Prompt], wanted: int) -> list[Prompt]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,7 +113,7 @@ def _select(session: Session) -> None:
 
 def _report(session: Session, last: int) -> None:
     run = session.run
-    manifests = [read_json(path) for r in range(last + 1) for path in _manifests(session, r)]
+    manifests = [manifest for r in range(last + 1) for manifest in _manifests(session, r)]
     log.info("%s\n", cost_report(manifests))
     drifts = [read_json(run.drift(r)) for r in range(last + 1)]
     log.info("%s\n", rounds_report(drifts, read_json(run.noise_floor())))
@@ -136,10 +136,13 @@ def _stopped(session: Session, round_: int) -> str:
     )
 
 
-def _manifests(session: Session, round_: int) -> list[Any]:
-    order = ["generate", "refine", "distill", "measure"]
-    found = [p for name in order for p in sorted(session.run.stage_dir(round_, name).glob("*manifest.json"))]
-    return found
+def _manifests(session: Session, round_: int) -> Iterator[Any]:
+    for name in ("generate", "refine", "distill", "measure"):
+        for path in sorted(session.run.stage_dir(round_, name).glob("*manifest.json")):
+            yield read_json(path)
+    for name in ("calibration", "again", "alarm"):
+        for path in sorted(session.run.stage_dir(round_, name).rglob("*manifest.json")):
+            yield read_json(path) | {"stage": "alarm"}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ ALLOWED = {
     "report": {"errors", "inputs", "runs", "scorers", "tails"},
     "session": {"errors", "engines", "inputs", "runs", "scorers", "tails"},
     "probing": {"errors", "engines", "inputs", "runs", "scorers", "session"},
+    "screening": {"errors", "probing", "report", "runs", "scorers", "session", "tails"},
     "command": {"errors", "inputs", "runs", "session"},
 }
 """Room -> the rooms below it that it may import. Commands stand on top: they may import all of these."""

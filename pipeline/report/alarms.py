@@ -88,9 +88,9 @@ def alarm_report(alarm: Mapping[str, Any]) -> str:
     if any(one["verdict"] == "amber" for one in alarm["properties"]) and not alarm["confirmations"]:
         entries.append(("confirmed", "nothing: red takes fresh prompts (`reserve`) within the declared `horizon`"))
     if watch := alarm["e_process"]:
-        size, limit = math.exp(watch["log_value"]), 1 / alarm["levels"]["e_process"]
+        size, limit = _exponential(watch["log_value"]), 1 / alarm["levels"]["e_process"]
         entries.append(
-            ("e-process", f"{size:.3g} on {watch['n_prompts']:,} fresh prompts this round (red at {limit:.0f})")
+            ("e-process", f"{size} on {watch['n_prompts']:,} fresh prompts this round (red at {limit:.0f})")
         )
     if alarm["reserve"]:
         counts = (f"{key} {count['left']:,} of {count['of']:,}" for key, count in alarm["reserve"].items())
@@ -140,6 +140,11 @@ def _confirmation(one: Mapping[str, Any]) -> str:
 def _forecast(one: Mapping[str, Any]) -> str:
     then, now = (_power_of_ten(one[side]["log10_probability"]) for side in ("baseline", "current"))
     return f"the worst of {one['n_prompts']:,} prompts begins undesired with probability {now}; at round 0 {then}"
+
+
+def _exponential(log_value: float) -> str:
+    exponent = log_value / math.log(10)
+    return f"{math.exp(log_value):.3g}" if exponent < 300 else f"1e+{exponent:.0f}"
 
 
 def _power_of_ten(exponent: float | None) -> str:

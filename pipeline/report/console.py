@@ -119,15 +119,15 @@ def rounds_report(drifts: Sequence[Mapping[str, Any]], noise_floor: Mapping[str,
 
 
 def cost_report(manifests: Sequence[Mapping[str, Any]]) -> str:
-    """Where the time went: a line a stage, with the share spent outside the models."""
+    """Where the time went: a line a round and stage, with the share spent outside the models."""
     lines = ["  round  stage       seconds   tokens/s  outside models"]
-    for manifest in manifests:
-        timing, tokens = manifest["timing"], manifest.get("tokens", {})
-        seconds = max(timing["wall_seconds"], 1e-9)
-        count = tokens.get("new") or tokens.get("trained") or 0
+    for (round_, stage), group in groupby(manifests, key=lambda manifest: (manifest["round"], manifest["stage"])):
+        parts = [(one["timing"], one.get("tokens", {})) for one in group]
+        seconds = max(sum(timing["wall_seconds"] for timing, _ in parts), 1e-9)
+        in_models = sum(timing["model_seconds"] / timing["processes"] for timing, _ in parts)
+        count = sum(tokens.get("new") or tokens.get("trained") or 0 for _, tokens in parts)
         speed = f"{count / seconds:,.0f}" if count else ""
-        outside = max(1 - timing["model_seconds"] / timing["processes"] / seconds, 0)
-        lines.append(f"  {manifest['round']:>5}  {manifest['stage']:<10}{seconds:>9.1f}{speed:>11}{outside:>16.1%}")
+        lines.append(f"  {round_:>5}  {stage:<10}{seconds:>9.1f}{speed:>11}{max(1 - in_models / seconds, 0):>16.1%}")
     return "\n".join(lines)
 
 

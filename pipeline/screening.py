@@ -1,0 +1,130 @@
+"""What alarms watch, and how a round's panel is held against round 0's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pipeline.errors import RunError
+from pipeline.probing import scorers_of
+from pipeline.report.alarms import forecast_record
+from pipeline.report.panels import read_panel
+from pipeline.runs.files import read_json
+from pipeline.runs.seeds import stage_seed
+from pipeline.scorers.battery import battery_columns
+from pipeline.tails import Comparison, compare, forecast, tail_thresholds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.session import Session
+    from pipeline.tails.arrays import Tail
+
+FORECAST_SIZES = (10_000, 100_000, 1_000_000)
+
+FRESH = "fresh"
+"""The name under which prompts beside the panel stand in the place of a probe set."""
+
+
+class Property(NamedTuple):
+    """What an alarm watches: one end of one score."""
+
+    scorer: str
+    tail: Tail
+
+
+def properties_of(session: Session) -> list[Property]:
+    """The properties that the recipe watches; a score that is bad at both ends is two."""
+    watched = columns_of(session)
+    ends = {
+        name: end for one in scorers_of(session, watched_scorers(session), None) for name, end in one.columns.items()
+    }
+    tails: dict[str, Sequence[Tail]] = {"high": ["upper"], "low": ["lower"], "both": ["upper", "lower"]}
+    return [Property(column, tail) for column in watched for tail in tails[ends[column]]]
+
+
+def columns_of(session: Session) -> list[str]:
+    """The columns that the recipe watches."""
+    return session.recipe.alarm_scorers or [session.headline]
+
+
+def watched_scorers(session: Session) -> list[str]:
+    """The scorers that give those columns."""
+    return list(dict.fromkeys(session.scorer_of(column) for column in columns_of(session)))
+
+
+def compare_with_base(
+    session: Session, watched: Property, scores: Path, thresholds: Sequence[float] | None
+) -> Comparison:
+    """Scores of the panel against those of round 0, beyond frozen thresholds (half of the panel's own if None)."""
+    panel = next(iter(session.probe_sets))
+    before = read_panel(session.run.scores(0), watched.scorer, panel)
+    after = read_panel(scores, watched.scorer, panel)
+    names = sorted(set(before.slices))
+    slices = [names.index(name) for name in before.slices] if len(names) > 1 else None
+    probes = None
+    if battery := battery_of(session, watched):
+        sides = (read_panel(path, battery, panel).scores[:, 0] for path in (session.run.scores(0), scores))
+        probes = (next(sides), next(sides))
+    return compare(
+        before.scores,
+        after.scores,
+        slices=slices,
+        probe=probes,
+        thresholds=thresholds,
+        tail=watched.tail,
+        seed=stage_seed(session.seed, "screen", 0),
+    )
+
+
+def battery_of(session: Session, watched: Property) -> str | None:
+    """The column of log-probabilities that warns of a property: that of the first battery, for the first property."""
+    if not session.batteries or watched != properties_of(session)[0]:
+        return None
+    return battery_columns(session.batteries[0])[0]
+
+
+def thresholds_of(session: Session, watched: Property) -> list[float]:
+    """The thresholds that round 0 fixed.
+
+    Raises:
+        RunError: round 0 did not watch this property.
+    """
+    for one in read_json(session.run.alarm(0))["properties"]:
+        if (one["scorer"], one["tail"]) == watched:
+            return list(one["thresholds"])
+    raise RunError(
+        f"{session.run.alarm(0)}: has no thresholds for {watched.scorer}, which was not watched from the beginning. "
+        "Start a new --run_dir, or take it out of `alarm_scorers`."
+    )
+
+
+def slice_names(session: Session, watched: Property) -> list[str]:
+    """The slices of the panel, in the order of the numbers that `compare_with_base` gives them."""
+    panel = read_panel(session.run.scores(0), watched.scorer, next(iter(session.probe_sets)))
+    return sorted(set(panel.slices))
+
+
+def fix_thresholds(session: Session, watched: Property) -> tuple[tuple[float, ...], str]:
+    """Round 0's thresholds for the whole run, and where they come from."""
+    scores = session.run.stage_dir(0, "calibration") / "scores.parquet"
+    if not scores.exists():
+        result = compare_with_base(session, watched, session.run.scores(0), None)
+        return result.thresholds, result.thresholds_from
+    other = read_panel(scores, watched.scorer, FRESH)
+    return tail_thresholds(other.scores, tail=watched.tail), f"{len(other.prompt_ids)} calibration prompts at round 0"
+
+
+def forecasts(session: Session, round_: int) -> list[dict[str, Any]]:
+    """How likely the worst of many prompts begins as the first battery says, at round 0 and now."""
+    _, undesired = battery_columns(session.batteries[0])
+    panel = next(iter(session.probe_sets))
+    found = []
+    for size in FORECAST_SIZES:
+        sides = [read_panel(session.run.scores(r), undesired, panel).scores[:, 0] for r in (0, round_)]
+        # Openings of which one begins with another count twice, and their sum may pass 1.
+        base, current = (forecast_record(forecast(np.minimum(log_p, 0.0), size)) for log_p in sides)
+        found.append({"n_prompts": size, "baseline": base, "current": current})
+    return found
