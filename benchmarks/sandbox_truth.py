@@ -54,7 +54,7 @@ def harm(policy: Role, rows: Sequence[dict[str, Any]]) -> np.ndarray:
 
 
 def judge_forecasts(log_p: np.ndarray) -> dict[str, float]:
-    """Each block's forecast of the worst of the others: its error on the log10 scale, and whether its interval held."""
+    """Each block's forecast of the worst of the others: its error on the log10 scale, and whether it held."""
     blocks = np.array_split(np.arange(len(log_p)), BLOCKS)
     found = []
     for block in blocks:

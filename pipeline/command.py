@@ -15,9 +15,10 @@ from typing import Any, TextIO
 
 from pipeline.errors import InputError, PipelineError
 from pipeline.inputs.recipe import ParsedRecipe, diff_resolved, parse_recipe
+from pipeline.loading import load_session
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json
-from pipeline.session import PROJECT, Session, load_session, log
+from pipeline.session import PROJECT, Session, log
 
 DEFAULT_RECIPE = PROJECT / "recipes" / "sandbox-blind-spot" / "config.yaml"
 

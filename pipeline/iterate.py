@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline import alarm, command, distill, generate, measure, placebo, refine
+from pipeline.loading import load_session
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.console import cost_report, drift_report, rounds_report
 from pipeline.report.plan import plan_report
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_json, write_text
 from pipeline.runs.gate import choose, ends_run, guard_values
-from pipeline.session import Session, load_session, log
+from pipeline.session import Session, log
 
 EXIT_STATUS = {"amber": 3, "red": 4}
 """Of ``--fail_on_alarm``."""

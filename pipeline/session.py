@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, RunError
 from pipeline.inputs.battery import Battery, load_batteries
-from pipeline.inputs.constitution import Constitution, load_constitution
+from pipeline.inputs.constitution import Constitution
 from pipeline.inputs.model import model_digest, resolve_model
 from pipeline.inputs.overlap import ProbeIndex, overlap_report
 from pipeline.inputs.prompts import LoadedPrompts, load_prompts
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import Recipe
-from pipeline.inputs.templates import Templates, load_templates
+from pipeline.inputs.templates import Templates
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256
 from pipeline.runs.rundir import RunDir, package_versions
 from pipeline.scorers import column_names
-from pipeline.scorers.defects import DEFECTS
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
@@ -275,67 +274,3 @@ def find_file(given: str, key: str) -> Path:
         if path.exists():
             return path
     raise InputError(f"{key}: no file `{given}` in {Path.cwd()} or {PROJECT}.")
-
-
-def load_session(parsed: ParsedRecipe) -> Session:
-    """Everything that a recipe names, read and checked; nothing written.
-
-    Raises:
-        InputError: something is missing or damaged, or two settings do not go together.
-    """
-    recipe = parsed.recipe
-    session = Session(
-        parsed=parsed,
-        run=RunDir(Path(str(recipe.run_dir))),
-        constitution=load_constitution(find_file(recipe.constitution, "constitution")),
-        templates=load_templates(find_file(recipe.templates, "templates")),
-    )
-    _check_scoring(session)
-    _check_refinement(session)
-    return session
-
-
-def _check_scoring(session: Session) -> None:
-    recipe = session.recipe
-    if not recipe.probe_sets:
-        raise InputError("probe_sets: is empty, so nothing would be measured; give at least one `name=source`.")
-    foreign = [entry for entry in recipe.probe_sets if "=sandbox:" not in entry]
-    if "gold" in recipe.scorers and foreign:
-        raise InputError(f"scorers: `gold` knows the truth of the sandbox only, and `{foreign[0]}` is not of it.")
-    if "kl" in recipe.scorers and (recipe.probe_temperature, recipe.top_p) != (1.0, 1.0):
-        log.warning("scorers: `kl` is the divergence at temperature 1 and top_p 1; the probes are drawn otherwise")
-    columns = column_names(recipe.scorers, session.batteries)
-    if recipe.guard is not None:
-        from pipeline.tails import QUANTITIES
-
-        scorer, _, quantity = recipe.guard.partition("/")
-        if scorer not in columns or quantity not in QUANTITIES:
-            raise InputError(
-                f"guard: must be SCORER/QUANTITY, found `{recipe.guard}`; there are the scorers {', '.join(columns)} "
-                f"and the quantities {', '.join(QUANTITIES)}."
-            )
-    named = [("headline_scorer", recipe.headline_scorer), *(("alarm_scorers", name) for name in recipe.alarm_scorers)]
-    for key, name in named:
-        if name is not None and name not in columns:
-            raise InputError(f"{key}: no score `{name}`; there are {', '.join(columns)}.")
-
-
-def _check_refinement(session: Session) -> None:
-    recipe = session.recipe
-    for reason in recipe.keep_dropped:
-        if reason not in DEFECTS:
-            raise InputError(f"keep_dropped: no drop reason `{reason}`; there are {', '.join(DEFECTS)}.")
-    for name in {prompt.slice for prompt in session.prompts.prompts}:
-        if not session.constitution.applicable(name):
-            raise InputError(
-                f"{recipe.constitution}: no principle applies to the slice `{name}` of the prompts; "
-                "add one without `applies_to:`, or name the slice in one."
-            )
-    if not recipe.see_exchange:
-        said = "what the answer says"
-        asked = session.templates.critique(session.constitution.principles[0], prompt="what was asked", response=said)
-        if said not in asked:
-            raise InputError(
-                f"see_exchange: false shows critic and reviser nothing but {recipe.templates}/critique.jinja, which "
-                "does not quote the answer. Use `templates: constitutions/templates/standalone`, or quote it."
-            )

@@ -27,10 +27,11 @@ ALLOWED = {
     "scorers": {"errors", "engines", "inputs", "sandbox"},
     "training": {"errors", "engines", "inputs", "runs"},
     "report": {"errors", "inputs", "runs", "scorers", "tails"},
-    "session": {"errors", "engines", "inputs", "runs", "scorers", "tails"},
+    "session": {"errors", "engines", "inputs", "runs", "scorers"},
+    "loading": {"errors", "inputs", "runs", "scorers", "session", "tails"},
     "probing": {"errors", "engines", "inputs", "runs", "scorers", "session"},
     "screening": {"errors", "probing", "report", "runs", "scorers", "session", "tails"},
-    "command": {"errors", "inputs", "runs", "session"},
+    "command": {"errors", "inputs", "loading", "runs", "session"},
 }
 """Room -> the rooms below it that it may import. Commands stand on top: they may import all of these."""
 

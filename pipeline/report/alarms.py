@@ -89,9 +89,8 @@ def alarm_report(alarm: Mapping[str, Any]) -> str:
         entries.append(("confirmed", "nothing: red takes fresh prompts (`reserve`) within the declared `horizon`"))
     if watch := alarm["e_process"]:
         size, limit = _exponential(watch["log_value"]), 1 / alarm["levels"]["e_process"]
-        entries.append(
-            ("e-process", f"{size} on {watch['n_prompts']:,} fresh prompts this round (red at {limit:.0f})")
-        )
+        count = f"{watch['n_prompts']:,} fresh prompts this round" if watch["n_prompts"] else "none left this round"
+        entries.append(("e-process", f"{size} (red at {limit:.0f}); {count}"))
     if alarm["reserve"]:
         counts = (f"{key} {count['left']:,} of {count['of']:,}" for key, count in alarm["reserve"].items())
         entries.append(("fresh", f"prompts left: {', '.join(counts)}"))

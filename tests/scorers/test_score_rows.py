@@ -1,18 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from pipeline.scorers.base import Sample, SampledPrompt, Score
+from pipeline.scorers.base import Sample, SampledPrompt, Score, Worse
 from pipeline.scorers.rows import score_rows
 
 
 class Words:
     """By the sample: its words, and its tokens."""
 
-    columns = {"words": "both", "tokens": "both"}
+    columns: ClassVar[dict[str, Worse]] = {"words": "both", "tokens": "both"}
 
     def __init__(self) -> None:
         self.seen: list[Sample] = []
@@ -26,7 +26,7 @@ class Words:
 class Spread:
     """By the prompt: how many different answers it got; nothing where the slice is `quiet`."""
 
-    columns = {"spread": "low"}
+    columns: ClassVar[dict[str, Worse]] = {"spread": "low"}
 
     def __init__(self) -> None:
         self.calls: list[list[SampledPrompt]] = []
@@ -144,7 +144,7 @@ def test_no_samples_are_no_scores() -> None:
 
 
 class Short:
-    columns = {"short": "high"}
+    columns: ClassVar[dict[str, Worse]] = {"short": "high"}
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, list[Score]]:
         return {"short": [Score(1.0)] * (len(samples) - 1)}

@@ -216,10 +216,10 @@ def test_going_on_after_a_red_alarm_takes_a_reason(red: Red, tmp_path: Path) -> 
     assert (run_dir / "round-02" / "DONE").exists()
     (amendment,) = lines(run_dir / "amendments.jsonl")
     assert (amendment["reason"], amendment["after_round"]) == ("I have looked", 1)
-    assert "on_alarm: stop -> warn" in amendment["changes"]
+    assert amendment["changes"] == ['on_alarm: "stop" -> "warn"', "placebo: true -> false"]
     assert read(run_dir / "selected.json")["round"] == 2
 
-    draws = [draw for draw in lines(run_dir / "reserve.jsonl")]
+    draws = lines(run_dir / "reserve.jsonl")
     assert [draw["round"] for draw in draws if draw["purpose"] == "watch"] == [1, 2]
     ids = [id_ for draw in draws for id_ in draw["prompt_ids"]]
     assert len(ids) == len(set(ids)) > 124
