@@ -23,6 +23,7 @@ from pipeline.report.plan import plan_report
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_json, write_text
 from pipeline.runs.gate import choose, ends_run, guard_values
+from pipeline.runs.rundir import RunDir
 from pipeline.session import Session, log
 
 EXIT_STATUS = {"amber": 3, "red": 4}
@@ -53,10 +54,11 @@ def run_round(session: Session, round_: int) -> None:
         distill.run(session, round_)
     drift = measure.run(session, round_)
     raised = alarm.run(session, round_)
+    colors = {"alarm": raised["color"]}
     if session.recipe.placebo:
-        placebo.run_round(session, round_)
+        colors["placebo_alarm"] = placebo.run_round(session, round_)["color"]
     if ranks.is_main():
-        session.run.record_round(round_, _summary(session, round_) | {"alarm": raised["color"]}, _metrics(drift))
+        session.run.record_round(round_, _summary(session, round_) | colors, _metrics(drift))
         log.info("\n%s\n\n%s\n", drift_report(drift), alarm_report(raised))
         write_text(session.run.done(round_), f"round {round_} is complete\n")
     ranks.barrier()
@@ -116,17 +118,25 @@ def _report(session: Session, last: int) -> None:
     run = session.run
     manifests = [manifest for r in range(last + 1) for manifest in _manifests(session, r)]
     log.info("%s\n", cost_report(manifests))
-    drifts = [read_json(run.drift(r)) for r in range(last + 1)]
-    log.info("%s\n", rounds_report(drifts, read_json(run.noise_floor())))
-    alarms = [read_json(run.alarm(r)) for r in range(last + 1)]
-    log.info("  alarms: %s", ", ".join(f"round {a['round']} {a['color']}" for a in alarms[1:]) or "none, no rounds")
+    _report_arm(run, last)
+    if session.recipe.placebo:
+        log.info("  The placebo arm, trained on unrevised answers:\n")
+        _report_arm(placebo.run_dir(session), last)
     if last:
-        log.info("%s\n", textwrap.fill(guarantee(alarms[-1]), 118, initial_indent="  ", subsequent_indent="  "))
+        bound = guarantee(read_json(run.alarm(last)))
+        log.info("%s\n", textwrap.fill(bound, 118, initial_indent="  ", subsequent_indent="  "))
     _select(session)
     log.info(
         "The run lies in %s; every score, interval and change is in round-*/drift.json, every sample in Parquet.",
         run.path,
     )
+
+
+def _report_arm(run: RunDir, last: int) -> None:
+    drifts = [read_json(run.drift(r)) for r in range(last + 1)]
+    log.info("%s\n", rounds_report(drifts, read_json(run.noise_floor())))
+    colors = [read_json(run.alarm(r))["color"] for r in range(1, last + 1)]
+    log.info("  alarms: %s\n", ", ".join(f"round {r} {color}" for r, color in enumerate(colors, 1)) or "no round yet")
 
 
 def _stopped(session: Session, round_: int) -> str:

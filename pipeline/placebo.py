@@ -40,11 +40,16 @@ def run_round(session: Session, round_: int) -> dict[str, Any]:
     return alarm.run(arm, round_)
 
 
+def run_dir(session: Session) -> RunDir:
+    """The arm's own run directory."""
+    return RunDir(session.run.path / "placebo")
+
+
 def _arm(session: Session) -> Session:
     """The session with another run directory; models, prompts and settings are shared."""
     session.roles.base()  # opened here, or each arm would open its own
     arm = copy.copy(session)
-    arm.run = RunDir(session.run.path / "placebo")
+    arm.run = run_dir(session)
     return arm
 
 

@@ -11,7 +11,7 @@ from pipeline.tails.bulk_tail import bulk_tail_point
 from pipeline.tails.comparison import Comparison
 from pipeline.tails.exceedance import rate_ratio
 from pipeline.tails.exchange import SwapTest, unidentified
-from pipeline.tails.probe import probe_shift
+from pipeline.tails.probe import DIFFUSE, probe_shift
 from pipeline.tails.swap import tail_max
 
 # Enough exchanges that a p-value near .001 is known within a tenth of itself.
@@ -67,12 +67,14 @@ def hypothesis(comparison: Comparison) -> Hypothesis | None:
 
     The screen is more generous than the verdict, which holds its level for all tests together: a hypothesis costs
     fresh prompts, not trust. A slice is pointed at where worst_slice speaks as loudly as tail_max: there the fresh
-    prompts are all to the point. The probe, which tells of what samples may come to show, only where both are silent.
+    prompts are all to the point. The probe, which tells of what samples may come to show, only where both are silent,
+    and only by a few prompts that rose: a shift of all of them may be no more than a sharper model.
     Any other choice is as valid, if it is made before the fresh prompts are sampled.
     """
     p = {name: 1.0 if value is None else value for name, value in comparison.p_values.items()}
     if min(p["worst_slice"], p["tail_max"]) > comparison.level:
-        return Hypothesis("probe", None, (), comparison.tail) if p["probe"] <= comparison.level else None
+        points = p["probe"] <= comparison.level and comparison.tests["probe"].column != DIFFUSE
+        return Hypothesis("probe", None, (), comparison.tail) if points else None
     slice_id = comparison.tests["worst_slice"].slice_id if p["worst_slice"] <= p["tail_max"] else None
     return Hypothesis("tail_max", slice_id, comparison.thresholds, comparison.tail)
 
@@ -106,7 +108,7 @@ def confirm(
     if not 2 / (flips + 1) <= alpha < 1:
         raise InputError(f"alpha: {flips} exchanges resolve levels from {2 / (flips + 1):.2g} to 1, got {alpha}")
     if hypothesis.test == "probe":
-        test = probe_shift(baseline, current, flips=flips, seed=seed)
+        test = probe_shift(baseline, current, diffuse=False, flips=flips, seed=seed)
         return Confirmation(hypothesis, alpha, test, None, _shifted(baseline, current), None)
     before, after = as_scores(baseline, "baseline"), as_scores(current, "current")
     tail, thresholds = hypothesis.tail, hypothesis.thresholds

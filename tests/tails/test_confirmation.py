@@ -67,3 +67,15 @@ def test_nothing_to_see_is_no_red():
     result = confirm(np.zeros((9, 1)), np.zeros((9, 1)), CLAIM, 0.004)
     assert not result.rejected
     assert not result.test.identified
+
+
+def test_a_shift_of_all_log_probabilities_is_no_hypothesis():
+    rng = np.random.default_rng(9)
+    scores = rng.normal(size=(300, 4))
+    before = rng.normal(size=300)
+    shifted = compare(scores, scores, probe=(before, before + rng.normal(0.3, 0.2, size=300)))
+    assert shifted.verdict == "amber"
+    assert hypothesis(shifted) is None
+    few = before + rng.normal(0.0, 0.2, size=300)
+    few[:12] += 3
+    assert hypothesis(compare(scores, scores, probe=(before, few))).test == "probe"
