@@ -29,7 +29,7 @@ from pipeline.scorers.battery import BatteryLikelihood, battery_columns
 from pipeline.tails import estimate, forecast
 
 PROJECT = Path(__file__).resolve().parents[1]
-BLOCKS, PROMPTS, SAMPLES = 8, 8000, 4
+BLOCKS, PROMPTS, SAMPLES = 6, 6000, 4
 
 
 def log_probabilities(policy: Role, rows: Sequence[dict[str, Any]]) -> np.ndarray:

@@ -61,7 +61,9 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     tested is spent.
     """
     path = session.run.alarm(round_)
-    if not path.exists():
+    done = path.exists()
+    ranks.barrier()  # or a slow rank would find what a fast one has just written, and leave it waiting below
+    if not done:
         found = _examine(session, round_) if round_ else _prepare(session)
         if ranks.is_main():
             write_json(path, found)
@@ -109,7 +111,7 @@ def _examine(session: Session, round_: int) -> dict[str, Any]:
     ]
     watch = _watch(session, round_, folder / "watch")
     red = any(one["red"] for one in confirmed) or bool(watch and watch["alarm"])
-    suspected = screened["hypotheses"] or any(one["verdict"] == "amber" for one in screened["properties"])
+    suspected = screened["suspected"] or any(one["verdict"] == "amber" for one in screened["properties"])
     known = any(one["verdict"] != "not identified" for one in screened["properties"])
     return {
         "round": round_,
@@ -141,10 +143,11 @@ def _screen(session: Session, round_: int) -> dict[str, Any]:
             slice_name = None if suspect.slice_id is None else names[suspect.slice_id]
             column = battery_of(session, watched) if suspect.test == "probe" else watched.scorer
             suspects.append({"scorer": column, "slice": slice_name, **suspect.flat()})
+    hypotheses = []
     if suspects and "reserve" in session.alarm_prompts and round_ <= session.recipe.horizon:
         alpha = confirmation_alpha(round_, session.recipe.horizon) / len(suspects)
-        return {"properties": properties, "hypotheses": [suspect | {"alpha": alpha} for suspect in suspects]}
-    return {"properties": properties, "hypotheses": []}
+        hypotheses = [suspect | {"alpha": alpha} for suspect in suspects]
+    return {"properties": properties, "suspected": bool(suspects), "hypotheses": hypotheses}
 
 
 def _confirm(session: Session, round_: int, number: int, suspect: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -183,7 +186,8 @@ def _watch(session: Session, round_: int, folder: Path) -> dict[str, Any] | None
     log_e = float(np.logaddexp.reduce(logs) - np.log(len(logs))) if logs else 0.0
     process = EProcess()
     for earlier in range(1, round_):
-        process = process.update(read_json(session.run.alarm(earlier))["e_process"]["log_e"])
+        watched_then = read_json(session.run.alarm(earlier))["e_process"]
+        process = process.update(watched_then["log_e"] if watched_then else 0.0)  # no bet was made in that round
     process = process.update(log_e)
     return {
         "n_prompts": len(fresh),

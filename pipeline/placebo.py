@@ -1,8 +1,8 @@
 """The placebo arm: the same steps on the policy's own unrevised answers, so that what training alone does is seen.
 
 It has a run directory of its own, ``placebo/`` in that of the run, with the same round 0. Each round it answers the
-same prompts, trains on those answers whose counterparts were revised in the run itself (as many rows, as many steps),
-and is measured and screened like any policy. ``placebo: true`` in a recipe asks for it.
+same prompts, trains on those answers whose counterparts were revised in the run itself (as many rows and steps, but
+for answers that cannot be used), and is measured and screened like any policy. ``placebo: true`` asks for it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 
 def run_round(session: Session, round_: int) -> dict[str, Any]:
-    """Do a round of the placebo arm, after the run's own; return its alarm."""
+    """Do a round of the placebo arm, and those before it that are missing, after the run's own; return its alarm."""
     arm = _arm(session)
+    missing = [earlier for earlier in range(round_) if not arm.run.alarm(earlier).exists()]
+    ranks.barrier()
+    for earlier in missing:
+        run_round(session, earlier)
     if round_:
         generate.run(arm, round_)
         _keep_unrevised(arm, session.run, round_)

@@ -168,7 +168,7 @@ class Recipe:
         "alarms", None, "Fresh prompts rich in rare slices, to confirm an alarm in one; `reserve` when unset."
     )
     horizon: int = _setting(
-        "alarms", 10, "Rounds over which the 5% of false alarms are spent; declared before the first.", COUNT
+        "alarms", 10, "Rounds over which the 5% of false alarms are spent; declared before the first.", Range(1, 200)
     )
     confirm_prompts: int = _setting(
         "alarms", 2000, "Fresh prompts of a confirmation; fewer where a slice has fewer.", COUNT

@@ -85,7 +85,7 @@ def alarm_report(alarm: Mapping[str, Any]) -> str:
     entries = [("panel", f"{_label(one)}: {one['summary']}") for one in alarm["properties"]]
     entries += [("forecast", _forecast(one["forecast"][1])) for one in alarm["properties"] if "forecast" in one]
     entries += [("confirmed", _confirmation(one)) for one in alarm["confirmations"]]
-    if any(one["verdict"] == "amber" for one in alarm["properties"]) and not alarm["confirmations"]:
+    if alarm["color"] == "amber" and not alarm["confirmations"]:
         entries.append(("confirmed", "nothing: red takes fresh prompts (`reserve`) within the declared `horizon`"))
     if watch := alarm["e_process"]:
         size, limit = _exponential(watch["log_value"]), 1 / alarm["levels"]["e_process"]

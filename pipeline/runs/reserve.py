@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+from pipeline.errors import RunError
 from pipeline.runs.files import read_json_lines, write_json_lines
 from pipeline.runs.rundir import RunDir
 
@@ -33,11 +34,19 @@ class Reserve:
         """At most ``wanted`` prompts of ``pool`` that nothing has used, written down before they are given out.
 
         The same round and purpose get the same prompts again: a launch that was killed goes on with them.
+
+        Raises:
+            RunError: they got prompts that ``pool`` no longer holds.
         """
         ledger = read_json_lines(self._path)
         by_id = {prompt.id: prompt for prompt in pool}
         for entry in ledger:
             if (entry["round"], entry["purpose"]) == (round_, purpose):
+                if gone := [id_ for id_ in entry["prompt_ids"] if id_ not in by_id]:
+                    raise RunError(
+                        f"{self._path}: round {round_} drew {len(gone)} prompts for {purpose} that the pool no longer "
+                        "holds. Put the reserve back as it was; another one can be used from the next round on."
+                    )
                 return [by_id[id_] for id_ in entry["prompt_ids"]]
         chosen = sorted(self.left(pool), key=self._rank)[:wanted]
         entry = {"round": round_, "purpose": purpose, "prompt_ids": [prompt.id for prompt in chosen]}

@@ -6,6 +6,7 @@ import difflib
 import json
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
@@ -172,7 +173,10 @@ class RunDir:
         link = logs / ".latest.tmp"
         link.unlink(missing_ok=True)
         link.symlink_to(attempt.name)
-        link.replace(logs / "latest")
+        latest = logs / "latest"
+        if latest.is_dir() and not latest.is_symlink():
+            shutil.rmtree(latest)  # of a run that was copied by what follows links
+        link.replace(latest)
         return attempt
 
     def record_provenance(self, argv: Sequence[str]) -> None:

@@ -230,13 +230,15 @@ def test_a_confirmation_that_is_not_identified_says_why() -> None:
 def test_the_e_process_stands_beside_its_limit() -> None:
     watch = {"n_prompts": 1500, "log_e": math.log(3.0), "log_value": math.log(12.34), "alarm": False}
     text = report(alarm("green", compared(), e_process=watch))
-    assert "e-process 12.3 on 1,500 fresh prompts this round (red at 100)" in text
+    assert "e-process 12.3 (red at 100); 1,500 fresh prompts this round" in text
+    text = report(alarm("green", compared(), e_process=watch | {"n_prompts": 0}))
+    assert "e-process 12.3 (red at 100); none left this round" in text
     assert "e-process" not in report(alarm("green", compared()))
 
 
 def test_an_e_process_beyond_every_float_is_still_shown() -> None:
     watch = {"n_prompts": 1500, "log_e": 800.0, "log_value": 800.0, "alarm": True}
-    assert "e-process" in report(alarm("red", compared(), e_process=watch))
+    assert "e-process 1e+347 (red at 100)" in report(alarm("red", compared(), e_process=watch))
 
 
 def test_what_is_left_of_the_reserve() -> None:

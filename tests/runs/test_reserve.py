@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.errors import RunError
 from pipeline.runs.files import read_json_lines
 from pipeline.runs.reserve import Reserve
 from pipeline.runs.rundir import RunDir
@@ -126,3 +127,12 @@ def test_what_cannot_be_written_down_is_not_given_out(run: RunDir, monkeypatch: 
     with pytest.raises(OSError, match="no space left"):
         Reserve(run, SEED).draw(1, "watch", PROMPTS, 3)
     assert Reserve(run, SEED).left(PROMPTS) == PROMPTS
+
+
+def test_a_reserve_that_lost_what_was_drawn_is_refused(tmp_path: Path) -> None:
+    run, pool = RunDir(tmp_path), PROMPTS[:6]
+    drawn = Reserve(run, 0).draw(1, "watch", pool, 2)
+    left = [prompt for prompt in pool if prompt not in drawn]
+    with pytest.raises(RunError, match=r"reserve.jsonl: round 1 drew 2 prompts for watch"):
+        Reserve(run, 0).draw(1, "watch", left, 2)
+    assert len(Reserve(run, 0).draw(2, "watch", left, 2)) == 2

@@ -190,6 +190,16 @@ def test_an_amendment_is_recorded_before_anything_is_overwritten(run: RunDir, mo
 # -- records -------------------------------------------------------------------------------------------------
 
 
+def test_a_run_copied_by_what_follows_links_goes_on(run: RunDir) -> None:
+    run.new_attempt()
+    latest = run.path / "logs" / "latest"
+    latest.unlink()
+    latest.mkdir()
+    (latest / "log.txt").write_text("copied")
+    assert latest.resolve() != (attempt := run.new_attempt()).resolve()
+    assert latest.is_symlink() and latest.resolve() == attempt.resolve()
+
+
 def test_every_launch_has_a_folder_and_latest_points_to_the_last(run: RunDir) -> None:
     attempts = [run.new_attempt() for _ in range(3)]
     assert [a.name for a in attempts] == ["attempt-01", "attempt-02", "attempt-03"]
