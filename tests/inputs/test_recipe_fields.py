@@ -23,13 +23,13 @@ def test_import_is_light():
 def test_every_field_has_help_and_a_group():
     for item in fields(Recipe):
         assert item.metadata["help"].endswith("."), item.name
-        assert item.metadata["group"] in ("run", "prompts", "sampling", "refine", "measure"), item.name
+        assert item.metadata["group"] in ("run", "prompts", "sampling", "refine", "measure", "alarms"), item.name
 
 
 def test_groups_are_contiguous_so_that_help_prints_each_once():
     groups = [item.metadata["group"] for item in fields(Recipe)]
     changes = [group for i, group in enumerate(groups) if i == 0 or groups[i - 1] != group]
-    assert changes == ["run", "prompts", "sampling", "refine", "measure"]
+    assert changes == ["run", "prompts", "sampling", "refine", "measure", "alarms"]
 
 
 def test_scorers_are_those_of_the_scorers_room():
