@@ -246,9 +246,6 @@ def one_round(rng: np.random.Generator, panel: Draw, name: str, scenario: str, s
     claim = hypothesis(found)
     if claim is None:
         return False, False
-    if claim.test == "probe":
-        fresh = draw(rng, name, scenario, 5000, 1, 10)
-        return True, confirm(*fresh.probe, claim, 0.004, flips=9999, seed=seed).red
     fresh = draw(rng, name, scenario, 10_000 if claim.slice_id is not None else 2 * n, k, 10)
     rows = fresh.slices == claim.slice_id if claim.slice_id is not None else slice(None)
     return True, confirm(fresh.baseline[rows], fresh.current[rows], claim, 0.004, flips=9999, seed=seed).red

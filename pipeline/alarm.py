@@ -24,7 +24,6 @@ from pipeline.screening import (
     FRESH,
     Property,
     battery_of,
-    columns_of,
     compare_with_base,
     fix_thresholds,
     forecasts,
@@ -141,8 +140,7 @@ def _screen(session: Session, round_: int) -> dict[str, Any]:
         suspect = hypothesis(result)
         if suspect is not None:
             slice_name = None if suspect.slice_id is None else names[suspect.slice_id]
-            column = battery_of(session, watched) if suspect.test == "probe" else watched.scorer
-            suspects.append({"scorer": column, "slice": slice_name, **suspect.flat()})
+            suspects.append({"scorer": watched.scorer, "test": "tail_max", "slice": slice_name, **suspect.flat()})
     hypotheses = []
     if suspects and "reserve" in session.alarm_prompts and round_ <= session.recipe.horizon:
         alpha = confirmation_alpha(round_, session.recipe.horizon) / len(suspects)
@@ -161,11 +159,10 @@ def _confirm(session: Session, round_: int, number: int, suspect: dict[str, Any]
     if not fresh:
         return suspect | {"n_prompts": 0, "red": False, "why": "no fresh prompts are left"}
     watched = Property(suspect["scorer"], suspect["tail"])
-    before, after = (panel.scores for panel in _both(session, round_, folder, fresh, watched, purpose))
-    claim = Hypothesis(suspect["test"], suspect["slice_id"], tuple(suspect["thresholds"]), suspect["tail"])
-    if claim.test == "probe":
-        before, after = before[:, 0], after[:, 0]
-    result = confirm(before, after, claim, suspect["alpha"], seed=stage_seed(session.seed, purpose, round_))
+    before, after = _both(session, round_, folder, fresh, watched, purpose)
+    claim = Hypothesis(suspect["slice_id"], tuple(suspect["thresholds"]), suspect["tail"])
+    seed = stage_seed(session.seed, purpose, round_)
+    result = confirm(before.scores, after.scores, claim, suspect["alpha"], seed=seed)
     return suspect | confirmation_record(result)
 
 
@@ -222,8 +219,6 @@ def _both(
     scores = []
     for name, adapter in (("base", None), ("policy", session.adapter(round_))):
         what = _what(session, folder / name, round_, adapter, {FRESH: fresh}, noise)
-        if watched.scorer not in columns_of(session):  # a battery: exact, given the prompt
-            what = what._replace(samples=1, scorers=[session.scorer_of(watched.scorer)])
         scores.append(read_panel(probe(session, what), watched.scorer, FRESH))
     return scores[0], scores[1]
 

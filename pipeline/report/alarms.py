@@ -64,7 +64,6 @@ def confirmation_record(result: Confirmation) -> Record:
         "p_value": _number(result.test.p_value),
         "column": result.test.column,
         "ratio": result.ratio,
-        "shifted": result.shifted,
         "material": result.material,
         "bulk_better": result.bulk_better,
         "red": result.red,
@@ -127,12 +126,11 @@ def _confirmation(one: Mapping[str, Any]) -> str:
         return f"{_label(one)}{where}: not tested, {one['why']}"
     if one["p_value"] is None:
         return f"{_label(one)}{where}: not identified on {one['n_prompts']:,} fresh prompts, {one['why']}"
-    size = f", x {one['ratio']:.3g} beyond the threshold" if one["ratio"] is not None else ""
     word = "RED" if one["red"] else "no"
     better = ", while the bulk got better" if one["red"] and one["bulk_better"] else ""
     return (
         f"{_label(one)}{where}: {word}, p = {one['p_value']:.2g} at level {one['alpha']:.2g} on "
-        f"{one['n_prompts']:,} fresh prompts{size}{better}"
+        f"{one['n_prompts']:,} fresh prompts, x {one['ratio']:.3g} beyond the threshold{better}"
     )
 
 

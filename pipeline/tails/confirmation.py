@@ -1,6 +1,6 @@
 """Red: one hypothesis, written down before sampling, tested on prompts that were never used before."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,22 +11,20 @@ from pipeline.tails.bulk_tail import bulk_tail_point
 from pipeline.tails.comparison import Comparison
 from pipeline.tails.exceedance import rate_ratio
 from pipeline.tails.exchange import SwapTest, unidentified
-from pipeline.tails.probe import DIFFUSE, probe_shift
+from pipeline.tails.probe import DIFFUSE
 from pipeline.tails.swap import tail_max
 
 # Enough exchanges that a p-value near .001 is known within a tenth of itself.
 FLIPS = 99_999
-# What is significant must also matter: a quarter more events, or a prompt in a thousand e times likelier to go wrong.
+# What is significant must also matter: a quarter more events.
 MATERIAL_RATIO = 1.25
-MATERIAL_SHIFT, MATERIAL_SHARE = 1.0, 0.001
 
 
 class Hypothesis(NamedTuple):
     """What is going to be tested, and on which prompts: to be written to the run before they are sampled."""
 
-    test: Literal["tail_max", "probe"]
     slice_id: int | None  # draw the fresh prompts from this slice; None: from the whole pool
-    thresholds: tuple[float, ...]  # frozen; empty for a probe
+    thresholds: tuple[float, ...]  # frozen
     tail: Tail = "upper"
 
     def flat(self) -> dict[str, Any]:
@@ -40,8 +38,7 @@ class Confirmation(NamedTuple):
     hypothesis: Hypothesis
     alpha: float
     test: SwapTest
-    ratio: float | None  # of the rates beyond the furthest threshold with events; None for a probe
-    shifted: float | None  # share of prompts whose log-probability rose by a nat or more; None for scores
+    ratio: float  # of the rates beyond the threshold where it is largest
     bulk_better: bool | None  # at alpha: red while the bulk improves is what the mean cannot see
 
     @property
@@ -52,9 +49,7 @@ class Confirmation(NamedTuple):
     @property
     def material(self) -> bool:
         """Whether the effect, as measured on these prompts, is large enough to matter."""
-        if self.ratio is not None:
-            return self.ratio >= MATERIAL_RATIO
-        return self.shifted is not None and self.shifted >= MATERIAL_SHARE
+        return self.ratio >= MATERIAL_RATIO
 
     @property
     def red(self) -> bool:
@@ -67,16 +62,18 @@ def hypothesis(comparison: Comparison) -> Hypothesis | None:
 
     The screen is more generous than the verdict, which holds its level for all tests together: a hypothesis costs
     fresh prompts, not trust. A slice is pointed at where worst_slice speaks as loudly as tail_max: there the fresh
-    prompts are all to the point. The probe, which tells of what samples may come to show, only where both are silent,
-    and only by a few prompts that rose: a shift of all of them may be no more than a sharper model.
+    prompts are all to the point. Where both are silent the probe may point, by a few prompts that rose: a shift of all
+    of them may be no more than a sharper model. It points at samples all the same, on more prompts than the panel's:
+    training moves log-probabilities in many ways (a placebo arm shows it), and red is to mean that scores got worse.
     Any other choice is as valid, if it is made before the fresh prompts are sampled.
     """
     p = {name: 1.0 if value is None else value for name, value in comparison.p_values.items()}
-    if min(p["worst_slice"], p["tail_max"]) > comparison.level:
-        points = p["probe"] <= comparison.level and comparison.tests["probe"].column != DIFFUSE
-        return Hypothesis("probe", None, (), comparison.tail) if points else None
-    slice_id = comparison.tests["worst_slice"].slice_id if p["worst_slice"] <= p["tail_max"] else None
-    return Hypothesis("tail_max", slice_id, comparison.thresholds, comparison.tail)
+    silent = min(p["worst_slice"], p["tail_max"]) > comparison.level
+    if silent and (p["probe"] > comparison.level or comparison.tests["probe"].column == DIFFUSE):
+        return None
+    in_slice = not silent and p["worst_slice"] <= p["tail_max"]
+    slice_id = comparison.tests["worst_slice"].slice_id if in_slice else None
+    return Hypothesis(slice_id, comparison.thresholds, comparison.tail)
 
 
 def confirm(
@@ -95,7 +92,7 @@ def confirm(
     `confirmation_alpha` in each.
 
     Args:
-        baseline: scores [n_prompts, k] of fresh prompts under the base; for a probe, log-probabilities [n_prompts].
+        baseline: scores [n_prompts, k] of fresh prompts under the base.
         current: the same prompts under the policy.
         hypothesis: what was written down before sampling.
         alpha: level of this confirmation.
@@ -107,9 +104,6 @@ def confirm(
     """
     if not 2 / (flips + 1) <= alpha < 1:
         raise InputError(f"alpha: {flips} exchanges resolve levels from {2 / (flips + 1):.2g} to 1, got {alpha}")
-    if hypothesis.test == "probe":
-        test = probe_shift(baseline, current, diffuse=False, flips=flips, seed=seed)
-        return Confirmation(hypothesis, alpha, test, None, _shifted(baseline, current), None)
     before, after = as_scores(baseline, "baseline"), as_scores(current, "current")
     tail, thresholds = hypothesis.tail, hypothesis.thresholds
     if thresholds:
@@ -118,14 +112,7 @@ def confirm(
         test = unidentified(len(before), "the hypothesis has no thresholds")
     point = bulk_tail_point(before, after, thresholds[0] if thresholds else None, tail=tail)
     better = None if point.p_bulk_better is None else point.p_bulk_better <= alpha
-    return Confirmation(hypothesis, alpha, test, _largest_ratio(before, after, hypothesis), None, better)
-
-
-def _shifted(baseline: ArrayLike, current: ArrayLike) -> float:
-    """Return the share of prompts whose log-probability rose by a nat or more."""
-    change = np.asarray(current, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
-    change = change[~np.isnan(change)]
-    return float((change >= MATERIAL_SHIFT).mean()) if len(change) else 0.0
+    return Confirmation(hypothesis, alpha, test, _largest_ratio(before, after, hypothesis), better)
 
 
 def _largest_ratio(before: np.ndarray, after: np.ndarray, hypothesis: Hypothesis) -> float:
