@@ -90,8 +90,13 @@ def thresholds_of(session: Session, watched: Property) -> list[float]:
     """The thresholds that round 0 fixed.
 
     Raises:
-        RunError: round 0 did not watch this property.
+        RunError: round 0 fixed none, or did not watch this property.
     """
+    if not session.run.alarm(0).exists():
+        raise RunError(
+            f"{session.run.alarm(0)}: missing, and with it the thresholds; "
+            f"run `python pipeline/alarm.py --run_dir {session.run.path} --round 0` first."
+        )
     for one in read_json(session.run.alarm(0))["properties"]:
         if (one["scorer"], one["tail"]) == watched:
             return list(one["thresholds"])
