@@ -73,8 +73,8 @@ def swap_test(
     if n_moved == 0:
         return unidentified(n_prompts, "no prompt differs beyond the thresholds between the rounds")
     observed = statistic(np.ones((1, n_moved)) if start is None else start[None])[0]
-    # Exchanges that restore the observed statistic do so only up to rounding.
-    reached = observed.max() - 1e-9 * abs(observed.max())
+    # Exchanges that restore the observed statistic, itself of the order of 1, do so only up to rounding.
+    reached = observed.max() - 1e-9 * max(1.0, abs(observed.max()))
     count = sum(int((statistic(signs).max(axis=1) >= reached).sum()) for signs in random_signs(flips, n_moved, seed))
     name, slice_id = names[int(observed.argmax())]
     return SwapTest((1 + count) / (1 + flips), name, slice_id, n_prompts, n_moved)
