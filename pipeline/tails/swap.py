@@ -131,7 +131,8 @@ def _differences(
     columns = []
     for power, some in enumerate(thresholds, start=1):
         then, now = tail_scores(before, after, sign * np.asarray(some, dtype=np.float64), power=power)
-        columns.append(now - then)
+        # Equal sums of the same samples in another order differ by rounding, and would count as a prompt that moved.
+        columns.append(np.where(np.isclose(now, then, rtol=1e-9, atol=0.0), 0.0, now - then))
     return np.concatenate(columns, axis=1), members
 
 

@@ -124,8 +124,8 @@ def test_order_copies_and_ends_do_not_matter(messy, seed):
         return [test.p_value for test in tests]
 
     def assert_same(found):
-        # In a small panel a few of the 99 exchanges tie with what was observed, and rounding decides which is the larger.
-        np.testing.assert_allclose(found, expected, rtol=0, atol=0.05)
+        # Of the 99 exchanges one may lie so near what was observed that rounding decides which is the larger.
+        np.testing.assert_allclose(found, expected, rtol=0, atol=0.0101)
 
     expected = p_values(baseline, current, slices, [0.3, 1.2])
     shuffled = [rng.permuted(side[rows], axis=1) for side in (baseline, current)]
