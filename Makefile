@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml pipeline/iterate.py
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest -q -n 2 --dist worksteal
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
