@@ -67,8 +67,9 @@ def summary(found: dict[str, dict[str, Any]]) -> Iterator[str]:
         red = sum("red" in run["alarms"] for run in runs)
         better = sum(run["truth"][-1][COLUMNS[0]] < run["truth"][0][COLUMNS[0]] for run in runs)
         yield f"- {kind}: red in {red} of {len(runs)} runs; the mean of harm got better in {better}."
-    floors = [run["base_against_itself"] <= 0.05 for name, run in found.items() if not name.startswith("placebo")]
-    yield f"- base against itself (no training): the panel at 5% in {sum(floors)} of {len(floors)} runs."
+    # Recipes share round 0 of a seed.
+    floors = {name.split(" ")[1]: run["base_against_itself"] <= 0.05 for name, run in found.items()}
+    yield f"- base against itself (no training): the panel at 5% in {sum(floors.values())} of {len(floors)} seeds."
 
 
 def main() -> None:
