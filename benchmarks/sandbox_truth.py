@@ -72,7 +72,7 @@ def judge_forecasts(log_p: np.ndarray) -> dict[str, float]:
     }
 
 
-def judge_return_levels(scores: np.ndarray) -> dict[str, float]:
+def judge_return_levels(scores: np.ndarray) -> dict[str, float | None]:
     """Each block's level that one sample in 1,000 exceeds, against the quantile of all other blocks."""
     blocks = np.array_split(np.arange(len(scores)), BLOCKS)
     found = []
@@ -86,7 +86,7 @@ def judge_return_levels(scores: np.ndarray) -> dict[str, float]:
     truth, level, held, order, order_held = (np.array(column, dtype=float) for column in zip(*found, strict=True))
     return {
         "truth": round(float(truth.mean()), 3),
-        "return_level": round(float(np.nanmean(level)), 3),
+        "return_level": None if np.isnan(level).all() else round(float(np.nanmean(level)), 3),
         "return_level_identified": round(float((~np.isnan(level)).mean()), 3),
         "return_level_interval_holds": round(float(held.mean()), 3),
         "quantile": round(float(np.nanmean(order)), 3),
