@@ -27,11 +27,15 @@ def order_statistic_interval(samples: Samples, q: float, level: float) -> tuple[
 
     Binomial order statistics (David & Nagaraja 2003, Order Statistics, 7.1) at the effective sample size of
     the event "beyond the quantile" (Woodruff 1952, JASA 47:635). An end is infinite where the sample does not
-    bound it.
+    bound it; the other end then takes the whole error, as a one-sided bound does.
     """
     size = round(quantile_effective_size(samples, quantile(samples, q)))
     tail = (1 - level) / 2
     below, above = stats.binom.ppf([tail, 1 - tail], size, q) + np.array([0, 1])
+    if above > size:
+        below = stats.binom.ppf(1 - level, size, q)
+    elif below < 1:
+        above = stats.binom.ppf(level, size, q) + 1
     low = quantile(samples, below / size) if below >= 1 else -np.inf
     high = quantile(samples, above / size) if above <= size else np.inf
     return low, high
