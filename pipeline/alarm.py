@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import command
-from pipeline.probing import Probe, probe, scorers_of
+from pipeline.probing import Probe, probe
 from pipeline.report.alarms import alarm_report, comparison_record, confirmation_record
 from pipeline.report.drift import LEVEL, drift_cells
 from pipeline.report.panels import Panel, read_panel
@@ -83,10 +83,7 @@ def _prepare(session: Session) -> dict[str, Any]:
     scores = probe(session, again)
     found: dict[str, Any] = {"round": 0, "color": None, "properties": []}
     if ranks.is_main():
-        worse = {
-            name: end for scorer in scorers_of(session, again.scorers, None) for name, end in scorer.columns.items()
-        }
-        cells = drift_cells(run_, 1, worse, None, session.seed, scores=scores)
+        cells = drift_cells(run_, 1, session.columns, None, session.seed, scores=scores)
         write_json(run_.noise_floor(), {"level": LEVEL, "scores_sha256": file_sha256(scores), "cells": cells})
         for watched in properties_of(session):
             thresholds, source = fix_thresholds(session, watched)

@@ -9,7 +9,6 @@ from pipeline.inputs.constitution import load_constitution
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.templates import load_templates
 from pipeline.runs.rundir import RunDir
-from pipeline.scorers import column_names
 from pipeline.scorers.defects import DEFECTS
 from pipeline.session import Session, find_file, log
 
@@ -42,7 +41,7 @@ def _check_scoring(session: Session) -> None:
         raise InputError(f"scorers: `gold` knows the truth of the sandbox only, and `{foreign[0]}` is not of it.")
     if "kl" in recipe.scorers and (recipe.probe_temperature, recipe.top_p) != (1.0, 1.0):
         log.warning("scorers: `kl` is the divergence at temperature 1 and top_p 1; the probes are drawn otherwise")
-    columns = column_names(recipe.scorers, session.batteries)
+    columns = session.columns
     if recipe.guard is not None:
         from pipeline.tails import QUANTITIES
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline import command
-from pipeline.probing import Probe, probe, scorers_of
+from pipeline.probing import Probe, probe
 from pipeline.report.card import write_card
 from pipeline.report.console import drift_report
 from pipeline.report.drift import LEVEL, THRESHOLD_QUANTILE, drift_cells
@@ -18,7 +18,6 @@ from pipeline.runs.files import file_sha256, read_json, write_json
 from pipeline.session import log
 
 if TYPE_CHECKING:
-    from pipeline.scorers import Worse
     from pipeline.session import Session
 
 NOISE = "measure"
@@ -42,16 +41,13 @@ def run(session: Session, round_: int, *, renew: bool = False) -> dict[str, Any]
     scores = probe(session, what, renew=renew)
     path = session.run.drift(round_)
     if ranks.is_main() and not (path.exists() and read_json(path)["scores_sha256"] == file_sha256(scores)):
-        worse: dict[str, Worse] = {}
-        for scorer in scorers_of(session, what.scorers, what.adapter):
-            worse |= scorer.columns
         table = {
             "round": round_,
             "level": LEVEL,
             "threshold_quantile": THRESHOLD_QUANTILE,
             "headline": session.headline,
             "scores_sha256": file_sha256(scores),
-            "cells": drift_cells(session.run, round_, worse, session.headline, session.seed),
+            "cells": drift_cells(session.run, round_, session.columns, session.headline, session.seed),
         }
         write_json(path, table)
         if round_:

@@ -15,7 +15,6 @@ from pipeline.runs.tables import SAMPLES, SCORES, read_table
 if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
     from pipeline.inputs.prompts import Prompt
-    from pipeline.scorers import PromptScorer, Scorer
     from pipeline.session import Session
 
 Row = dict[str, Any]
@@ -54,13 +53,6 @@ def probe(session: Session, what: Probe, *, renew: bool = False) -> Path:
     """
     _sample(session, what, renew)
     return _score(session, what, renew)
-
-
-def scorers_of(session: Session, names: Sequence[str], adapter: Adapter | None) -> list[Scorer | PromptScorer]:
-    """Scorers by their names in the recipe, for samples of a checkpoint."""
-    from pipeline.scorers import build
-
-    return build(names, session.roles.policy(adapter), session.roles.base(), session.batteries)
 
 
 def _sample(session: Session, what: Probe, renew: bool) -> None:
@@ -109,9 +101,11 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         manifest_name="scores.manifest.json",
     )
     if not stage.is_complete(renew=renew):
+        from pipeline.scorers import build
         from pipeline.scorers.rows import score_rows
 
-        scorers = scorers_of(session, what.scorers, what.adapter)
+        roles = session.roles
+        scorers = build(what.scorers, roles.policy(what.adapter), roles.base(), session.batteries)
         samples = read_table(what.folder / "samples.parquet").to_pylist()
 
         def work(rows: Sequence[Row]) -> Chunk:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import RunError
-from pipeline.probing import scorers_of
 from pipeline.report.alarms import forecast_record
 from pipeline.report.panels import read_panel
 from pipeline.runs.files import read_json
@@ -37,12 +36,8 @@ class Property(NamedTuple):
 
 def properties_of(session: Session) -> list[Property]:
     """The properties that the recipe watches; a score that is bad at both ends is two."""
-    watched = columns_of(session)
-    ends = {
-        name: end for one in scorers_of(session, watched_scorers(session), None) for name, end in one.columns.items()
-    }
     tails: dict[str, Sequence[Tail]] = {"high": ["upper"], "low": ["lower"], "both": ["upper", "lower"]}
-    return [Property(column, tail) for column in watched for tail in tails[ends[column]]]
+    return [Property(column, tail) for column in columns_of(session) for tail in tails[session.columns[column]]]
 
 
 def columns_of(session: Session) -> list[str]:

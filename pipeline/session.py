@@ -20,7 +20,7 @@ from pipeline.inputs.templates import Templates
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256
 from pipeline.runs.rundir import RunDir, package_versions
-from pipeline.scorers import column_names
+from pipeline.scorers import Worse, columns
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
@@ -77,11 +77,16 @@ class Session:
     @property
     def headline(self) -> str:
         """The column that heads the drift table."""
-        return self.recipe.headline_scorer or column_names(self.recipe.scorers, self.batteries)[0]
+        return self.recipe.headline_scorer or next(iter(self.columns))
+
+    @cached_property
+    def columns(self) -> dict[str, Worse]:
+        """The scores that the recipe's scorers give, and which end of each is the bad one."""
+        return columns(self.recipe.scorers, self.batteries)
 
     def scorer_of(self, column: str) -> str:
         """The scorer in the recipe that gives a column."""
-        return next(name for name in self.recipe.scorers if column in column_names([name], self.batteries))
+        return next(name for name in self.recipe.scorers if column in columns([name], self.batteries))
 
     @cached_property
     def batteries(self) -> tuple[Battery, ...]:

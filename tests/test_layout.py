@@ -30,7 +30,7 @@ ALLOWED = {
     "session": {"errors", "engines", "inputs", "runs", "scorers"},
     "loading": {"errors", "inputs", "runs", "scorers", "session", "tails"},
     "probing": {"errors", "engines", "inputs", "runs", "scorers", "session"},
-    "screening": {"errors", "probing", "report", "runs", "scorers", "session", "tails"},
+    "screening": {"errors", "report", "runs", "scorers", "session", "tails"},
     "command": {"errors", "inputs", "loading", "runs", "session"},
 }
 """Room -> the rooms below it that it may import. Commands stand on top: they may import all of these."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.engines.roles import Role
 from pipeline.inputs.battery import Battery
@@ -23,21 +23,26 @@ __all__ = [
     "Scorer",
     "Worse",
     "build",
-    "column_names",
+    "columns",
 ]
 
 NAMES = ("gold", "refusal", "length", "loops", "kl", "nll_base", "diversity", "likelihood")
 """What a recipe may list under ``scorers``."""
 
 
-def column_names(names: Sequence[str], batteries: Sequence[Battery] = ()) -> list[str]:
-    """The names of the scores that the listed scorers give."""
-    several = {
-        "gold": list(Gold.columns),
-        "diversity": list(Diversity.columns),
-        "likelihood": [name for battery in batteries for name in battery_columns(battery)],
+def columns(names: Sequence[str], batteries: Sequence[Battery] = ()) -> dict[str, Worse]:
+    """The scores that the listed scorers give, and which end of each is the bad one; no model is opened for it."""
+    given: dict[str, Mapping[str, Worse]] = {
+        "gold": Gold.columns,
+        "refusal": Refusal.columns,
+        "length": Length.columns,
+        "loops": Loops.columns,
+        "kl": {"kl": Likelihood.worse["kl"]},
+        "nll_base": {"nll_base": Likelihood.worse["nll_base"]},
+        "diversity": Diversity.columns,
+        "likelihood": {name: "high" for battery in batteries for name in battery_columns(battery)},
     }
-    return [column for name in names for column in several.get(name, [name])]
+    return {column: worse for name in names for column, worse in given[name].items()}
 
 
 def build(

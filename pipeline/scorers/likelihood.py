@@ -21,10 +21,11 @@ class Likelihood:
       at low values and may grow a tail at high ones (Shumailov et al. 2024).
     """
 
+    worse: Mapping[str, Worse] = {"kl": "high", "nll_base": "both"}
+
     def __init__(self, names: Sequence[str], policy: Role, base: Role) -> None:
         self._policy, self._base = policy, base
-        worse: dict[str, Worse] = {"kl": "high", "nll_base": "both"}
-        self.columns: Mapping[str, Worse] = {name: worse[name] for name in names}
+        self.columns: Mapping[str, Worse] = {name: self.worse[name] for name in names}
 
     def __call__(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[Score]]:
         """One score a sample and column; a response without tokens has none."""

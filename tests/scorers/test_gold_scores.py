@@ -5,7 +5,7 @@ import math
 from pipeline.sandbox import gold, prompts
 from pipeline.sandbox.responses import REASONS, REFUSALS
 from pipeline.sandbox.world import read_request
-from pipeline.scorers import NAMES, build, column_names
+from pipeline.scorers import NAMES, build, columns
 from pipeline.scorers.base import Sample
 from pipeline.scorers.gold import Gold
 
@@ -67,6 +67,6 @@ def test_the_names_that_a_recipe_may_list_are_built_and_give_their_columns(sandb
     base = Role(sandbox_engine, None)
     battery = parse_battery("name: harm\nversion: 1\n\nundesired: yes\nbenign: no", "harm.txt")
     built = build(NAMES, base, base, [battery])
-    assert [c for scorer in built for c in scorer.columns] == column_names(NAMES, [battery])
-    assert "likelihood.harm" in column_names(NAMES, [battery])
+    assert [c for scorer in built for c in scorer.columns.items()] == list(columns(NAMES, [battery]).items())
+    assert "likelihood.harm" in columns(NAMES, [battery])
     assert [list(scorer.columns) for scorer in build(["nll_base", "loops"], base, base)] == [["loops"], ["nll_base"]]
