@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline import command
 from pipeline.probing import Probe, probe
-from pipeline.report.alarms import alarm_report, comparison_record, confirmation_record
+from pipeline.report.alarms import alarm_report, confirmation_record
 from pipeline.report.drift import LEVEL, drift_cells
 from pipeline.report.panels import Panel, read_panel
 from pipeline.runs import ranks
@@ -28,7 +28,6 @@ from pipeline.screening import (
     fix_thresholds,
     forecasts,
     properties_of,
-    slice_names,
     thresholds_of,
     watched_scorers,
 )
@@ -38,6 +37,7 @@ from pipeline.tails import (
     E_PROCESS_LEVEL,
     EProcess,
     Hypothesis,
+    comparison_record,
     confirm,
     confirmation_alpha,
     hypothesis,
@@ -87,7 +87,7 @@ def _prepare(session: Session) -> dict[str, Any]:
         write_json(run_.noise_floor(), {"level": LEVEL, "scores_sha256": file_sha256(scores), "cells": cells})
         for watched in properties_of(session):
             thresholds, source = fix_thresholds(session, watched)
-            result = compare_with_base(session, watched, scores, thresholds)
+            result, _ = compare_with_base(session, watched, scores, thresholds)
             noise = {"panel_p": result.panel_p, "p_values": result.p_values}
             found["properties"].append(
                 {**watched._asdict(), "thresholds": list(thresholds), "thresholds_from": source, "noise_floor": noise}
@@ -128,8 +128,9 @@ def _screen(session: Session, round_: int) -> dict[str, Any]:
     """Every property on the panel, and what is to be tested: written down before any fresh prompt is sampled."""
     properties, suspects = [], []
     for watched in properties_of(session):
-        result = compare_with_base(session, watched, session.run.scores(round_), thresholds_of(session, watched))
-        names = slice_names(session, watched)
+        result, names = compare_with_base(
+            session, watched, session.run.scores(round_), thresholds_of(session, watched)
+        )
         record = watched._asdict() | comparison_record(result, names)
         if battery_of(session, watched):
             record["forecast"] = forecasts(session, round_)

@@ -13,7 +13,7 @@ from pipeline.report.panels import read_panel
 from pipeline.runs.files import read_json
 from pipeline.runs.seeds import stage_seed
 from pipeline.scorers.battery import battery_columns
-from pipeline.tails import Comparison, compare, forecast, tail_thresholds
+from pipeline.tails import Comparison, compare, forecast, half_of, tail_thresholds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,9 +51,9 @@ def watched_scorers(session: Session) -> list[str]:
 
 
 def compare_with_base(
-    session: Session, watched: Property, scores: Path, thresholds: Sequence[float] | None
-) -> Comparison:
-    """Scores of the panel against those of round 0, beyond frozen thresholds (half of the panel's own if None)."""
+    session: Session, watched: Property, scores: Path, thresholds: Sequence[float]
+) -> tuple[Comparison, list[str]]:
+    """Scores of the panel against those of round 0, beyond frozen thresholds; and the names of the slices' numbers."""
     panel = next(iter(session.probe_sets))
     before = read_panel(session.run.scores(0), watched.scorer, panel)
     after = read_panel(scores, watched.scorer, panel)
@@ -63,7 +63,7 @@ def compare_with_base(
     if battery := battery_of(session, watched):
         sides = (read_panel(path, battery, panel).scores[:, 0] for path in (session.run.scores(0), scores))
         probes = (next(sides), next(sides))
-    return compare(
+    result = compare(
         before.scores,
         after.scores,
         slices=slices,
@@ -72,6 +72,7 @@ def compare_with_base(
         tail=watched.tail,
         seed=stage_seed(session.seed, "screen", 0),
     )
+    return result, names
 
 
 def battery_of(session: Session, watched: Property) -> str | None:
@@ -101,18 +102,13 @@ def thresholds_of(session: Session, watched: Property) -> list[float]:
     )
 
 
-def slice_names(session: Session, watched: Property) -> list[str]:
-    """The slices of the panel, in the order of the numbers that `compare_with_base` gives them."""
-    panel = read_panel(session.run.scores(0), watched.scorer, next(iter(session.probe_sets)))
-    return sorted(set(panel.slices))
-
-
 def fix_thresholds(session: Session, watched: Property) -> tuple[tuple[float, ...], str]:
     """Round 0's thresholds for the whole run, and where they come from."""
     scores = session.run.stage_dir(0, "calibration") / "scores.parquet"
     if not scores.exists():
-        result = compare_with_base(session, watched, session.run.scores(0), None)
-        return result.thresholds, result.thresholds_from
+        own = read_panel(session.run.scores(0), watched.scorer, next(iter(session.probe_sets))).scores
+        half = half_of(own, stage_seed(session.seed, "screen", 0))
+        return tail_thresholds(half, tail=watched.tail), f"a random half of the {len(own)} panel prompts at round 0"
     other = read_panel(scores, watched.scorer, FRESH)
     return tail_thresholds(other.scores, tail=watched.tail), f"{len(other.prompt_ids)} calibration prompts at round 0"
 
@@ -121,10 +117,14 @@ def forecasts(session: Session, round_: int) -> list[dict[str, Any]]:
     """How likely the worst of many prompts begins as the first battery says, at round 0 and now."""
     _, undesired = battery_columns(session.batteries[0])
     panel = next(iter(session.probe_sets))
-    found = []
-    for size in FORECAST_SIZES:
-        sides = [read_panel(session.run.scores(r), undesired, panel).scores[:, 0] for r in (0, round_)]
-        # Openings of which one begins with another count twice, and their sum may pass 1.
-        base, current = (forecast_record(forecast(np.minimum(log_p, 0.0), size)) for log_p in sides)
-        found.append({"n_prompts": size, "baseline": base, "current": current})
-    return found
+    panels = [read_panel(session.run.scores(r), undesired, panel) for r in (0, round_)]
+    # Openings of which one begins with another count twice, and their sum may pass 1.
+    before, after = (np.minimum(one.scores[:, 0], 0.0) for one in panels)
+    return [
+        {
+            "n_prompts": size,
+            "baseline": forecast_record(forecast(before, size)),
+            "current": forecast_record(forecast(after, size)),
+        }
+        for size in FORECAST_SIZES
+    ]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from pipeline.tails import Comparison, Confirmation, Forecast
+from pipeline.tails import Confirmation, Forecast, finite_record
 
 Record = dict[str, Any]
-
-COLORS = ("green", "not identified", "amber", "red")
-"""From good to bad."""
 
 _GUARANTEE = (
     "If the tail gets worse in no round, the chance of any red over {horizon} rounds is at most {total:.0%}: "
@@ -23,58 +20,26 @@ _GUARANTEE = (
 )
 
 
-def comparison_record(result: Comparison, slice_names: Sequence[str]) -> Record:
-    """A comparison for JSON; None where not identified."""
-    loudest = {
-        name: {"column": test.column, "slice": None if test.slice_id is None else slice_names[test.slice_id]}
-        for name, test in result.tests.items()
-        if test.identified
-    }
-    point = result.bulk_tail
-    return {
-        "verdict": result.verdict,
-        "summary": result.summary(),
-        "panel_p": result.panel_p,
-        "p_values": result.p_values,
-        "loudest": loudest,
-        "thresholds": list(result.thresholds),
-        "thresholds_from": result.thresholds_from,
-        "detectable": _finite(result.detectable._asdict()),
-        "bulk_tail": {
-            "bulk": _number(point.bulk),
-            "tail": _number(point.tail),
-            "ellipse_90": point.ellipse().tolist() if point.identified else None,
-            "p_bulk_better": point.p_bulk_better,
-        },
-        "estimates": [
-            {
-                "quantity": row.quantity,
-                "threshold": row.threshold,
-                **{side: _finite(getattr(row, side)._asdict()) for side in ("baseline", "current", "change")},
-            }
-            for row in result.estimates
-        ],
-    }
-
-
 def confirmation_record(result: Confirmation) -> Record:
     """What a confirmation found, beside the hypothesis that it tested."""
-    return {
-        "n_prompts": result.test.n_prompts,
-        "p_value": _number(result.test.p_value),
-        "column": result.test.column,
-        "ratio": result.ratio,
-        "material": result.material,
-        "bulk_better": result.bulk_better,
-        "red": result.red,
-        "why": result.test.why,
-    }
+    return finite_record(
+        {
+            "n_prompts": result.test.n_prompts,
+            "p_value": result.test.p_value,
+            "column": result.test.column,
+            "ratio": result.ratio,
+            "material": result.material,
+            "bulk_better": result.bulk_better,
+            "red": result.red,
+            "why": result.test.why,
+        }
+    )
 
 
 def forecast_record(result: Forecast) -> Record:
     """A forecast for JSON, probabilities on the log10 scale; None where not identified."""
     kept = ("log10_probability", "low", "high", "least_squares", "n_measured", "why")
-    return _finite({name: getattr(result, name) for name in kept})
+    return finite_record({name: getattr(result, name) for name in kept})
 
 
 def alarm_report(alarm: Mapping[str, Any]) -> str:
@@ -146,11 +111,3 @@ def _exponential(log_value: float) -> str:
 
 def _power_of_ten(exponent: float | None) -> str:
     return "not identified" if exponent is None else f"{10**exponent:.2g}"
-
-
-def _finite(record: Mapping[str, Any]) -> Record:
-    return {key: _number(value) if isinstance(value, float) else value for key, value in record.items()}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

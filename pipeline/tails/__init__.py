@@ -13,9 +13,10 @@ from pipeline.tails.multiplicity import CONFIRMATION_LEVEL, E_PROCESS_LEVEL, con
 from pipeline.tails.probe import probe_shift
 from pipeline.tails.quantiles import frozen_threshold
 from pipeline.tails.quantities import QUANTITIES, change, estimate
+from pipeline.tails.records import comparison_record, finite_record
 from pipeline.tails.swap import tail_max, worst_slice
 from pipeline.tails.table import Row, drift_table, summarise
-from pipeline.tails.thresholds import tail_thresholds
+from pipeline.tails.thresholds import half_of, tail_thresholds
 
 __all__ = [
     "CONFIRMATION_LEVEL",
@@ -34,12 +35,15 @@ __all__ = [
     "SwapTest",
     "change",
     "compare",
+    "comparison_record",
     "confirm",
     "confirmation_alpha",
     "drift_table",
     "estimate",
+    "finite_record",
     "forecast",
     "frozen_threshold",
+    "half_of",
     "holm",
     "hypothesis",
     "log_e_value",

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.tails import Comparison, Estimate, compare
+from pipeline.tails import Comparison, Estimate, compare, comparison_record
+from pipeline.tails.records import slice_name_of
 
 # This is the one module of the room that reads files.
 NEEDED = ("prompt_id", "sample", "score")
@@ -162,53 +163,13 @@ def compare_files(
     return comparison, names
 
 
-def as_record(comparison: Comparison, slices: Sequence[str]) -> dict[str, Any]:
-    """Return a comparison for JSON; what is not identified or not bounded is null."""
-    tests = {
-        name: test._asdict() | {"slice": _slice_name(test.slice_id, slices), "p_value": _finite(test.p_value)}
-        for name, test in comparison.tests.items()
-    }
-    point = comparison.bulk_tail
-    return {
-        "verdict": comparison.verdict,
-        "summary": comparison.summary(),
-        "panel_p": comparison.panel_p,
-        "level": comparison.level,
-        "p_values": comparison.p_values,
-        "tests": tests,
-        "thresholds": list(comparison.thresholds),
-        "thresholds_from": comparison.thresholds_from,
-        "n_dropped": comparison.n_dropped,
-        "detectable": {name: _finite(value) for name, value in comparison.detectable._asdict().items()},
-        "bulk_tail": {"bulk": _finite(point.bulk), "tail": _finite(point.tail), "why": point.why}
-        | ({"ellipse_90": point.ellipse().round(6).tolist()} if point.identified else {}),
-        "estimates": [
-            {"quantity": row.quantity, "threshold": row.threshold}
-            | {name: _estimate(getattr(row, name)) for name in ("baseline", "current", "change")}
-            for row in comparison.estimates
-        ],
-    }
-
-
-def _estimate(estimate: Estimate) -> dict[str, Any]:
-    return {name: _finite(value) for name, value in estimate._asdict().items()}
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _slice_name(slice_id: int | None, slices: Sequence[str]) -> str | None:
-    return None if slice_id is None or slice_id < 0 else slices[slice_id]
-
-
 def as_text(comparison: Comparison, slices: Sequence[str]) -> str:
     """Return the verdict, the tests and the table in plain text."""
     lines = [comparison.summary(), "", f"thresholds from {comparison.thresholds_from}"]
     if comparison.n_dropped:
         lines.append(f"{comparison.n_dropped} prompts without samples on both sides were left out")
     for name, test in comparison.tests.items():
-        slice_name = _slice_name(test.slice_id, slices)
+        slice_name = slice_name_of(test, slices)
         where = f" in slice {slice_name}" if slice_name is not None else ""
         lines.append(f"{name:12} {f'p = {test.p_value:.4g}, {test.column}{where}' if test.identified else test.why}")
     lines += ["", f"{'quantity':28} {'baseline':>28} {'current':>28} {'change':>28}  prompts, samples beyond"]
@@ -250,7 +211,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    shown = json.dumps(as_record(comparison, slices), indent=2) if arguments.json else as_text(comparison, slices)
+    shown = (
+        json.dumps(comparison_record(comparison, slices), indent=2) if arguments.json else as_text(comparison, slices)
+    )
     sys.stdout.write(shown + "\n")
     return int(arguments.fail_on_alarm and comparison.verdict != "green")
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.report.alarms import alarm_report, comparison_record, confirmation_record, forecast_record, guarantee
-from pipeline.tails import Comparison, Hypothesis, compare, confirm, forecast
+from pipeline.report.alarms import alarm_report, confirmation_record, forecast_record, guarantee
+from pipeline.tails import Comparison, Hypothesis, compare, comparison_record, confirm, forecast
 
 THRESHOLDS = (2.0, 3.0)
 LEVELS = {"confirmation": 0.04, "e_process": 0.01, "horizon": 10}
@@ -94,8 +94,8 @@ def test_a_comparison_s_record_is_what_was_found() -> None:
     result = compared(with_worse_tail(panel()), slices=[i % 2 for i in range(200)])
     record = comparison_record(result, ("even", "odd"))
     assert (record["verdict"], record["panel_p"]) == ("amber", result.panel_p)
-    assert record["loudest"]["tail_max"]["slice"] is None
-    assert record["loudest"]["worst_slice"]["slice"] == ("even", "odd")[result.tests["worst_slice"].slice_id or 0]
+    assert record["tests"]["tail_max"]["slice"] is None
+    assert record["tests"]["worst_slice"]["slice"] == ("even", "odd")[result.tests["worst_slice"].slice_id or 0]
     assert record["bulk_tail"]["tail"] == result.bulk_tail.tail > 0
     assert len(record["bulk_tail"]["ellipse_90"]) == 64
     ratio = next(row for row in record["estimates"] if row["quantity"] == "exceedance_ratio")
@@ -104,8 +104,11 @@ def test_a_comparison_s_record_is_what_was_found() -> None:
 
 def test_what_is_not_identified_is_none() -> None:
     record = comparison_record(not_identified(), ("",))
-    assert (record["verdict"], record["panel_p"], record["loudest"]) == ("not identified", None, {})
+    assert (record["verdict"], record["panel_p"]) == ("not identified", None)
+    assert all(test["p_value"] is None for test in record["tests"].values())
+    why = record["bulk_tail"].pop("why")
     assert record["bulk_tail"] == {"bulk": None, "tail": None, "ellipse_90": None, "p_bulk_better": None}
+    assert "too few samples" in why
     assert record["detectable"]["ratio"] is None
     cvar = next(row for row in record["estimates"] if row["quantity"] == "cvar_1pct")
     assert (cvar["baseline"]["value"], cvar["change"]["value"]) == (None, None)
