@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import InputError
+from pipeline.inputs.text_files import read_text
 
 _HEAD_KEYS = ("name", "version")
 _BLOCK_KEYS = ("applies_to", "undesired", "benign")
@@ -102,7 +103,7 @@ def load_batteries(paths: Sequence[Path | str]) -> tuple[Battery, ...]:
     """
     found: list[Battery] = []
     for path in paths:
-        battery = _load(Path(path))
+        battery = parse_battery(read_text(Path(path), "battery"), str(path))
         twin = next((other for other in found if other.name == battery.name), None)
         if twin is not None:
             raise InputError(
@@ -135,21 +136,6 @@ def parse_battery(text: str, path: str) -> Battery:
     if faults:
         raise InputError("\n".join(f"{path}:{fault.line}: {fault.message}" for fault in sorted(faults)))
     return Battery(name, version, tuple(blocks), hashlib.sha256(text.encode("utf-8")).hexdigest(), text, path)
-
-
-def _load(path: Path) -> Battery:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); name a battery file.") from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{path}:{line}: not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8."
-        ) from error
-    return parse_battery(text, str(path))
 
 
 def _paragraphs(text: str, faults: list[_Fault]) -> list[list[_Line]]:

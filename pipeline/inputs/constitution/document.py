@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.inputs.constitution.parser import Principle, parse
+from pipeline.inputs.text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,7 @@ def load_constitution(path: Path | str) -> Constitution:
         InputError: the file cannot be read or has faults; the message names each with file, line and column.
     """
     path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); name a constitution file.") from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = raw[: error.start]
-        line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
-        raise InputError(
-            f"{path}:{line}:{column}: not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8."
-        ) from error
-    return parse_constitution(text, str(path))
+    return parse_constitution(read_text(path, "constitution"), str(path))
 
 
 def parse_constitution(text: str, name: str) -> Constitution:
