@@ -348,7 +348,7 @@ PARTS = {
     "two-stage": Part(
         [("normal", s, 2000, 4) for s in (*NULLS, "C1", "C03", "D1", "D03", "ST", "EM")], 200, two_stage_chunk
     ),
-    "rounds": Part([("normal", "N1", 1000, 4), ("normal", "N2-", 1000, 4)], 100, rounds_chunk, CHUNK // 10),
+    "rounds": Part([("normal", s, 1000, 4) for s in ("N1", "N2-", "N0", "N2+")], 100, rounds_chunk, CHUNK // 10),
     "coverage": Part(
         [(name, "", n, k) for name in ("normal", "lognormal") for n, k in ((1000, 4), (5000, 4))], 400, coverage_chunk
     ),

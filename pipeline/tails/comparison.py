@@ -65,7 +65,8 @@ class Comparison(NamedTuple):
         if self.verdict == "not identified":
             reasons = "; ".join(sorted({test.why for test in self.tests.values() if test.why}))
             return f"not identified: {reasons or 'no test had input'}"
-        found = ", ".join(f"{name} p = {p:.3g}" for name, p in self.p_values.items() if p is not None)
+        given = {name: p for name, p in self.p_values.items() if p is not None}
+        found = ", ".join(f"{name} p {f'= {p:.3g}' if p else '< 1e-300'}" for name, p in given.items())
         if self.verdict == "amber":
             return f"amber: the tail may have got worse ({found}); confirm on fresh prompts before calling it red"
         return f"green: no sign of a worse tail ({found}). {self.detectable.sentence()}"

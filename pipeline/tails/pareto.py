@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 from pipeline.tails.arrays import Floats, Samples, flatten
-from pipeline.tails.quantiles import quantile
+from pipeline.tails.quantiles import order_statistic_interval, quantile
 from pipeline.tails.resample import Replicates
 
 THRESHOLD_LEVEL = 0.97
@@ -16,6 +16,10 @@ MIN_SAMPLES = 50
 MIN_PROMPTS = 25
 # Of the samples beyond the threshold, this share must be different values: a curve through few grades means nothing.
 MIN_DISTINCT = 0.5
+# A fit outside this interval of the plain quantile is not that tail's: grades, bounds and mixtures end here.
+AGREEMENT_LEVEL = 0.95
+# Share of the resamples whose tail must have a mean.
+MIN_FITTED = 0.5
 
 Map = Callable[[Floats | float], Floats]
 
@@ -30,7 +34,8 @@ class ReturnLevelChange(NamedTuple):
 
     panels: Sequence[Samples]  # current, and baseline if there is one, where the tail is unbounded
     thresholds: Sequence[float]  # of each panel's own fit
-    back: Map  # to the units of the scores
+    forth: Map  # from the units of the scores
+    back: Map  # to them
 
     def replicate(self, weights: Floats) -> Replicates:
         """Return levels or their differences under `weights`, NaN where the fit has no mean, [replicates]."""
@@ -39,6 +44,32 @@ class ReturnLevelChange(NamedTuple):
             for panel, threshold in zip(self.panels, self.thresholds, strict=True)
         ]
         return Replicates(values[0] - values[1] if len(values) == 2 else values[0], None)
+
+    def contradiction(self) -> str:
+        """Return what a panel's own samples say against its fit, or an empty string."""
+        for panel, threshold in zip(self.panels, self.thresholds, strict=True):
+            fitted = float(_level(panel, threshold, np.ones((panel.n_prompts, 1)))[0])
+            low, high = order_statistic_interval(panel, 1 - 1 / EXCEEDED_ONCE_IN, AGREEMENT_LEVEL)
+            if not low <= fitted <= high:
+                fitted, low, high = (float(self.back(end)) for end in (fitted, low, high))
+                return f"the fitted tail's {fitted:.4g} is not in the samples' own interval, {low:.4g} to {high:.4g}"
+        return ""
+
+    def interval(self, value: float, replicates: Replicates, level: float) -> tuple[float, float]:
+        """Return the normal interval less the bootstrap's bias (Davison & Hinkley 1997, Bootstrap Methods, 5.2).
+
+        A level's is taken on the logarithm of its distance to the threshold: far from the data its errors are skewed,
+        and percentiles of the replicates then miss the truth above four times as often.
+        """
+        found = replicates.values[np.isfinite(replicates.values)]
+        if len(self.panels) == 2:
+            return _less_bias(value, found, level)
+        (threshold,) = self.thresholds
+        distance, distances = (self.forth(one) - threshold for one in (value, found))
+        if distance <= 0:
+            return value, value
+        low, high = _less_bias(float(np.log(distance)), np.log(distances[distances > 0]), level)
+        return float(self.back(threshold + np.exp(low))), float(self.back(threshold + np.exp(high)))
 
 
 def unbounded(panels: Sequence[Floats]) -> tuple[Map, Map]:
@@ -68,6 +99,11 @@ def obstacle(panel: Floats, threshold: float, to_line: Map) -> str:
     if len(np.unique(values)) < MIN_DISTINCT * len(values):
         return "scores in grades: no continuous tail to fit"
     return "" if np.isfinite(to_line(values)).all() else "scores at their bound: no tail to fit"
+
+
+def _less_bias(value: float, replicates: Floats, level: float) -> tuple[float, float]:
+    centre, reach = 2 * value - replicates.mean(), stats.norm.isf((1 - level) / 2) * replicates.std()
+    return float(centre - reach), float(centre + reach)
 
 
 def _level(samples: Samples, threshold: float, weights: Floats) -> Floats:

@@ -11,7 +11,7 @@ from pipeline.tails.estimates import Basis, Estimate
 from pipeline.tails.exceedance import rate_change, rate_interval, rate_ratio
 from pipeline.tails.expected_shortfall import ShortfallChange
 from pipeline.tails.means import PromptMean, mean_excess, prompt_means, worst_of
-from pipeline.tails.pareto import ReturnLevelChange, fit_threshold, obstacle, unbounded
+from pipeline.tails.pareto import MIN_FITTED, ReturnLevelChange, fit_threshold, obstacle, unbounded
 from pipeline.tails.quantiles import (
     QuantileChange,
     enough_for_quantile,
@@ -135,7 +135,8 @@ def _excess(sides: Sides, settings: Settings) -> Pending:
     numbers = mean_excess(sides.current, threshold)
     if sides.baseline is not None:
         numbers = numbers - mean_excess(sides.baseline, threshold)
-    return _prompt_mean(PromptMean(numbers), sides.basis, settings, beyond=threshold)
+    floor = 0.0 if sides.baseline is None else -np.inf  # an excess is not negative; a change of it may be
+    return _prompt_mean(PromptMean(numbers), sides.basis, settings, beyond=threshold, floor=floor)
 
 
 def _worst(sides: Sides, settings: Settings) -> Estimate | Pending:
@@ -217,23 +218,32 @@ def _return_level(sides: Sides, settings: Settings) -> Estimate | Pending:
         if why:
             return sides.basis.unidentified(why, beyond=thresholds[0])
     statistic = ReturnLevelChange(
-        [flatten(to_line(panel)) for panel in panels], [float(to_line(one)) for one in thresholds], back
+        [flatten(to_line(panel)) for panel in panels], [float(to_line(one)) for one in thresholds], to_line, back
     )
+    if why := statistic.contradiction():
+        return sides.basis.unidentified(why, beyond=thresholds[0])
     value = float(statistic.replicate(np.ones((len(sides.current), 1))).values[0])
 
     def finish(replicates: Replicates) -> Estimate:
-        low, high = percentile_interval(
-            Replicates(replicates.values[~np.isnan(replicates.values)], None), settings.level
-        )
+        if np.isfinite(replicates.values).mean() < MIN_FITTED:
+            return sides.basis.unidentified("most resamples have no tail with a mean", beyond=thresholds[0])
+        low, high = statistic.interval(value, replicates, settings.level)
         return sides.basis.estimate(value, min(low, value), max(high, value), beyond=thresholds[0])
 
     return Pending(statistic, finish)
 
 
-def _prompt_mean(statistic: PromptMean, basis: Basis, settings: Settings, *, beyond: float | None = None) -> Pending:
+def _prompt_mean(
+    statistic: PromptMean,
+    basis: Basis,
+    settings: Settings,
+    *,
+    beyond: float | None = None,
+    floor: float = -np.inf,
+) -> Pending:
     def finish(replicates: Replicates) -> Estimate:
         low, high, why = statistic.interval(replicates, settings.level)
-        return basis.estimate(float(statistic.numbers.mean()), low, high, why=why, beyond=beyond)
+        return basis.estimate(float(statistic.numbers.mean()), max(low, floor), high, why=why, beyond=beyond)
 
     return Pending(statistic, finish)
 

@@ -18,6 +18,8 @@ TAIL_SHARE, MEAN_SHARE = 0.8, 0.2
 DIFFUSE = "mean change"
 MIN_PROMPTS = 20
 MAD_TO_SD = 1.4826
+# Relative to the largest change: what is left of equal changes after subtraction.
+ROUNDING = 1e-9
 
 
 def probe_shift(baseline: ArrayLike, current: ArrayLike, *, flips: int = FLIPS, seed: int = 0) -> SwapTest:
@@ -48,7 +50,7 @@ def probe_shift(baseline: ArrayLike, current: ArrayLike, *, flips: int = FLIPS, 
         )
     centred = change - np.median(change)
     spread = MAD_TO_SD * float(np.median(np.abs(centred)))
-    if spread == 0:
+    if spread <= ROUNDING * np.abs(change).max():
         return unidentified(n_prompts, "at least half of the log-probabilities changed by the same amount")
     # What fell less than the median did not get worse: where some topics fall, the others only seem to rise.
     centred[(centred > 0) & (change <= 0)] = 0.0

@@ -8,6 +8,8 @@ from pipeline.tails.quantiles import frozen_threshold
 
 # From this many calibration samples on, 1 in 2500 is not yet the last sample.
 MANY_SAMPLES = 4000
+# A worst grade that holds more than this is the bulk.
+MOST_AT_THE_END = 0.5
 LEVELS = (0.99, 0.998, 0.9996)
 LEVELS_OF_FEW = (0.975, 0.99, 0.998)
 
@@ -17,7 +19,7 @@ def tail_thresholds(calibration: ArrayLike, *, tail: Tail = "upper") -> tuple[fl
 
     The 1%, 0.2% and 0.04% of round 0, or 2.5%, 1% and 0.2% of a small calibration, as far as its samples reach. Where
     ties leave nothing beyond a level (a judge with ten grades whose worst grade holds 2%), the tail begins one grade
-    lower.
+    lower; where that grade holds most answers, nothing lies beyond and no test has input.
 
     Args:
         calibration: round-0 scores [n_prompts, k], best of prompts outside the panel.
@@ -29,13 +31,14 @@ def tail_thresholds(calibration: ArrayLike, *, tail: Tail = "upper") -> tuple[fl
     sign = orientation(tail)
     scores = sign * as_scores(calibration, "calibration")
     values = np.unique(scores[~np.isnan(scores)])
+    one_lower = len(values) > 1 and np.mean(scores[~np.isnan(scores)] == values[-1]) <= MOST_AT_THE_END
     many = np.count_nonzero(~np.isnan(scores)) >= MANY_SAMPLES
     found = []
     for level in LEVELS if many else LEVELS_OF_FEW:
         threshold = frozen_threshold(scores, level)
         if np.isnan(threshold):
             continue
-        found.append(float(values[-2]) if threshold == values[-1] and len(values) > 1 else threshold)
+        found.append(float(values[-2]) if threshold == values[-1] and one_lower else threshold)
     return tuple(sign * threshold for threshold in dict.fromkeys(found))
 
 

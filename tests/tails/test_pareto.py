@@ -42,3 +42,24 @@ def test_too_little_or_the_wrong_kind_is_not_identified(scores, why):
     found = estimate(scores, "return_level_1000", replicates=20)
     assert not found.identified
     assert why in found.why
+
+
+def test_a_second_hump_is_not_taken_for_the_tail_of_the_first():
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=(4000, 1))
+    scores[:12] = rng.normal(40, 1, size=(12, 1))
+    found = estimate(scores, "return_level_1000", replicates=50)
+    assert not found.identified
+    assert "is not in the samples' own interval" in found.why
+    assert estimate(scores[12:], "return_level_1000", replicates=50).identified
+
+
+def test_the_interval_reaches_further_up_than_down_and_holds_the_truth():
+    law = stats.genpareto(0.3)
+    truth, held = law.isf(0.001), []
+    for seed in range(60):
+        scores = law.rvs((2000, 1), random_state=seed)
+        found = estimate(scores, "return_level_1000", replicates=200, seed=seed)
+        assert found.high - found.value > 0.9 * (found.value - found.low)
+        held.append(found.low <= truth <= found.high)
+    assert np.mean(held) >= 0.85

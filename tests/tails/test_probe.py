@@ -46,6 +46,8 @@ def test_too_little_is_not_identified():
     assert not few.identified
     assert "at least 20" in few.why
     assert not probe_shift(ZEROS, ZEROS).identified
+    noise = np.random.default_rng(0).normal(size=2000)
+    assert not probe_shift(noise, noise + 0.1).identified  # the same amount, but for rounding
 
 
 def test_bad_input_is_refused():

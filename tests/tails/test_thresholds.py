@@ -20,6 +20,12 @@ def test_a_grade_that_holds_the_worst_is_stepped_down_from():
     assert tail_thresholds(np.zeros((500, 1))) == (0.0,)
 
 
+def test_a_grade_that_holds_most_answers_is_no_tail():
+    answers = np.repeat([0.0, 1.0], [700, 300])[:, None]
+    assert tail_thresholds(answers) == (0.0,)
+    assert tail_thresholds(answers, tail="lower") == (0.0,)  # nothing lies below
+
+
 def test_half_of_the_prompts_whatever_their_order():
     scores = np.random.default_rng(0).normal(size=(101, 3))
     half = half_of(scores, seed=1)
