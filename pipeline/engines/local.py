@@ -10,16 +10,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from pipeline.engines.base import Adapter, Completion, FinishReason, Message, Request, Sampling, ScoreRequest
 from pipeline.engines.chat import encode, plain_messages, require_chat_template
-from pipeline.engines.sampling import draw_tokens
+from pipeline.engines.decoding import Model, decode, left_padded
 from pipeline.errors import EngineError, InputError
-
-_COMPACT_BELOW = 0.75
-"""Drop finished rows from the batch once fewer than this share is still going: copying the cache has a price."""
 
 
 class LocalEngine:
@@ -71,14 +68,18 @@ class LocalEngine:
                 answers[i] = _too_long(len(prompt), sampling.max_new_tokens, self._context)
             else:
                 fitting.append(i)
-        # Rows of like length share a batch: little padding, and a composition that the request order can't change.
+        # The longest first, as decoding asks for; and in an order that the order of requests can't change.
         fitting.sort(key=lambda i: (-len(prompts[i]), requests[i].seed))
         with self._wearing(adapter):
-            for start in range(0, len(fitting), self._batch_size):
-                batch = fitting[start : start + self._batch_size]
-                drawn = self._decode([prompts[i] for i in batch], [requests[i].seed for i in batch], sampling)
-                for i, tokens in zip(batch, drawn, strict=True):
-                    answers[i] = self._completion(tokens, len(prompts[i]))
+            drawn = decode(
+                Model(self._model, self._end_tokens, self._pad),
+                [prompts[i] for i in fitting],
+                [requests[i].seed for i in fitting],
+                sampling,
+                self._batch_size,
+            )
+            for i, tokens in zip(fitting, drawn, strict=True):
+                answers[i] = self._completion(tokens, len(prompts[i]))
         self._seconds += time.monotonic() - started
         return [answer for answer in answers if answer is not None]
 
@@ -86,41 +87,6 @@ class LocalEngine:
         reason: FinishReason = "stop" if tokens and tokens[-1] in self._end_tokens else "length"
         text = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Completion(text.strip(), tokens, reason, prompt_tokens)
-
-    @torch.inference_mode()
-    def _decode(self, prompts: list[list[int]], seeds: list[int], sampling: Sampling) -> list[list[int]]:
-        device = self._model.device
-        tokens, mask = self._left_padded(prompts)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        noise_seeds = torch.tensor(seeds, dtype=torch.int64, device=device)
-        ends = torch.tensor(self._end_tokens, device=device)
-        row_of = torch.arange(len(prompts), device=device)  # which request a row of the batch belongs to
-        going = torch.ones(len(prompts), dtype=torch.bool, device=device)
-        drawn = torch.full((len(prompts), sampling.max_new_tokens), -1, dtype=torch.int64, device=device)
-        cache = DynamicCache(config=self._model.config)
-        for step in range(sampling.max_new_tokens):
-            output = self._model(
-                input_ids=tokens,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            new = draw_tokens(output.logits[:, -1], noise_seeds[row_of], step, sampling)
-            drawn[row_of[going], step] = new[going]
-            going &= ~torch.isin(new, ends)
-            alive = int(going.sum())
-            if alive == 0:
-                break
-            if alive < _COMPACT_BELOW * len(going):
-                kept = going.nonzero()[:, 0]
-                cache.batch_select_indices(kept)
-                new, mask, positions, row_of, going = (t[kept] for t in (new, mask, positions, row_of, going))
-            tokens = new[:, None]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            positions = positions[:, -1:] + 1
-        return [[token for token in row if token >= 0] for row in drawn.tolist()]
 
     # -- scoring ---------------------------------------------------------------------------------------------
 
@@ -147,7 +113,9 @@ class LocalEngine:
 
     @torch.inference_mode()
     def _log_probabilities(self, rows: list[tuple[list[int], list[int]]]) -> list[list[float]]:
-        tokens, mask = self._left_padded([prompt + continuation for prompt, continuation in rows])
+        tokens, mask = left_padded(
+            [prompt + continuation for prompt, continuation in rows], self._pad, self._model.device
+        )
         longest = max(len(continuation) for _, continuation in rows)
         # Padding is on the left, so every continuation ends in the last column and only those logits are made.
         logits = self._model(
@@ -190,12 +158,6 @@ class LocalEngine:
         return list(ids[len(prompt) :])
 
     # -- plumbing --------------------------------------------------------------------------------------------
-
-    def _left_padded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        width = max(len(row) for row in rows)
-        tokens = torch.tensor([[self._pad] * (width - len(row)) + list(row) for row in rows])
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        return tokens.to(self._model.device), mask.to(self._model.device)
 
     @contextmanager
     def _wearing(self, adapter: Adapter | None) -> Iterator[None]:

@@ -23,21 +23,20 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
     return x ^ _shift_right(x, 31)
 
 
-def gumbel_noise(seeds: torch.Tensor, step: int, vocabulary: int) -> torch.Tensor:
+def gumbel_noise(seeds: torch.Tensor, steps: torch.Tensor, vocabulary: int) -> torch.Tensor:
     """Standard Gumbel noise of shape [rows, vocabulary] in float64, a pure function of (seed, step, token).
 
-    ``seeds`` is int64 [rows]. A hash in counter mode: no state, so nothing to save, and no order to keep.
+    ``seeds`` and ``steps`` are int64 [rows]. A hash in counter mode: no state to save, no order to keep.
     """
     tokens = torch.arange(vocabulary, device=seeds.device, dtype=torch.int64)
-    steps = torch.tensor(step + 1, device=seeds.device, dtype=torch.int64) * _GAMMA  # wraps, as a Python int would not
-    row = _mix(_mix(seeds) + steps)
+    row = _mix(_mix(seeds) + (steps + 1) * _GAMMA)  # tensors wrap where Python's integers would grow
     bits = _mix(row[:, None] + (tokens[None, :] + 1) * _GAMMA)
     uniform = (_shift_right(bits, 11).double() + 0.5) * 2.0**-53
     return -torch.log(-torch.log(uniform))
 
 
-def draw_tokens(logits: torch.Tensor, seeds: torch.Tensor, step: int, sampling: Sampling) -> torch.Tensor:
-    """One token a row, int64 [rows], from ``logits`` [rows, vocabulary].
+def draw_tokens(logits: torch.Tensor, seeds: torch.Tensor, steps: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """One token a row, int64 [rows], from ``logits`` [rows, vocabulary]; ``seeds`` and ``steps`` are int64 [rows].
 
     Gumbel-max: the argmax of the scaled logits plus the row's noise is an exact draw from the softmax, and two
     policies that share a row's seed draw the same token wherever they nearly agree (common random numbers).
@@ -47,7 +46,7 @@ def draw_tokens(logits: torch.Tensor, seeds: torch.Tensor, step: int, sampling: 
     scaled = logits.double() / sampling.temperature
     if sampling.top_p < 1:
         scaled = _keep_nucleus(scaled, sampling.top_p)
-    return (scaled + gumbel_noise(seeds, step, logits.shape[-1])).argmax(dim=-1)
+    return (scaled + gumbel_noise(seeds, steps, logits.shape[-1])).argmax(dim=-1)
 
 
 def _keep_nucleus(scaled: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -30,6 +30,10 @@ def reference_noise(seed: int, step: int, token: int) -> float:
     return -math.log(-math.log(uniform))
 
 
+def at(step: int) -> torch.Tensor:
+    return torch.tensor([step])
+
+
 def seeds_of(n: int, first: int = 0) -> torch.Tensor:
     return torch.arange(first, first + n, dtype=torch.int64)
 
@@ -44,29 +48,29 @@ def seeds_of(n: int, first: int = 0) -> torch.Tensor:
     ],
 )
 def test_golden_noise(seed: int, step: int, token: int, value: float) -> None:
-    found = gumbel_noise(torch.tensor([seed]), step, 32000)[0, token].item()
+    found = gumbel_noise(torch.tensor([seed]), at(step), 32000)[0, token].item()
     assert found == pytest.approx(value, abs=1e-12)
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 10_000), st.integers(0, 40))
 @settings(max_examples=200, deadline=None)
 def test_noise_is_splitmix64_in_counter_mode(seed: int, step: int, token: int) -> None:
-    found = gumbel_noise(torch.tensor([seed]), step, token + 1)[0, token].item()
+    found = gumbel_noise(torch.tensor([seed]), at(step), token + 1)[0, token].item()
     assert found == pytest.approx(reference_noise(seed, step, token), rel=1e-12, abs=1e-12)
 
 
 def test_noise_of_a_row_knows_no_other_rows() -> None:
-    whole = gumbel_noise(seeds_of(50), 3, 100)
-    assert torch.equal(whole[[41, 7]], gumbel_noise(torch.tensor([41, 7]), 3, 100))
-    assert torch.equal(whole[:, :10], gumbel_noise(seeds_of(50), 3, 10)), "nor how large the vocabulary is"
+    whole = gumbel_noise(seeds_of(50), at(3), 100)
+    assert torch.equal(whole[[41, 7]], gumbel_noise(torch.tensor([41, 7]), at(3), 100))
+    assert torch.equal(whole[:, :10], gumbel_noise(seeds_of(50), at(3), 10)), "nor how large the vocabulary is"
 
 
 @pytest.mark.parametrize("axis", ["seeds", "steps", "tokens"])
 def test_noise_follows_the_gumbel_law_along_every_axis(axis: str) -> None:
     noise = {
-        "seeds": lambda: gumbel_noise(seeds_of(20_000), 0, 1)[:, 0],
-        "steps": lambda: torch.cat([gumbel_noise(seeds_of(1), step, 1)[:, 0] for step in range(5_000)]),
-        "tokens": lambda: gumbel_noise(seeds_of(1), 0, 20_000)[0],
+        "seeds": lambda: gumbel_noise(seeds_of(20_000), at(0), 1)[:, 0],
+        "steps": lambda: torch.cat([gumbel_noise(seeds_of(1), at(step), 1)[:, 0] for step in range(5_000)]),
+        "tokens": lambda: gumbel_noise(seeds_of(1), at(0), 20_000)[0],
     }[axis]()
     assert stats.kstest(noise.numpy(), stats.gumbel_r.cdf).pvalue > 0.001
     neighbours = np.corrcoef(noise[:-1].numpy(), noise[1:].numpy())[0, 1]
@@ -77,7 +81,7 @@ def test_noise_follows_the_gumbel_law_along_every_axis(axis: str) -> None:
 def test_draws_are_exact_draws_from_the_softmax(temperature: float) -> None:
     logits = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
     n = 40_000
-    drawn = draw_tokens(logits.expand(n, -1), seeds_of(n), 5, Sampling(temperature, 1.0, 1))
+    drawn = draw_tokens(logits.expand(n, -1), seeds_of(n), at(5), Sampling(temperature, 1.0, 1))
     expected = (logits.double() / temperature).softmax(-1).numpy() * n
     assert stats.chisquare(np.bincount(drawn.numpy(), minlength=6), expected).pvalue > 0.001
 
@@ -100,7 +104,7 @@ def test_top_p_keeps_exactly_the_nucleus(logits: list[float], top_p: float) -> N
         mass += p[i]
     n = 4_000
     drawn = draw_tokens(
-        torch.tensor(logits, dtype=torch.float64).expand(n, -1), seeds_of(n), 0, Sampling(1.0, top_p, 1)
+        torch.tensor(logits, dtype=torch.float64).expand(n, -1), seeds_of(n), at(0), Sampling(1.0, top_p, 1)
     )
     assert set(drawn.tolist()) <= nucleus
     assert {i for i in nucleus if p[i] / mass > 0.01} <= set(drawn.tolist())
@@ -109,14 +113,14 @@ def test_top_p_keeps_exactly_the_nucleus(logits: list[float], top_p: float) -> N
 def test_top_p_renormalises_inside_the_nucleus() -> None:
     p = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
     n = 40_000
-    drawn = draw_tokens(p.log().expand(n, -1), seeds_of(n), 0, Sampling(1.0, 0.65, 1))
+    drawn = draw_tokens(p.log().expand(n, -1), seeds_of(n), at(0), Sampling(1.0, 0.65, 1))
     assert stats.chisquare(np.bincount(drawn.numpy(), minlength=2), np.array([4, 3]) / 7 * n).pvalue > 0.001
 
 
 def test_temperature_zero_is_argmax_whatever_the_seed() -> None:
     logits = torch.randn(64, 30, generator=torch.Generator().manual_seed(0))
     for first in (0, 10**12):
-        drawn = draw_tokens(logits, seeds_of(64, first), 0, Sampling(0.0, 0.3, 1))
+        drawn = draw_tokens(logits, seeds_of(64, first), at(0), Sampling(0.0, 0.3, 1))
         assert torch.equal(drawn, logits.argmax(-1))
 
 
@@ -125,7 +129,7 @@ def test_policies_that_nearly_agree_draw_the_same_tokens() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(5_000, 50, generator=generator)
     moved = logits + 0.01 * torch.randn(5_000, 50, generator=generator)
-    one, other = (draw_tokens(side, seeds_of(5_000), 0, Sampling(1.0, 1.0, 1)) for side in (logits, moved))
+    one, other = (draw_tokens(side, seeds_of(5_000), at(0), Sampling(1.0, 1.0, 1)) for side in (logits, moved))
     assert (one == other).float().mean() > 0.98
-    independent = draw_tokens(moved, seeds_of(5_000, 10**9), 0, Sampling(1.0, 1.0, 1))
+    independent = draw_tokens(moved, seeds_of(5_000, 10**9), at(0), Sampling(1.0, 1.0, 1))
     assert (one == independent).float().mean() < 0.2

@@ -1,0 +1,110 @@
+"""Decoding with rows that come and go, beside transformers' own `generate` one prompt at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    Lfm2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+)
+
+from pipeline.engines.base import Sampling
+from pipeline.engines.decoding import Model, decode, left_padded
+from pipeline.engines.window import n_window_layers
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+CONFIGS = {
+    "all columns": lambda: LlamaConfig(**SIZES),
+    "a sliding window": lambda: MistralConfig(**SIZES, sliding_window=8),
+    "both by turns": lambda: Gemma3TextConfig(
+        **SIZES, head_dim=8, sliding_window=8, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "another memory": lambda: Lfm2Config(**SIZES, layer_types=["conv", "full_attention"]),
+}
+ENDS = tuple(range(2, 97, 12))
+NEW = 40
+
+
+def random_model(config: PreTrainedConfig) -> Any:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.ndim > 1:
+                weights.mul_(5)  # or every answer would be one token over and over
+    return model
+
+
+def prompts_of(n: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(1)
+    lengths = sorted(torch.randint(3, 60, (n,), generator=generator).tolist(), reverse=True)
+    return [torch.randint(3, 97, (length,), generator=generator).tolist() for length in lengths]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_greedy_answers_are_those_of_one_prompt_at_a_time(name: str) -> None:
+    model, prompts = random_model(CONFIGS[name]()), prompts_of(16)
+    expected = []
+    for prompt in prompts:
+        output = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=NEW, eos_token_id=list(ENDS))
+        expected.append(output[0, len(prompt) :].tolist())
+    lengths = {len(answer) for answer in expected}
+    assert len(lengths) > 3 and max(lengths) == NEW > min(lengths)
+    for batch_size in (1, 4, 30):
+        assert decode(Model(model, ENDS, 0), prompts, [0] * 16, Sampling(0.0, 1.0, NEW), batch_size) == expected
+
+
+def test_which_memories_can_lie_side_by_side() -> None:
+    assert {name: n_window_layers(config()) for name, config in CONFIGS.items()} == {
+        "all columns": 2,
+        "a sliding window": 2,
+        "both by turns": 2,
+        "another memory": None,
+    }
+
+
+def test_sampled_answers_do_not_depend_on_the_batch() -> None:
+    model, prompts = random_model(LlamaConfig(**SIZES)), prompts_of(40)
+    model = model.double()  # so that rounding decides no draw
+    seeds = list(range(100, 140))
+    alone = decode(Model(model, ENDS, 0), prompts, seeds, Sampling(1.0, 0.9, NEW), 1)
+    for batch_size in (3, 8, 64):
+        assert decode(Model(model, ENDS, 0), prompts, seeds, Sampling(1.0, 0.9, NEW), batch_size) == alone
+    assert len({tuple(answer) for answer in alone}) > 30
+
+
+def test_the_batch_stays_full_while_prompts_wait() -> None:
+    model, prompts = random_model(LlamaConfig(**SIZES)), prompts_of(64)
+    rows: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, args, given: rows.append(given["input_ids"].shape[0]) if given["input_ids"].shape[1] == 1 else None,
+        with_kwargs=True,
+    )
+    answers = decode(Model(model, ENDS, 0), prompts, list(range(64)), Sampling(1.0, 1.0, NEW), 8)
+    drawn_by_steps = sum(len(answer) - 1 for answer in answers)  # first tokens come with the prompts
+    assert max(rows) == 8
+    assert drawn_by_steps > 0.75 * sum(rows)
+
+
+def test_rows_end_at_the_right() -> None:
+    tokens, mask = left_padded([[5, 6, 7], [8]], 0, torch.device("cpu"))
+    assert tokens.tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
