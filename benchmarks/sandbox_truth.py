@@ -84,11 +84,12 @@ def judge_return_levels(scores: np.ndarray) -> dict[str, float | None]:
             (truth, level.value, level.low <= truth <= level.high, order.value, order.low <= truth <= order.high)
         )
     truth, level, held, order, order_held = (np.array(column, dtype=float) for column in zip(*found, strict=True))
+    fitted = ~np.isnan(level)
     return {
         "truth": round(float(truth.mean()), 3),
-        "return_level": None if np.isnan(level).all() else round(float(np.nanmean(level)), 3),
-        "return_level_identified": round(float((~np.isnan(level)).mean()), 3),
-        "return_level_interval_holds": round(float(held.mean()), 3),
+        "return_level": round(float(level[fitted].mean()), 3) if fitted.any() else None,
+        "return_level_identified": round(float(fitted.mean()), 3),
+        "return_level_interval_holds": round(float(held[fitted].mean()), 3) if fitted.any() else None,
         "quantile": round(float(np.nanmean(order)), 3),
         "quantile_interval_holds": round(float(order_held.mean()), 3),
     }
