@@ -50,16 +50,19 @@ class Probe(NamedTuple):
     noise: str
 
 
-def probe(session: Session, what: Probe, *, renew: bool = False) -> Path:
+def probe(session: Session, what: Probe, *, renew: bool = False, rescore: bool = False) -> Path:
     """Sample and score; return the path of the scores. What is complete already is not done again.
 
     Args:
         session: the open run.
         what: to probe.
         renew: do again what was done with other settings, before an amendment.
+        rescore: of that, only the scores; the samples stay.
+
+    Scores of the same samples by a scorer that reads the same files are kept, whatever else changed.
     """
     _sample(session, what, renew)
-    return _score(session, what, renew)
+    return _score(session, what, renew or rescore)
 
 
 def _sample(session: Session, what: Probe, renew: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -301,6 +302,13 @@ class Session:
                 f"--round {round_}: this stage has rounds {first} to {self.recipe.num_rounds} in this recipe."
             )
         return round_
+
+    def at(self, run: RunDir) -> Session:
+        """The session with another run directory; models, prompts and settings are shared."""
+        self.roles.base()  # opened here, or each would open its own
+        other = copy.copy(self)
+        other.run = run
+        return other
 
     def close(self) -> None:
         """Free the models and let others write the run."""

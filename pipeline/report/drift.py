@@ -65,6 +65,23 @@ def drift_cells(
     return cells
 
 
+def metric_values(drift: Mapping[str, Any]) -> dict[str, float]:
+    """The values of a drift table by ``SCORER[/low]/PROBE SET[/SLICE]/QUANTITY``."""
+    return {
+        "/".join(
+            [
+                c["scorer"],
+                *([] if c["tail"] == "upper" else ["low"]),
+                c["probe_set"],
+                *([c["slice"]] if c["slice"] else []),
+                c["quantity"],
+            ]
+        ): c["value"]
+        for c in drift["cells"]
+        if c["value"] is not None
+    }
+
+
 def _cells(label: Mapping[str, Any], panels: Sequence[Panel], round_: int, seed: int) -> list[Cell]:
     base, previous, current = (panel.scores for panel in panels)
     threshold = frozen_threshold(base, THRESHOLD_QUANTILE, tail=label["tail"])
@@ -89,8 +106,8 @@ def _values(table: pa.Table, column: str) -> list[str]:
 def _require_scores(tables: Sequence[pa.Table], what: str, run: Path) -> None:
     if any(table.num_rows == 0 for table in tables):
         raise RunError(
-            f"{run}: {what} was not measured in an earlier round, so there is nothing to compare with. Measure those "
-            f"rounds again: `python pipeline/measure.py --run_dir {run} --round 0`, and so on."
+            f"{run}: {what} was not measured in an earlier round, so there is nothing to compare with. Score the "
+            f"samples of those rounds: `python pipeline/measure.py --run_dir {run} --round all`."
         )
 
 
