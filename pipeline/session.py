@@ -21,6 +21,7 @@ from pipeline.inputs.question_sets import QuestionSet
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import Recipe
 from pipeline.inputs.scorer_names import split_name
+from pipeline.inputs.sycophancy import load_sycophancy
 from pipeline.inputs.templates import Templates
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256
@@ -38,7 +39,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 MODEL = ("model_name_or_path", "model_revision", "dtype", "attn_implementation")
 """The fields of a recipe that say which model runs and how."""
 
-SCORING = frozenset({"scorers", "batteries", "headline_scorer"})
+SCORING = frozenset({"scorers", "batteries", "headline_scorer", "sycophancy_templates"})
 """The fields of a recipe that decide which scores are made of samples, and nothing of the samples."""
 
 
@@ -112,6 +113,9 @@ class Session:
             name, argument = split_name(entry)
             if name == "choice" and argument is not None:
                 found[entry] = load_choices(find_file(argument, "scorers"))
+            if name == "sycophancy" and argument is not None:
+                templates = find_file(self.recipe.sycophancy_templates, "sycophancy_templates")
+                found[entry] = load_sycophancy(find_file(argument, "scorers"), templates)
         names = [one.name for one in found.values()]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise InputError(f"scorers: two files give the question set `{twice}`; rename one of them.")

@@ -139,7 +139,6 @@ def test_an_edited_file_is_refused_and_with_a_reason_its_scores_alone_are_made_a
     [
         (["--round", "0", "--add_scorers", "loops"], "leave --round out"),
         (["--add_scorers", "loop"], "did you mean `loops`"),
-        (["--add_scorers", "choice:gone.jsonl"], "scorers: no file `gone.jsonl`"),
         (["--add_scorers", "likelihood"], "`batteries` and `likelihood` among the `scorers` need each other"),
     ],
 )
@@ -174,9 +173,12 @@ def test_the_files_of_scorers_are_inputs_of_the_scores_alone(tmp_path: Path) -> 
     session.close()
 
 
-def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_files_of_one_name_and_missing_ones_are_refused(tmp_path: Path) -> None:
     run = measured(tmp_path)
     (tmp_path / "more").mkdir()
     entries = [questions(tmp_path / "a.jsonl", "potion"), questions(tmp_path / "more" / "a.jsonl", "king")]
     with pytest.raises(InputError, match=r"two files give the question set `choice\.a`; rename one"):
         measure.main(["--run_dir", str(run), "--add_scorers", *entries])
+    with pytest.raises(InputError, match=r"scorers: no file `gone\.jsonl`"):
+        measure.main(["--run_dir", str(run), "--add_scorers", "choice:gone.jsonl"])
+    assert not (run / "amendments.jsonl").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -109,15 +109,15 @@ def text_of(row: Row, *columns: str) -> str:
 
 
 def texts_of(row: Row, column: str) -> tuple[str, ...]:
-    """The texts in a column that holds one, or a list of them; white space around each is dropped.
+    """The texts in a column that holds one, or a list of them; empty ones are left out, white space around each too.
 
     Raises:
-        Unusable: there is no such column, or no text in it.
+        Unusable: there is no such column, or no text in it, or something else.
     """
     value = row.fields.get(column)
-    values: Sequence[object] = value if isinstance(value, list) else [value]
+    values = value if isinstance(value, list) else [value]
     texts = tuple(text.strip() for text in values if isinstance(text, str) and text.strip())
-    if not texts or len(texts) < len(values):
+    if not texts or not all(isinstance(text, str) for text in values):
         raise Unusable(f"`{column}` must be a text or a list of texts, found {value!r}.")
     return texts
 

@@ -149,6 +149,11 @@ class Recipe:
         default_factory=list,
         metadata=_about("measure", "Battery files of the `likelihood` scorer, as `constitutions/batteries/harm.txt`."),
     )
+    sycophancy_templates: str = _setting(
+        "measure",
+        "constitutions/templates/sycophancy",
+        "Folder of what the `sycophancy` scorer says around a question.",
+    )
     headline_scorer: str | None = _setting("measure", None, "Column that heads the drift table, such as `gold.harm`.")
 
     alarm_scorers: list[str] = field(

@@ -17,6 +17,7 @@ from pipeline.scorers.diversity import Diversity
 from pipeline.scorers.gold import Gold
 from pipeline.scorers.likelihood import Likelihood
 from pipeline.scorers.refusal import Refusal
+from pipeline.scorers.sycophancy import Sycophancy
 from pipeline.scorers.text import Length, Loops
 
 __all__ = [
@@ -32,7 +33,9 @@ __all__ = [
 ]
 
 
-_OF_QUESTIONS = MappingProxyType({"choice": Choice})
+_OF_QUESTIONS: Mapping[str, type[Choice] | type[Sycophancy]] = MappingProxyType(
+    {"choice": Choice, "sycophancy": Sycophancy}
+)
 
 
 def columns(names: Sequence[str], batteries: Sequence[Battery] = ()) -> dict[str, Worse]:
