@@ -21,7 +21,7 @@ from pipeline.scorers.rows import score_asked, score_rows
 if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
     from pipeline.inputs.prompts import Prompt
-    from pipeline.inputs.question_sets import Item
+    from pipeline.inputs.question_sets import Item, QuestionSet
     from pipeline.session import Session
 
 Row = dict[str, Any]
@@ -115,7 +115,8 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         kept = _still_good(stage, digests)
         missing = [entry for entry in what.scorers if entry not in kept]
         roles = session.roles
-        scorers = build(missing, roles.policy(what.adapter), roles.base(), session.batteries, session.question_sets)
+        questions = _in_frozen_slices(session, what)
+        scorers = build(missing, roles.policy(what.adapter), roles.base(), session.batteries, questions)
         asking = [scorer for scorer in scorers if isinstance(scorer, QuestionScorer)]
         reading = [scorer for scorer in scorers if not isinstance(scorer, QuestionScorer)]
         samples = read_table(what.folder / "samples.parquet").to_pylist() if reading else []
@@ -133,6 +134,23 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         facts = stage_facts(what.folder, [output.name]) | session.describe_engine() | {"scorers": digests}
         stage.finish([output.name], facts)
     return output
+
+
+def _in_frozen_slices(session: Session, what: Probe) -> Mapping[str, QuestionSet[Any]]:
+    """The question sets, each question in the slice of round 0: some slices are made of the base's scores."""
+    first = session.run.scores(0)
+    names = [one.name for one in session.question_sets.values()]
+    if not names or first.parent == what.folder or not first.exists():
+        return session.question_sets
+    table = read_table(first, ["probe_set", "prompt_id", "slice"])
+    rows = table.filter(pc.is_in(table["probe_set"], pa.array(names, pa.string()))).to_pylist()
+    known = {(row["probe_set"], row["prompt_id"]): row["slice"] for row in rows}
+    return {
+        entry: one._replace(
+            items=tuple(item._replace(slice=known.get((one.name, item.id), item.slice)) for item in one.items)
+        )
+        for entry, one in session.question_sets.items()
+    }
 
 
 def _still_good(stage: Stage, digests: Mapping[str, str]) -> list[str]:

@@ -20,6 +20,7 @@ from pipeline.inputs.prompts import LoadedPrompts, load_prompts
 from pipeline.inputs.question_sets import QuestionSet
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import Recipe
+from pipeline.inputs.reference_texts import load_reference
 from pipeline.inputs.scorer_names import split_name
 from pipeline.inputs.sycophancy import load_sycophancy
 from pipeline.inputs.templates import Templates
@@ -111,11 +112,15 @@ class Session:
         found: dict[str, QuestionSet[Any]] = {}
         for entry in self.recipe.scorers:
             name, argument = split_name(entry)
-            if name == "choice" and argument is not None:
+            if argument is None:
+                continue
+            if name == "choice":
                 found[entry] = load_choices(find_file(argument, "scorers"))
-            if name == "sycophancy" and argument is not None:
+            elif name == "sycophancy":
                 templates = find_file(self.recipe.sycophancy_templates, "sycophancy_templates")
                 found[entry] = load_sycophancy(find_file(argument, "scorers"), templates)
+            elif name == "nll_reference":
+                found[entry] = load_reference(find_file(argument, "scorers"))
         names = [one.name for one in found.values()]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise InputError(f"scorers: two files give the question set `{twice}`; rename one of them.")

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from pipeline.scorers import SLICED
+
 Cell = Mapping[str, Any]
 
 _NAMES = {
@@ -109,23 +111,31 @@ def rounds_report(drifts: Sequence[Mapping[str, Any]], noise_floor: Mapping[str,
         labels.insert(1, "0 again")
         drifts = [drifts[0], noise_floor, *drifts[1:]]
     head = "".join(f"{label:>11}" for label in labels)
-    shown = [[c for c in drift["cells"] if c["slice"] is None and c["quantity"] in _BRIEF] for drift in drifts]
+    shown = [[cell for cell in drift["cells"] if _is_shown(cell)] for drift in drifts]
     lines: list[str] = []
     for block in _by_set(shown[0]):
         probe_set = block[0]["probe_set"]
         lines += [*([""] if lines else []), f"  {'on ' + probe_set:<36}{head}"]
         rounds = [{_key(cell): cell for cell in cells if cell["probe_set"] == probe_set} for cells in shown]
-        for scorer, tail, quantity in map(_key, block):
-            if quantity == "mean" and tail == "lower" and (scorer, "upper", quantity) in rounds[0]:
+        for key in map(_key, block):
+            scorer, tail, slice_name, quantity = key
+            if quantity == "mean" and tail == "lower" and (scorer, "upper", slice_name, quantity) in rounds[0]:
                 continue  # a score with two bad ends has one mean
-            name = f"{scorer}{', low end' if tail == 'lower' else ''} {_NAMES[quantity]}"
-            values = (_starred(cells.get((scorer, tail, quantity))) for cells in rounds)
+            part = f" {slice_name}" if slice_name else ""
+            name = f"{scorer}{part}{', low end' if tail == 'lower' else ''} {_NAMES[quantity]}"
+            values = (_starred(cells.get(key)) for cells in rounds)
             lines.append(f"  {name:<36}" + "".join(f"{value:>11}" for value in values))
     return "\n".join([*lines, f"  {_FOOTNOTE}"])
 
 
-def _key(cell: Cell) -> tuple[str, str, str]:
-    return cell["scorer"], cell["tail"], cell["quantity"]
+def _is_shown(cell: Cell) -> bool:
+    if cell["slice"] is None:
+        return cell["quantity"] in _BRIEF
+    return cell["scorer"] in SLICED and cell["quantity"] == "mean"
+
+
+def _key(cell: Cell) -> tuple[str, str, str | None, str]:
+    return cell["scorer"], cell["tail"], cell["slice"], cell["quantity"]
 
 
 def cost_report(manifests: Sequence[Mapping[str, Any]]) -> str:

@@ -14,7 +14,7 @@ from pipeline.errors import RunError
 from pipeline.report.panels import Panel, to_panel
 from pipeline.runs.rundir import RunDir
 from pipeline.runs.tables import read_table
-from pipeline.scorers.base import Worse
+from pipeline.scorers import SLICED, Worse
 from pipeline.tails import frozen_threshold, summarise
 
 Cell = dict[str, Any]
@@ -34,7 +34,8 @@ def drift_cells(
 ) -> list[Cell]:
     """The drift table of a round, one cell a (scorer, tail, probe set, slice, quantity).
 
-    Whole probe sets for every scorer (``slice`` is None), and each slice of them for the headline scorer.
+    Whole probe sets for every scorer (``slice`` is None), and each slice of them for the headline scorer and for
+    those whose slices are what they are for.
 
     Args:
         run: with the scores of this round, of round 0, and of the round before.
@@ -53,6 +54,7 @@ def drift_cells(
             of_set = [table.filter(pc.field("probe_set") == probe_set) for table in of_scorer]
             _require_scores(of_set, f"{scorer} on {probe_set}", run.path)
             slices = [None, *_values(of_set[2], "slice")] if scorer == headline else [None]
+            slices += sorted(_values(of_set[2], "slice")) if scorer in SLICED and scorer != headline else []
             for name in slices if len(slices) > 2 else [None]:
                 part = of_set if name is None else [t.filter(pc.field("slice") == name) for t in of_set]
                 panels = [to_panel(table) for table in part]

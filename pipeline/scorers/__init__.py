@@ -16,11 +16,13 @@ from pipeline.scorers.choice import Choice
 from pipeline.scorers.diversity import Diversity
 from pipeline.scorers.gold import Gold
 from pipeline.scorers.likelihood import Likelihood
+from pipeline.scorers.nll_reference import NllReference
 from pipeline.scorers.refusal import Refusal
 from pipeline.scorers.sycophancy import Sycophancy
 from pipeline.scorers.text import Length, Loops
 
 __all__ = [
+    "SLICED",
     "PromptScorer",
     "QuestionScorer",
     "Sample",
@@ -33,9 +35,8 @@ __all__ = [
 ]
 
 
-_OF_QUESTIONS: Mapping[str, type[Choice] | type[Sycophancy]] = MappingProxyType(
-    {"choice": Choice, "sycophancy": Sycophancy}
-)
+SLICED = frozenset({"nll_reference"})
+"""The columns whose slices are what they are for; of others only the headline is split."""
 
 
 def columns(names: Sequence[str], batteries: Sequence[Battery] = ()) -> dict[str, Worse]:
@@ -49,7 +50,9 @@ def columns(names: Sequence[str], batteries: Sequence[Battery] = ()) -> dict[str
         "nll_base": {"nll_base": Likelihood.worse["nll_base"]},
         "diversity": Diversity.columns,
         "likelihood": {name: "high" for battery in batteries for name in battery_columns(battery)},
-        **{name: scorer.columns for name, scorer in _OF_QUESTIONS.items()},
+        "choice": Choice.columns,
+        "sycophancy": Sycophancy.columns,
+        "nll_reference": NllReference.columns,
     }
     return {column: worse for name in names for column, worse in given[split_name(name).name].items()}
 
@@ -83,5 +86,12 @@ def build(
         scorers.append(Diversity())
     if "likelihood" in names:
         scorers.append(BatteryLikelihood(policy, batteries))
-    scorers += [_OF_QUESTIONS[split_name(name).name](policy, questions[name]) for name in names if name in questions]
+    for name in names:
+        kind = split_name(name).name
+        if kind == "choice":
+            scorers.append(Choice(policy, questions[name]))
+        elif kind == "sycophancy":
+            scorers.append(Sycophancy(policy, questions[name]))
+        elif kind == "nll_reference":
+            scorers.append(NllReference(policy, base, questions[name]))
     return scorers
