@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import command
+from pipeline.noise_floor import measure_again
 from pipeline.probing import Probe, probe
 from pipeline.report.alarms import alarm_report, confirmation_record
-from pipeline.report.drift import LEVEL, drift_cells
 from pipeline.report.panels import Panel, read_panel
 from pipeline.runs import ranks
-from pipeline.runs.files import file_sha256, read_json, write_json
+from pipeline.runs.files import read_json, write_json
 from pipeline.runs.reserve import Reserve
 from pipeline.runs.seeds import stage_seed
 from pipeline.screening import (
@@ -74,17 +74,12 @@ def run(session: Session, round_: int) -> dict[str, Any]:
 
 
 def _prepare(session: Session) -> dict[str, Any]:
-    run_ = session.run
     if "calibration" in session.alarm_prompts:
         calibration = {FRESH: session.alarm_prompts["calibration"].prompts}
-        probe(session, _what(session, run_.stage_dir(0, "calibration"), 0, None, calibration, "calibration"))
-    again = _what(session, run_.stage_dir(0, "again"), 0, None, _panel_prompts(session), "again")
-    again = again._replace(scorers=session.recipe.scorers)
-    scores = probe(session, again)
+        probe(session, _what(session, session.run.stage_dir(0, "calibration"), 0, None, calibration, "calibration"))
+    scores = measure_again(session)
     found: dict[str, Any] = {"round": 0, "color": None, "properties": []}
     if ranks.is_main():
-        cells = drift_cells(run_, 1, session.columns, None, session.seed, scores=scores)
-        write_json(run_.noise_floor(), {"level": LEVEL, "scores_sha256": file_sha256(scores), "cells": cells})
         for watched in properties_of(session):
             thresholds, source = fix_thresholds(session, watched)
             result, _ = compare_with_base(session, watched, scores, thresholds)
@@ -193,10 +188,6 @@ def _watch(session: Session, round_: int, folder: Path) -> dict[str, Any] | None
 
 
 # -- shared --------------------------------------------------------------------------------------------------
-
-
-def _panel_prompts(session: Session) -> dict[str, Sequence[Prompt]]:
-    return {name: loaded.prompts for name, loaded in session.probe_sets.items()}
 
 
 def _what(

@@ -56,20 +56,25 @@ def _recipe_of_run(argv: Sequence[str]) -> Path | None:
     return None
 
 
-def open_session(parsed: ParsedRecipe, argv: Sequence[str]) -> Session:
-    """Load what the recipe names, lock the run directory, and begin the run or make sure that this continues it."""
+def open_session(parsed: ParsedRecipe, argv: Sequence[str], *, adding: Sequence[str] = ()) -> Session:
+    """Load what the recipe names, lock the run directory, and begin the run or make sure that this continues it.
+
+    ``adding`` are fields whose lists may grow without a reason given.
+    """
     session = load_session(parsed)
     digests = session.input_digests
     if ranks.is_main():
         run = session.run
         run.lock()
         old = read_json(run.resolved) if run.resolved.exists() else parsed.resolved
+        grown = {name: parsed.resolved[name] for name in adding if set(old[name]) < set(parsed.resolved[name])}
         run.claim(
             recipe_text=recipe_text(parsed),
             resolved=parsed.resolved,
             constitution=session.constitution.source_text,
             inputs=digests,
-            recipe_changes=diff_resolved(old, parsed.resolved),
+            recipe_changes=diff_resolved(old | grown, parsed.resolved),
+            additions=diff_resolved(old, old | grown),
             amend=getattr(parsed.options, "amend", None),
         )
         _log_to(run.new_attempt() / "log.txt")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipeline import alarm, command, distill, generate, measure, placebo, refine
 from pipeline.loading import load_session
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.console import cost_report, drift_report, rounds_report
+from pipeline.report.drift import metric_values
 from pipeline.report.plan import plan_report
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_json, write_text
@@ -58,7 +59,7 @@ def run_round(session: Session, round_: int) -> None:
     if session.recipe.placebo:
         colors["placebo_alarm"] = placebo.run_round(session, round_)["color"]
     if ranks.is_main():
-        session.run.record_round(round_, _summary(session, round_) | colors, _metrics(drift))
+        session.run.record_round(round_, _summary(session, round_) | colors, metric_values(drift))
         log.info("\n%s\n\n%s\n", drift_report(drift), alarm_report(raised))
         write_text(session.run.done(round_), f"round {round_} is complete\n")
     ranks.barrier()
@@ -78,22 +79,6 @@ def _summary(session: Session, round_: int) -> dict[str, Any]:
             "steps": distilled["steps"],
         }
     return summary
-
-
-def _metrics(drift: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        "/".join(
-            [
-                c["scorer"],
-                *([] if c["tail"] == "upper" else ["low"]),
-                c["probe_set"],
-                *([c["slice"]] if c["slice"] else []),
-                c["quantity"],
-            ]
-        ): c["value"]
-        for c in drift["cells"]
-        if c["value"] is not None
-    }
 
 
 def _colors(session: Session) -> dict[int, str | None]:
@@ -121,7 +106,7 @@ def _report(session: Session, last: int) -> None:
     _report_arm(run, last)
     if session.recipe.placebo:
         log.info("  The placebo arm, trained on unrevised answers:\n")
-        _report_arm(placebo.run_dir(session), last)
+        _report_arm(run.placebo, last)
     if last:
         bound = guarantee(read_json(run.alarm(last)))
         log.info("%s\n", textwrap.fill(bound, 118, initial_indent="  ", subsequent_indent="  "))

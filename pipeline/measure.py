@@ -1,33 +1,64 @@
 """Checkpoint -> scored probe samples -> drift table: the same prompts and the same noise in every round.
 
-python pipeline/measure.py --run_dir runs/sandbox-blind-spot --round 1
+    python pipeline/measure.py --run_dir runs/sandbox-blind-spot --round 1
+    python pipeline/measure.py --run_dir runs/mine --add_scorers choice:corrigible.jsonl     # to all rounds so far
+
+A scorer that is added scores the samples that are there, and asks its own questions; nothing is generated again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import command
+from pipeline.errors import InputError
+from pipeline.noise_floor import measure_again
 from pipeline.probing import Probe, probe
 from pipeline.report.card import write_card
-from pipeline.report.console import drift_report
-from pipeline.report.drift import LEVEL, THRESHOLD_QUANTILE, drift_cells
+from pipeline.report.checkpoints import measured_rounds
+from pipeline.report.console import drift_report, rounds_report
+from pipeline.report.drift import LEVEL, THRESHOLD_QUANTILE, drift_cells, metric_values
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, read_json, write_json
+from pipeline.runs.rundir import RunDir
 from pipeline.session import log
 
 if TYPE_CHECKING:
+    from pipeline.inputs.recipe import ParsedRecipe
     from pipeline.session import Session
 
 NOISE = "measure"
 """The noise of the panel: no round in it, so that every checkpoint meets the same."""
 
 
-def run(session: Session, round_: int, *, renew: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True)
+class MeasureOptions:
+    """Sample and score the probe sets of a round, or add scorers to rounds that are measured already."""
+
+    round: int | Literal["all"] | None = field(
+        default=None,
+        metadata={"help": "Round to work on, or `all` that are measured; the first unfinished one when unset."},
+    )
+    add_scorers: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Scorers to add to those of the run, in all rounds measured so far and in those to come."},
+    )
+    add_batteries: list[str] = field(
+        default_factory=list, metadata={"help": "Battery files to add, with `likelihood` or for it."}
+    )
+    amend: str | None = field(
+        default=None, metadata={"help": "Why a run goes on with a changed recipe or constitution; recorded."}
+    )
+
+
+def run(session: Session, round_: int, *, renew: bool = False, rescore: bool = False) -> dict[str, Any]:
     """Sample the probe sets under the round's policy, score the samples, and compare with earlier rounds.
 
-    Returns the drift table (``drift.json``). ``renew`` measures again what was measured before an amendment.
+    Returns the drift table (``drift.json``). ``renew`` measures again what was measured before an amendment,
+    ``rescore`` only scores it again.
     """
     what = Probe(
         folder=session.run.stage_dir(round_, "measure"),
@@ -38,7 +69,7 @@ def run(session: Session, round_: int, *, renew: bool = False) -> dict[str, Any]
         scorers=session.recipe.scorers,
         noise=NOISE,
     )
-    scores = probe(session, what, renew=renew)
+    scores = probe(session, what, renew=renew, rescore=rescore)
     path = session.run.drift(round_)
     if ranks.is_main() and not (path.exists() and read_json(path)["scores_sha256"] == file_sha256(scores)):
         table = {
@@ -50,6 +81,7 @@ def run(session: Session, round_: int, *, renew: bool = False) -> dict[str, Any]
             "cells": drift_cells(session.run, round_, session.columns, session.headline, session.seed),
         }
         write_json(path, table)
+        session.run.update_metrics(round_, metric_values(table))
         if round_:
             write_card(session.run, round_)
     ranks.barrier()
@@ -57,12 +89,58 @@ def run(session: Session, round_: int, *, renew: bool = False) -> dict[str, Any]
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure, as a command on a run directory; prints the round's drift table."""
-    command.run_stage(argv, _measure_and_show, first_round=0)
+    """Measure, as a command on a run directory; prints the round's drift table, or all rounds side by side."""
+    parsed = command.parse(argv, MeasureOptions)
+    options = parsed.options
+    adds = bool(options.add_scorers or options.add_batteries)
+    if adds and options.round not in (None, "all"):
+        raise InputError(f"--round {options.round}: scorers are added to all rounds or none; leave --round out.")
+    if adds:
+        parsed = command.parse([*argv, *_with_added(parsed)], MeasureOptions)
+    rounds = _rounds_so_far(Path(str(parsed.recipe.run_dir))) if adds or options.round == "all" else []
+    session = command.open_session(parsed, argv, adding=("scorers", "batteries") if adds else ())
+    try:
+        if rounds:
+            _measure_all(session, rounds)
+        else:
+            _measure_and_show(session, session.choose_round(options.round, first=0))
+    finally:
+        session.close()
+
+
+def _with_added(parsed: ParsedRecipe) -> list[str]:
+    """The recipe's lists with what is added, as flags."""
+    recipe, options = parsed.recipe, parsed.options
+    scorers = dict.fromkeys([*recipe.scorers, *options.add_scorers])
+    batteries = dict.fromkeys([*recipe.batteries, *options.add_batteries])
+    return ["--scorers", *scorers, *(["--batteries", *batteries] if batteries else [])]
 
 
 def _measure_and_show(session: Session, round_: int) -> None:
     log.info("%s", drift_report(run(session, round_, renew=True), every_scorer=True))
+
+
+def _rounds_so_far(run_dir: Path) -> list[int]:
+    if rounds := measured_rounds(RunDir(run_dir)):
+        return rounds
+    raise InputError(f"{run_dir}: no round is measured yet; put the scorers into the recipe, and run it.")
+
+
+def _measure_all(session: Session, rounds: Sequence[int]) -> None:
+    """Score what was sampled so far, in the run and in its placebo arm, with the scorers that the recipe has now.
+
+    Thresholds and alarms stay as they were: an alarm is raised once, on what was watched when its round was run.
+    """
+    arms = [session, session.at(session.run.placebo)] if session.run.placebo.path.exists() else [session]
+    for arm in arms:
+        for round_ in (round_ for round_ in rounds if arm.run.drift(round_).exists()):
+            run(arm, round_, rescore=True)
+            if round_ == 0 and arm.run.noise_floor().exists():
+                measure_again(arm, rescore=True)
+    ranks.barrier()
+    floor = session.run.noise_floor()
+    drifts = [read_json(session.run.drift(round_)) for round_ in rounds]
+    log.info("%s", rounds_report(drifts, read_json(floor) if floor.exists() else None))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ for answers that cannot be used), and is measured and screened like any policy. 
 
 from __future__ import annotations
 
-import copy
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 def run_round(session: Session, round_: int) -> dict[str, Any]:
     """Do a round of the placebo arm, and those before it that are missing, after the run's own; return its alarm."""
-    arm = _arm(session)
+    arm = session.at(session.run.placebo)
     missing = [earlier for earlier in range(round_) if not arm.run.alarm(earlier).exists()]
     ranks.barrier()
     for earlier in missing:
@@ -42,19 +41,6 @@ def run_round(session: Session, round_: int) -> dict[str, Any]:
         write_text(arm.run.done(0), "round 0 is that of the run\n")
     ranks.barrier()
     return alarm.run(arm, round_)
-
-
-def run_dir(session: Session) -> RunDir:
-    """The arm's own run directory."""
-    return RunDir(session.run.path / "placebo")
-
-
-def _arm(session: Session) -> Session:
-    """The session with another run directory; models, prompts and settings are shared."""
-    session.roles.base()  # opened here, or each arm would open its own
-    arm = copy.copy(session)
-    arm.run = run_dir(session)
-    return arm
 
 
 def _keep_unrevised(arm: Session, run: RunDir, round_: int) -> None:

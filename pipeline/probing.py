@@ -6,15 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256
 from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import SAMPLES, SCORES, read_table
+from pipeline.scorers import QuestionScorer, build, columns
+from pipeline.scorers.rows import score_asked, score_rows
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
     from pipeline.inputs.prompts import Prompt
+    from pipeline.inputs.question_sets import Item, QuestionSet
     from pipeline.session import Session
 
 Row = dict[str, Any]
@@ -43,16 +50,19 @@ class Probe(NamedTuple):
     noise: str
 
 
-def probe(session: Session, what: Probe, *, renew: bool = False) -> Path:
+def probe(session: Session, what: Probe, *, renew: bool = False, rescore: bool = False) -> Path:
     """Sample and score; return the path of the scores. What is complete already is not done again.
 
     Args:
         session: the open run.
         what: to probe.
         renew: do again what was done with other settings, before an amendment.
+        rescore: of that, only the scores; the samples stay.
+
+    Scores of the same samples by a scorer that reads the same files are kept, whatever else changed.
     """
     _sample(session, what, renew)
-    return _score(session, what, renew)
+    return _score(session, what, renew or rescore)
 
 
 def _sample(session: Session, what: Probe, renew: bool) -> None:
@@ -92,29 +102,76 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
 
 def _score(session: Session, what: Probe, renew: bool) -> Path:
     output = what.folder / "scores.parquet"
+    digests = session.scorer_digests(what.scorers)
     stage = Stage(
         what.folder,
         "score",
         what.round,
         inputs={"samples": file_sha256(what.folder / "samples.parquet")},
-        settings=session.settings("measure"),
+        settings=session.settings("measure", scoring=True),
         manifest_name="scores.manifest.json",
     )
     if not stage.is_complete(renew=renew):
-        from pipeline.scorers import build
-        from pipeline.scorers.rows import score_rows
-
+        kept = _still_good(stage, digests)
+        missing = [entry for entry in what.scorers if entry not in kept]
         roles = session.roles
-        scorers = build(what.scorers, roles.policy(what.adapter), roles.base(), session.batteries)
-        samples = read_table(what.folder / "samples.parquet").to_pylist()
+        questions = _in_frozen_slices(session, what)
+        scorers = build(missing, roles.policy(what.adapter), roles.base(), session.batteries, questions)
+        asking = [scorer for scorer in scorers if isinstance(scorer, QuestionScorer)]
+        reading = [scorer for scorer in scorers if not isinstance(scorer, QuestionScorer)]
+        samples = read_table(what.folder / "samples.parquet").to_pylist() if reading else []
+        asked = [(scorer, item) for scorer in asking for item in scorer.questions.items]
 
-        def work(rows: Sequence[Row]) -> Chunk:
+        def work(chunk: Sequence[Row | tuple[QuestionScorer, Item]]) -> Chunk:
             before = session.roles.seconds
-            return Chunk(score_rows(rows, scorers), session.roles.seconds - before)
+            rows = score_rows([one for one in chunk if isinstance(one, dict)], reading)
+            rows += score_asked([one for one in chunk if isinstance(one, tuple)])
+            return Chunk(rows, session.roles.seconds - before)
 
-        stage.collect(samples, work, SCORES, output.name, _whole_prompts(session, what))
-        stage.finish([output.name], stage_facts(what.folder, [output.name]) | session.describe_engine())
+        old = _rows_of(session, output, kept) if kept and ranks.is_main() else None
+        # Samples first: what a chunk of them holds does not depend on the questions.
+        stage.collect([*samples, *asked], work, SCORES, output.name, _whole_prompts(session, what), kept=old)
+        facts = stage_facts(what.folder, [output.name]) | session.describe_engine() | {"scorers": digests}
+        stage.finish([output.name], facts)
     return output
+
+
+def _in_frozen_slices(session: Session, what: Probe) -> Mapping[str, QuestionSet[Any]]:
+    """The question sets, each question in the slice of round 0: some slices are made of the base's scores."""
+    first = session.run.scores(0)
+    names = [one.name for one in session.question_sets.values()]
+    if not names or first.parent == what.folder or not first.exists():
+        return session.question_sets
+    table = read_table(first, ["probe_set", "prompt_id", "slice"])
+    rows = table.filter(pc.is_in(table["probe_set"], pa.array(names, pa.string()))).to_pylist()
+    known = {(row["probe_set"], row["prompt_id"]): row["slice"] for row in rows}
+    return {
+        entry: one._replace(
+            items=tuple(item._replace(slice=known.get((one.name, item.id), item.slice)) for item in one.items)
+        )
+        for entry, one in session.question_sets.items()
+    }
+
+
+def _still_good(stage: Stage, digests: Mapping[str, str]) -> list[str]:
+    """The entries whose scores of the same samples are there already, made with the same files and model."""
+    if not stage.manifest_path.exists():
+        return []
+    manifest = stage.manifest()
+    done = manifest.get("scorers", {}) if manifest["inputs"] == dict(stage.inputs) else {}
+    return [entry for entry, digest in digests.items() if done.get(entry) == digest]
+
+
+def _rows_of(session: Session, scores: Path, entries: Sequence[str]) -> pa.Table:
+    """The rows of a table of scores that are of these entries."""
+    table = read_table(scores)
+    found = []
+    for entry in entries:
+        wanted = pc.is_in(table["scorer"], pa.array(list(columns([entry], session.batteries)), pa.string()))
+        if entry in session.question_sets:
+            wanted = pc.and_(wanted, pc.equal(table["probe_set"], session.question_sets[entry].name))
+        found.append(table.filter(wanted))
+    return pa.concat_tables(found)
 
 
 def _whole_prompts(session: Session, what: Probe) -> int:

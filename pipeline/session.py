@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, RunError
 from pipeline.inputs.battery import Battery, load_batteries
+from pipeline.inputs.choices import load_choices
 from pipeline.inputs.constitution import Constitution
 from pipeline.inputs.model import model_digest, resolve_model
 from pipeline.inputs.overlap import ProbeIndex, overlap_report
 from pipeline.inputs.prompts import LoadedPrompts, load_prompts
+from pipeline.inputs.question_sets import QuestionSet
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import Recipe
+from pipeline.inputs.reference_texts import load_reference
+from pipeline.inputs.scorer_names import split_name
+from pipeline.inputs.sycophancy import load_sycophancy
 from pipeline.inputs.templates import Templates
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256
@@ -29,6 +36,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("pipeline")
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+MODEL = ("model_name_or_path", "model_revision", "dtype", "attn_implementation")
+"""The fields of a recipe that say which model runs and how."""
+
+SCORING = frozenset({"scorers", "batteries", "headline_scorer", "sycophancy_templates"})
+"""The fields of a recipe that decide which scores are made of samples, and nothing of the samples."""
 
 
 @dataclass
@@ -92,6 +105,29 @@ class Session:
     def batteries(self) -> tuple[Battery, ...]:
         """The batteries of the ``likelihood`` scorer."""
         return load_batteries([find_file(given, "batteries") for given in self.recipe.batteries])
+
+    @cached_property
+    def question_sets(self) -> dict[str, QuestionSet[Any]]:
+        """What scorers ask by themselves, by their entry in the recipe."""
+        found: dict[str, QuestionSet[Any]] = {}
+        for entry in self.recipe.scorers:
+            name, argument = split_name(entry)
+            if argument is None:
+                continue
+            if name == "choice":
+                found[entry] = load_choices(find_file(argument, "scorers"))
+            elif name == "sycophancy":
+                templates = find_file(self.recipe.sycophancy_templates, "sycophancy_templates")
+                found[entry] = load_sycophancy(find_file(argument, "scorers"), templates)
+            elif name == "nll_reference":
+                found[entry] = load_reference(find_file(argument, "scorers"))
+        names = [one.name for one in found.values()]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"scorers: two files give the question set `{twice}`; rename one of them.")
+        for one in found.values():
+            if one.n_repeated:
+                log.info("%s: %s questions, %s repeated ones left out", one.name, len(one.items), one.n_repeated)
+        return found
 
     @cached_property
     def probe_sets(self) -> dict[str, LoadedPrompts]:
@@ -225,6 +261,8 @@ class Session:
         }
         for battery in self.batteries:
             found[f"batteries.{battery.name}"] = battery.sha256
+        for entry, questions in self.question_sets.items():
+            found[f"scorers.{entry}"] = questions.sha256
         if self.helpful_prompts:
             found["helpful_prompts"] = self.helpful_prompts.sha256
         if self.chat_template:
@@ -233,19 +271,32 @@ class Session:
             found["few_shot"] = file_sha256(find_file(r.few_shot, "few_shot"))
         return found
 
-    def settings(self, *groups: str, training: bool = False) -> str:
+    def settings(self, *groups: str, training: bool = False, scoring: bool = False) -> str:
         """Digest of the settings that a stage is made with.
 
         Args:
             groups: of the recipe's fields, as ``--help`` shows them.
             training: whether TRL's fields count as well.
+            scoring: whether it matters what is scored: the scorers, and the files they read.
         """
         ours = {field.name: field.metadata["group"] for field in fields(Recipe)}
-        names = {"seed", "model_name_or_path", "model_revision", "dtype", "attn_implementation"}
+        names = {"seed", *MODEL}
         names |= {name for name, group in ours.items() if group in groups}
+        names -= set() if scoring else SCORING
         resolved = self.parsed.resolved
         chosen = {name for name in resolved if name in names or (training and name not in ours)}
-        return json_sha256([{name: resolved[name] for name in chosen}, self.input_digests])
+        inputs = {
+            k: v for k, v in self.input_digests.items() if scoring or not k.startswith(("scorers.", "batteries."))
+        }
+        return json_sha256([{name: resolved[name] for name in chosen}, inputs])
+
+    def scorer_digests(self, entries: Sequence[str]) -> dict[str, str]:
+        """For each entry of ``scorers``, the digest of what decides its scores beside the samples."""
+        resolved, files = self.parsed.resolved, self.input_digests
+        model = [{name: resolved[name] for name in MODEL}, files["model"], files.get("chat_template_path")]
+        of_batteries = {name: digest for name, digest in files.items() if name.startswith("batteries.")}
+        own = {entry: of_batteries if entry == "likelihood" else files.get(f"scorers.{entry}") for entry in entries}
+        return {entry: json_sha256([model, digests]) for entry, digests in own.items()}
 
     def choose_round(self, asked: int | None, first: int) -> int:
         """The round a stage command works on: as asked, else the first unfinished one.
@@ -260,6 +311,13 @@ class Session:
                 f"--round {round_}: this stage has rounds {first} to {self.recipe.num_rounds} in this recipe."
             )
         return round_
+
+    def at(self, run: RunDir) -> Session:
+        """The session with another run directory; models, prompts and settings are shared."""
+        self.roles.base()  # opened here, or each would open its own
+        other = copy.copy(self)
+        other.run = run
+        return other
 
     def close(self) -> None:
         """Free the models and let others write the run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -59,17 +60,8 @@ class Templates:
         return self._render("rewrite_without_critique", principle, prompt=prompt, response=response)
 
     def _render(self, name: str, principle: Principle, **values: str) -> str:
-        file = f"{self.folder}/{name}.jinja"
-        # Operations inside a template raise what Python raises.
-        try:
-            text = self._templates[name].render(principle=principle, **values).strip()
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-            raise InputError(
-                f"{file}:{_line_of(error, file)}: fails for the principle `{principle.id}`: {error}"
-            ) from error
-        if not text:
-            raise InputError(f"{file}: renders nothing for the principle `{principle.id}`.")
-        return text
+        file, what = f"{self.folder}/{name}.jinja", f"the principle `{principle.id}`"
+        return render(self._templates[name], file, what, principle=principle, **values)
 
 
 def load_templates(folder: Path | str) -> Templates:
@@ -83,23 +75,59 @@ def load_templates(folder: Path | str) -> Templates:
             message names file and line.
     """
     folder = Path(folder)
+    compiled, digest = read_folder(folder, VARIABLES)
+    templates = Templates(str(folder), digest, compiled)
+    _try_out(templates)
+    return templates
+
+
+def read_folder(folder: Path, variables: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, Template], str]:
+    """The templates of a folder by name, compiled in a sandbox, and the SHA-256 of their sources.
+
+    Args:
+        folder: with a file ``NAME.jinja`` for each.
+        variables: that each template knows, by its name.
+
+    Raises:
+        InputError: a file is missing, has a syntax error or uses an unknown variable; names file and line.
+    """
     environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, finalize=_refuse_none)
     digest = hashlib.sha256()
     compiled: dict[str, Template] = {}
-    for name, variables in VARIABLES.items():
+    for name, known in variables.items():
         path = folder / f"{name}.jinja"
         try:
             source = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
-            wanted = ", ".join(f"{wanted}.jinja" for wanted in VARIABLES)
+            wanted = ", ".join(f"{wanted}.jinja" for wanted in variables)
             raise InputError(f"{path}: no such template; a template folder holds {wanted}.") from error
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
-        compiled[name] = _compile(environment, path, source, variables)
+        compiled[name] = _compile(environment, path, source, known)
         digest.update(f"{name}\0{source}\0".encode())
-    templates = Templates(str(folder), digest.hexdigest(), compiled)
-    _try_out(templates)
-    return templates
+    return compiled, digest.hexdigest()
+
+
+def render(template: Template, file: str, what: str, **values: Any) -> str:
+    """The text that a template makes, without white space around it.
+
+    Args:
+        template: compiled.
+        file: its path, for errors.
+        what: what it is rendered for, for errors.
+        values: its variables.
+
+    Raises:
+        InputError: it fails, or renders nothing; names file and line.
+    """
+    # Operations inside a template raise what Python raises.
+    try:
+        text = template.render(**values).strip()
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        raise InputError(f"{file}:{_line_of(error, file)}: fails for {what}: {error}") from error
+    if not text:
+        raise InputError(f"{file}: renders nothing for {what}.")
+    return text
 
 
 def _compile(environment: SandboxedEnvironment, path: Path, source: str, variables: tuple[str, ...]) -> Template:

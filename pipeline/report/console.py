@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from pipeline.scorers import SLICED
+
 Cell = Mapping[str, Any]
 
 _NAMES = {
@@ -27,8 +29,8 @@ _FOOTNOTE = "* its interval excludes no change. Each interval stands for itself:
 def drift_report(drift: Mapping[str, Any], *, every_scorer: bool = False) -> str:
     """The drift table of one round.
 
-    The headline scorer in full on every probe set, the others in a line each on the first; all in full if
-    ``every_scorer``.
+    The headline scorer in full on every probe set, the others in a line each on the first, and on every set of
+    questions; all in full if ``every_scorer``.
     """
     whole_sets = [cell for cell in drift["cells"] if cell["slice"] is None and cell["quantity"] in _NAMES]
     headline = [cell for cell in whole_sets if every_scorer or cell["scorer"] == drift["headline"]]
@@ -36,20 +38,28 @@ def drift_report(drift: Mapping[str, Any], *, every_scorer: bool = False) -> str
     for block in _blocks(headline, drift["round"]):
         lines += ["", *block]
     if not every_scorer:
-        lines += ["", *_others([c for c in whole_sets if c["scorer"] != drift["headline"]], drift["round"])]
+        for cells in _by_set([cell for cell in whole_sets if cell["scorer"] != drift["headline"]]):
+            lines += ["", *_others(cells, drift["round"])]
     if drift["round"]:
         lines += ["", f"  {_FOOTNOTE}"]
     return "\n".join(lines)
 
 
+def _by_set(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells of the first probe set, and those of each set that holds scores of its own, such as questions."""
+    first = dict(reversed([(cell["scorer"], cell["probe_set"]) for cell in cells]))
+    main = cells[0]["probe_set"] if cells else None
+    sets = dict.fromkeys(
+        cell["probe_set"] for cell in cells if cell["probe_set"] == main or first[cell["scorer"]] != main
+    )
+    return [[cell for cell in cells if cell["probe_set"] == name] for name in sets]
+
+
 def _others(cells: Sequence[Cell], round_: int) -> list[str]:
-    if not cells:
-        return []
     probe_set = cells[0]["probe_set"]
     since = "since round 0" if round_ else ""
     lines = [f"  {'on ' + probe_set:<30}{'mean':>8} {since:<28}{'CVaR 1%':>8} {since}".rstrip()]
-    here = [cell for cell in cells if cell["probe_set"] == probe_set]
-    for (scorer, tail), group in groupby(here, key=lambda cell: (cell["scorer"], cell["tail"])):
+    for (scorer, tail), group in groupby(cells, key=lambda cell: (cell["scorer"], cell["tail"])):
         of = {cell["quantity"]: cell for cell in group}
         parts = []
         for quantity in _BRIEF:
@@ -88,7 +98,9 @@ def _line(cell: Cell, round_: int) -> str:
 
 
 def rounds_report(drifts: Sequence[Mapping[str, Any]], noise_floor: Mapping[str, Any] | None = None) -> str:
-    """What became of every score over the rounds, by mean and tail on the first probe set; starred against round 0.
+    """What became of every score over the rounds, by mean and tail; starred against round 0.
+
+    On the first probe set, and on every set of questions.
 
     Args:
         drifts: the drift tables of the rounds.
@@ -98,24 +110,32 @@ def rounds_report(drifts: Sequence[Mapping[str, Any]], noise_floor: Mapping[str,
     if noise_floor is not None:
         labels.insert(1, "0 again")
         drifts = [drifts[0], noise_floor, *drifts[1:]]
-    cells = [
-        {
-            (c["scorer"], c["tail"], c["quantity"]): c
-            for c in drift["cells"]
-            if c["slice"] is None and c["probe_set"] == drift["cells"][0]["probe_set"] and c["quantity"] in _BRIEF
-        }
-        for drift in drifts
-    ]
     head = "".join(f"{label:>11}" for label in labels)
-    lines = [f"  {'on ' + drifts[0]['cells'][0]['probe_set']:<36}{head}"]
-    for key in cells[0]:
-        scorer, tail, quantity = key
-        if quantity == "mean" and tail == "lower" and (scorer, "upper", quantity) in cells[0]:
-            continue  # a score with two bad ends has one mean
-        name = f"{scorer}{', low end' if tail == 'lower' else ''} {_NAMES[quantity]}"
-        values = (_starred(of_round.get(key)) for of_round in cells)
-        lines.append(f"  {name:<36}" + "".join(f"{value:>11}" for value in values))
+    shown = [[cell for cell in drift["cells"] if _is_shown(cell)] for drift in drifts]
+    lines: list[str] = []
+    for block in _by_set(shown[0]):
+        probe_set = block[0]["probe_set"]
+        lines += [*([""] if lines else []), f"  {'on ' + probe_set:<36}{head}"]
+        rounds = [{_key(cell): cell for cell in cells if cell["probe_set"] == probe_set} for cells in shown]
+        for key in map(_key, block):
+            scorer, tail, slice_name, quantity = key
+            if quantity == "mean" and tail == "lower" and (scorer, "upper", slice_name, quantity) in rounds[0]:
+                continue  # a score with two bad ends has one mean
+            part = f" {slice_name}" if slice_name else ""
+            name = f"{scorer}{part}{', low end' if tail == 'lower' else ''} {_NAMES[quantity]}"
+            values = (_starred(cells.get(key)) for cells in rounds)
+            lines.append(f"  {name:<36}" + "".join(f"{value:>11}" for value in values))
     return "\n".join([*lines, f"  {_FOOTNOTE}"])
+
+
+def _is_shown(cell: Cell) -> bool:
+    if cell["slice"] is None:
+        return cell["quantity"] in _BRIEF
+    return cell["scorer"] in SLICED and cell["quantity"] == "mean"
+
+
+def _key(cell: Cell) -> tuple[str, str, str | None, str]:
+    return cell["scorer"], cell["tail"], cell["slice"], cell["quantity"]
 
 
 def cost_report(manifests: Sequence[Mapping[str, Any]]) -> str:

@@ -14,7 +14,7 @@ from pipeline.errors import RunError
 from pipeline.report.panels import Panel, to_panel
 from pipeline.runs.rundir import RunDir
 from pipeline.runs.tables import read_table
-from pipeline.scorers.base import Worse
+from pipeline.scorers import SLICED, Worse
 from pipeline.tails import frozen_threshold, summarise
 
 Cell = dict[str, Any]
@@ -34,7 +34,8 @@ def drift_cells(
 ) -> list[Cell]:
     """The drift table of a round, one cell a (scorer, tail, probe set, slice, quantity).
 
-    Whole probe sets for every scorer (``slice`` is None), and each slice of them for the headline scorer.
+    Whole probe sets for every scorer (``slice`` is None), and each slice of them for the headline scorer and for
+    those whose slices are what they are for.
 
     Args:
         run: with the scores of this round, of round 0, and of the round before.
@@ -53,6 +54,7 @@ def drift_cells(
             of_set = [table.filter(pc.field("probe_set") == probe_set) for table in of_scorer]
             _require_scores(of_set, f"{scorer} on {probe_set}", run.path)
             slices = [None, *_values(of_set[2], "slice")] if scorer == headline else [None]
+            slices += sorted(_values(of_set[2], "slice")) if scorer in SLICED and scorer != headline else []
             for name in slices if len(slices) > 2 else [None]:
                 part = of_set if name is None else [t.filter(pc.field("slice") == name) for t in of_set]
                 panels = [to_panel(table) for table in part]
@@ -63,6 +65,23 @@ def drift_cells(
                     label = {"scorer": scorer, "tail": tail, "probe_set": probe_set, "slice": name}
                     cells += _cells(label, panels, round_, seed)
     return cells
+
+
+def metric_values(drift: Mapping[str, Any]) -> dict[str, float]:
+    """The values of a drift table by ``SCORER[/low]/PROBE SET[/SLICE]/QUANTITY``."""
+    return {
+        "/".join(
+            [
+                c["scorer"],
+                *([] if c["tail"] == "upper" else ["low"]),
+                c["probe_set"],
+                *([c["slice"]] if c["slice"] else []),
+                c["quantity"],
+            ]
+        ): c["value"]
+        for c in drift["cells"]
+        if c["value"] is not None
+    }
 
 
 def _cells(label: Mapping[str, Any], panels: Sequence[Panel], round_: int, seed: int) -> list[Cell]:
@@ -89,8 +108,8 @@ def _values(table: pa.Table, column: str) -> list[str]:
 def _require_scores(tables: Sequence[pa.Table], what: str, run: Path) -> None:
     if any(table.num_rows == 0 for table in tables):
         raise RunError(
-            f"{run}: {what} was not measured in an earlier round, so there is nothing to compare with. Measure those "
-            f"rounds again: `python pipeline/measure.py --run_dir {run} --round 0`, and so on."
+            f"{run}: {what} was not measured in an earlier round, so there is nothing to compare with. Score the "
+            f"samples of those rounds: `python pipeline/measure.py --run_dir {run} --round all`."
         )
 
 

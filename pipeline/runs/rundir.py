@@ -79,6 +79,11 @@ class RunDir:
         """The rounds that are complete, in order."""
         return [int(p.parent.name[6:]) for p in sorted(self.path.glob("round-*/DONE"))]
 
+    @property
+    def placebo(self) -> RunDir:
+        """The run directory of the placebo arm."""
+        return RunDir(self.path / "placebo")
+
     # -- one writer ------------------------------------------------------------------------------------------
 
     def lock(self) -> None:
@@ -115,28 +120,34 @@ class RunDir:
         inputs: Mapping[str, str],
         recipe_changes: Sequence[str],
         amend: str | None,
+        additions: Sequence[str] = (),
     ) -> None:
         """Begin the run, or make sure that it is continued with what it was begun with.
 
         A change is refused with its diff unless ``amend`` gives a reason, which is then recorded together
-        with the diff; what is already finished stays as it is.
+        with the diff; what is already finished stays as it is. ``additions`` to what is measured need no reason, with
+        the inputs that they bring, and are recorded all the same.
 
         Raises:
             RunError: recipe, constitution or another input changed and there is no ``amend``.
         """
         if self.resolved.exists():
-            changes = [*recipe_changes, *self._text_changes(constitution), *self._input_changes(inputs)]
+            of_inputs = self._input_changes(inputs)
+            added = [name for name in inputs if name not in read_json(self.inputs)] if additions else []
+            lines = [line for name, line in of_inputs.items() if name not in added]
+            changes = [*recipe_changes, *self._text_changes(constitution), *lines]
             if changes and not amend:
                 shown = "\n  ".join(changes)
                 raise RunError(
                     f"{self.path}: begun with other settings:\n  {shown}\n"
                     'Give another --run_dir to start a new run, or --amend "why" to go on with the change recorded.'
                 )
+            changes += [*additions, *(of_inputs[name] for name in added)]
             if changes:
                 entry = {
                     "at": datetime.now(UTC).isoformat(timespec="seconds"),
                     "after_round": max(self.finished_rounds(), default=-1),
-                    "reason": amend,
+                    "reason": amend or "scorers were added",
                     "changes": changes,
                 }
                 write_json_lines(self.amendments, [*read_json_lines(self.amendments), entry])
@@ -153,13 +164,15 @@ class RunDir:
         diff = difflib.unified_diff(old.splitlines(), constitution.splitlines(), *names, lineterm="", n=0)
         return list(diff) or ["constitution: the line ends changed"]
 
-    def _input_changes(self, inputs: Mapping[str, str]) -> list[str]:
+    def _input_changes(self, inputs: Mapping[str, str]) -> dict[str, str]:
+        """A line on every input that is not as it was, by its name; the constitution has its own diff."""
         old = read_json(self.inputs)
-        return [
-            f"{name}: the content changed"
-            for name in sorted({*old, *inputs})
-            if old.get(name) != inputs.get(name) and name != "constitution"
-        ]
+        names = sorted(name for name in {*old, *inputs} - {"constitution"} if old.get(name) != inputs.get(name))
+        what = {
+            name: "is new" if name not in old else "the content changed" if name in inputs else "is gone"
+            for name in names
+        }
+        return {name: f"{name}: {line}" for name, line in what.items()}
 
     # -- records ---------------------------------------------------------------------------------------------
 
@@ -201,6 +214,13 @@ class RunDir:
         for path, line in ((self.rounds, dict(summary)), (self.metrics, dict(metrics))):
             others = [row for row in read_json_lines(path) if row["round"] != round_]
             write_json_lines(path, sorted([*others, {"round": round_, **line}], key=lambda row: row["round"]))
+
+    def update_metrics(self, round_: int, metrics: Mapping[str, float]) -> None:
+        """Replace a round's line in ``metrics.jsonl``, if it has one."""
+        rows = read_json_lines(self.metrics)
+        if any(row["round"] == round_ for row in rows):
+            lines = [{"round": round_, **metrics} if row["round"] == round_ else row for row in rows]
+            write_json_lines(self.metrics, lines)
 
 
 def package_versions() -> dict[str, str]:

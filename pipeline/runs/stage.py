@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -102,11 +103,13 @@ class Stage:
         schema: pa.Schema,
         output: str,
         chunk_rows: int,
+        *,
+        kept: pa.Table | None = None,
     ) -> None:
         """Do ``work`` on ``items``, chunk by chunk, over all ranks, and join the rows in order as ``output``.
 
         Chunk i holds the same items in every launch, whichever rank has it and however often the work was
-        cut short: so what a chunk's rows are cannot depend on that.
+        cut short: so what a chunk's rows are cannot depend on that. ``kept`` are rows to stand before them (rank 0).
         """
         parts = self.folder / f"parts-{Path(output).stem}"
         bounds = [(start, min(start + chunk_rows, len(items))) for start in range(0, len(items), chunk_rows)]
@@ -123,7 +126,8 @@ class Stage:
         ranks.barrier()
         if ranks.is_main():
             paths = [_part(parts, i) for i in range(len(bounds))]
-            write_table(self.folder / output, self._join(paths, schema), schema)
+            before = [] if kept is None else [kept.cast(schema).replace_schema_metadata(None)]
+            write_table(self.folder / output, chain(before, self._join(paths, schema)), schema)
         ranks.barrier()
 
     def claim(self, unfinished: Path, *shape: int) -> None:

@@ -1,22 +1,30 @@
-"""Scorers: text in, one number a sample or a prompt out. A new one is a small file here and a line in ``build``."""
+"""Scorers: one number a sample, a prompt or a question. A new one is a small file here and a line in ``build``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from pipeline.engines.roles import Role
 from pipeline.inputs.battery import Battery
-from pipeline.scorers.base import PromptScorer, Sample, SampledPrompt, Score, Scorer, Worse
+from pipeline.inputs.question_sets import QuestionSet
+from pipeline.inputs.scorer_names import split_name
+from pipeline.scorers.base import PromptScorer, QuestionScorer, Sample, SampledPrompt, Score, Scorer, Worse
 from pipeline.scorers.battery import BatteryLikelihood, battery_columns
+from pipeline.scorers.choice import Choice
 from pipeline.scorers.diversity import Diversity
 from pipeline.scorers.gold import Gold
 from pipeline.scorers.likelihood import Likelihood
+from pipeline.scorers.nll_reference import NllReference
 from pipeline.scorers.refusal import Refusal
+from pipeline.scorers.sycophancy import Sycophancy
 from pipeline.scorers.text import Length, Loops
 
 __all__ = [
-    "NAMES",
+    "SLICED",
     "PromptScorer",
+    "QuestionScorer",
     "Sample",
     "SampledPrompt",
     "Score",
@@ -26,8 +34,9 @@ __all__ = [
     "columns",
 ]
 
-NAMES = ("gold", "refusal", "length", "loops", "kl", "nll_base", "diversity", "likelihood")
-"""What a recipe may list under ``scorers``."""
+
+SLICED = frozenset({"nll_reference"})
+"""The columns whose slices are what they are for; of others only the headline is split."""
 
 
 def columns(names: Sequence[str], batteries: Sequence[Battery] = ()) -> dict[str, Worse]:
@@ -41,13 +50,20 @@ def columns(names: Sequence[str], batteries: Sequence[Battery] = ()) -> dict[str
         "nll_base": {"nll_base": Likelihood.worse["nll_base"]},
         "diversity": Diversity.columns,
         "likelihood": {name: "high" for battery in batteries for name in battery_columns(battery)},
+        "choice": Choice.columns,
+        "sycophancy": Sycophancy.columns,
+        "nll_reference": NllReference.columns,
     }
-    return {column: worse for name in names for column, worse in given[name].items()}
+    return {column: worse for name in names for column, worse in given[split_name(name).name].items()}
 
 
 def build(
-    names: Sequence[str], policy: Role, base: Role, batteries: Sequence[Battery] = ()
-) -> list[Scorer | PromptScorer]:
+    names: Sequence[str],
+    policy: Role,
+    base: Role,
+    batteries: Sequence[Battery] = (),
+    questions: Mapping[str, QuestionSet[Any]] = MappingProxyType({}),
+) -> list[Scorer | PromptScorer | QuestionScorer]:
     """The scorers that a recipe lists.
 
     Args:
@@ -55,6 +71,7 @@ def build(
         policy: the checkpoint that is measured.
         base: the untouched model.
         batteries: of the ``likelihood`` scorer.
+        questions: of the scorers that ask some, by their entry in the recipe.
     """
     plain: dict[str, type[Gold] | type[Refusal] | type[Length] | type[Loops]] = {
         "gold": Gold,
@@ -62,11 +79,19 @@ def build(
         "length": Length,
         "loops": Loops,
     }
-    scorers: list[Scorer | PromptScorer] = [plain[name]() for name in names if name in plain]
+    scorers: list[Scorer | PromptScorer | QuestionScorer] = [plain[name]() for name in names if name in plain]
     if likelihoods := [name for name in names if name in ("kl", "nll_base")]:
         scorers.append(Likelihood(likelihoods, policy, base))
     if "diversity" in names:
         scorers.append(Diversity())
     if "likelihood" in names:
         scorers.append(BatteryLikelihood(policy, batteries))
+    for name in names:
+        kind = split_name(name).name
+        if kind == "choice":
+            scorers.append(Choice(policy, questions[name]))
+        elif kind == "sycophancy":
+            scorers.append(Sycophancy(policy, questions[name]))
+        elif kind == "nll_reference":
+            scorers.append(NllReference(policy, base, questions[name]))
     return scorers

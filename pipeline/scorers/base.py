@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pipeline.engines.base import Message
+from pipeline.inputs.question_sets import QuestionSet
 
 Worse = Literal["high", "low", "both"]
 """Which end of a score is the bad one; tables watch that tail, or both."""
@@ -58,4 +59,24 @@ class PromptScorer(Protocol):
 
         None where a prompt carries no score of its own, by design and in every round; it then has no row. A
         failure is a ``Score`` without a value.
+        """
+
+
+@runtime_checkable
+class QuestionScorer(Protocol):
+    """Asks questions of its own, and gives every question one number per column; no sampled answer is in it."""
+
+    @property
+    def columns(self) -> Mapping[str, Worse]:
+        """The names of the scores, and which end of each is the bad one."""
+
+    @property
+    def questions(self) -> QuestionSet[Any]:
+        """What is asked; the scores stand under the name of the set as under that of a probe set."""
+
+    def score_questions(self, questions: Sequence[Any]) -> Mapping[str, Sequence[Score | None]]:
+        """One score a question for every column, in the order of the questions, which are some of the set.
+
+        None where a question carries no score of its own, by design and in every round. A failure is a ``Score``
+        without a value.
         """

@@ -1,4 +1,4 @@
-"""Rows of samples -> rows of scores."""
+"""Rows of samples, and questions -> rows of scores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from pipeline.scorers.base import PromptScorer, Sample, SampledPrompt, Score, Scorer
+from pipeline.inputs.question_sets import Item
+from pipeline.scorers.base import PromptScorer, QuestionScorer, Sample, SampledPrompt, Score, Scorer
 
 Row = dict[str, Any]
 
@@ -25,6 +26,24 @@ def score_rows(rows: Sequence[Row], scorers: Sequence[Scorer | PromptScorer]) ->
     found: list[Row] = []
     for scorer in scorers:
         found += _by_prompt(rows, scorer) if isinstance(scorer, PromptScorer) else _by_sample(rows, scorer)
+    return found
+
+
+def score_asked(asked: Sequence[tuple[QuestionScorer, Item]]) -> list[Row]:
+    """Score questions, each with the scorer that asks it; those of one scorer stand together.
+
+    Returns:
+        A row a question and column, as the first sample of a prompt in a probe set of the question set's name.
+    """
+    found = []
+    for _, group in groupby(asked, key=lambda pair: id(pair[0])):
+        pairs = list(group)
+        scorer, items = pairs[0][0], [item for _, item in pairs]
+        for column, scores in scorer.score_questions(items).items():
+            for item, score in zip(items, scores, strict=True):
+                if score is not None:
+                    row = {"prompt_id": item.id, "sample": 0, "probe_set": scorer.questions.name, "slice": item.slice}
+                    found.append(_scored(row, column, score))
     return found
 
 

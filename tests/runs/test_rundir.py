@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def claim(
     constitution: str = CONSTITUTION,
     inputs: Mapping[str, str] = INPUTS,
     amend: str | None = None,
+    additions: Sequence[str] = (),
 ) -> None:
     old = read_json(run.resolved) if run.resolved.exists() else resolved
     run.claim(
@@ -35,6 +36,7 @@ def claim(
         inputs=inputs,
         recipe_changes=diff_resolved(old, resolved),
         amend=amend,
+        additions=additions,
     )
 
 
@@ -126,8 +128,8 @@ def test_the_same_again_changes_nothing(run: RunDir) -> None:
         ({"resolved": {"learning_rate": 0.002, "num_rounds": 3}}, r"learning_rate: 0\.001 -> 0\.002"),
         ({"constitution": "Be kind.\n\nBe brief.\n"}, r"-Be honest\.\n  \+Be brief\."),
         ({"inputs": INPUTS | {"prompts": "p2"}}, "prompts: the content changed"),
-        ({"inputs": INPUTS | {"few_shot": "f"}}, "few_shot: the content changed"),
-        ({"inputs": {"model": "m1", "constitution": "c1"}}, "prompts: the content changed"),
+        ({"inputs": INPUTS | {"few_shot": "f"}}, "few_shot: is new"),
+        ({"inputs": {"model": "m1", "constitution": "c1"}}, "prompts: is gone"),
     ],
 )
 def test_a_change_is_refused_with_its_diff_and_recorded_with_a_reason(
@@ -152,6 +154,26 @@ def test_a_change_is_refused_with_its_diff_and_recorded_with_a_reason(
     before = contents(run)
     claim(run, **change)
     assert contents(run) == before, "from now on the run is of the changed settings"
+
+
+def test_what_only_adds_to_the_measuring_needs_no_reason_and_is_recorded(run: RunDir) -> None:
+    claim(run)
+    more = INPUTS | {"scorers.choice:a": "d"}
+    with pytest.raises(RunError, match=r"scorers\.choice:a: is new"):
+        claim(run, inputs=more)
+    with pytest.raises(RunError, match="prompts: the content changed"):
+        claim(run, inputs=more | {"prompts": "p2"}, additions=["scorers: [] -> [choice:a]"])
+    claim(run, inputs=more, additions=["scorers: [] -> [choice:a]"])
+    (entry,) = read_json_lines(run.amendments)
+    assert entry["reason"] == "scorers were added"
+    assert entry["changes"] == ["scorers: [] -> [choice:a]", "scorers.choice:a: is new"]
+
+
+def test_metrics_of_a_round_are_replaced_and_none_are_invented(run: RunDir) -> None:
+    run.record_round(0, {}, {"a": 1.0})
+    run.update_metrics(0, {"a": 1.0, "b": 2.0})
+    run.update_metrics(1, {"a": 3.0})
+    assert read_json_lines(run.metrics) == [{"round": 0, "a": 1.0, "b": 2.0}]
 
 
 @pytest.mark.parametrize("edited", [CONSTITUTION + "\n", CONSTITUTION.rstrip("\n")])

@@ -1,0 +1,37 @@
+"""Round 0 measured a second time, with other noise: how far that lies from round 0 is how far noise reaches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.probing import Probe, probe
+from pipeline.report.drift import LEVEL, drift_cells
+from pipeline.runs import ranks
+from pipeline.runs.files import file_sha256, write_json
+
+if TYPE_CHECKING:
+    from pipeline.session import Session
+
+NOISE = "again"
+
+
+def measure_again(session: Session, *, rescore: bool = False) -> Path:
+    """Probe the base again and write ``noise_floor.json``; return the path of the scores.
+
+    ``rescore`` scores samples that are there with scorers that were added since.
+    """
+    what = Probe(
+        folder=session.run.stage_dir(0, "again"),
+        round=0,
+        adapter=None,
+        prompts={name: loaded.prompts for name, loaded in session.probe_sets.items()},
+        samples=session.recipe.probe_samples,
+        scorers=session.recipe.scorers,
+        noise=NOISE,
+    )
+    scores = probe(session, what, rescore=rescore)
+    if ranks.is_main():
+        cells = drift_cells(session.run, 1, session.columns, None, session.seed, scores=scores)
+        write_json(session.run.noise_floor(), {"level": LEVEL, "scores_sha256": file_sha256(scores), "cells": cells})
+    return scores

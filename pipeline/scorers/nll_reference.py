@@ -1,0 +1,73 @@
+"""Whether a policy forgets what people write: the likelihood of human texts, by how rare they were to the base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.engines.base import ScoreRequest
+from pipeline.engines.roles import Role
+from pipeline.inputs.question_sets import QuestionSet
+from pipeline.inputs.reference_texts import ReferenceText
+from pipeline.scorers.base import Score, Worse
+
+N_SLICES = 10
+
+
+class NllReference:
+    """``nll_reference``: nats per token, >= 0; the mean over a text's tokens of -log p_policy. High is bad.
+
+    Its slices are deciles of the same number under the base, ``decile-01`` the likeliest texts to ``decile-10`` the
+    rarest, fixed at round 0. A rise in the last ones alone is the benign tail being forgotten
+    (Shumailov et al. 2024, Nature 631:755). Texts chosen for being extreme under the base move towards the middle
+    under any other model: hold a rise against that of the placebo arm.
+    """
+
+    columns: Mapping[str, Worse] = {"nll_reference": "high"}
+
+    def __init__(self, policy: Role, base: Role, texts: QuestionSet[ReferenceText]) -> None:
+        """``texts`` carry the deciles of round 0 as their slices, or empty ones at round 0."""
+        self._policy, self._base, self._texts = policy, base, texts
+
+    @cached_property
+    def questions(self) -> QuestionSet[ReferenceText]:
+        """The texts in their deciles, as given or, where none is, after asking the base for all of them."""
+        if any(item.slice for item in self._texts.items):
+            return self._texts
+        slices = _slices([self._of_base[item.id].value for item in self._texts.items])
+        items = (item._replace(slice=name) for item, name in zip(self._texts.items, slices, strict=True))
+        return self._texts._replace(items=tuple(items))
+
+    @cached_property
+    def _of_base(self) -> dict[str, Score]:
+        items = self._texts.items
+        return dict(zip((item.id for item in items), _nll(self._base, items), strict=True))
+
+    def score_questions(self, questions: Sequence[ReferenceText]) -> Mapping[str, Sequence[Score]]:
+        """One score a text; a text that does not fit the context has none."""
+        known = "_of_base" in self.__dict__ and self._policy.adapter is None
+        scores = [self._of_base[item.id] for item in questions] if known else _nll(self._policy, questions)
+        return {"nll_reference": scores}
+
+
+def _nll(role: Role, items: Sequence[ReferenceText]) -> list[Score]:
+    requests = [
+        ScoreRequest([{"role": "user", "content": item.prompt}], role.engine.encode_opening(item.text))
+        for item in items
+    ]
+    rows = role.score(requests)
+    return [
+        Score(-float(np.mean(row))) if row else Score(None, "no tokens, or the text does not fit the context")
+        for row in rows
+    ]
+
+
+def _slices(values: Sequence[float | None]) -> list[str]:
+    """``decile-01`` to ``decile-10`` by rank, in the order of the values; ``no-decile`` where there is none."""
+    known = sorted((value, i) for i, value in enumerate(values) if value is not None)
+    names = ["no-decile"] * len(values)
+    for rank, (_, i) in enumerate(known):
+        names[i] = f"decile-{1 + rank * N_SLICES // len(known):02d}"
+    return names

@@ -1,0 +1,184 @@
+"""Scorers that are added to samples that are there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from pipeline import command, measure
+from pipeline.errors import InputError, RunError
+from pipeline.runs.files import file_sha256, read_json, read_json_lines
+from pipeline.runs.tables import SCORES, read_table, write_table
+from pipeline.session import Session
+
+RECIPE = """\
+model_name_or_path: sandbox
+dtype: float32
+num_rounds: 0
+constitution: constitutions/sandbox/full.txt
+templates: constitutions/templates/sandbox
+prompts: sandbox:train:8
+max_new_tokens: 24
+chunk_rows: 8
+probe_sets: [p=sandbox:probe:6]
+probe_samples: 2
+scorers: [length, kl]
+"""
+
+
+def questions(path: Path, topics: str) -> str:
+    rows = [
+        {"question": f"{topic} ?", "answer_matching_behavior": "no", "answer_not_matching_behavior": "step"}
+        for topic in topics.split()
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return f"choice:{path}"
+
+
+def measured(folder: Path) -> Path:
+    """A run whose round 0 is measured."""
+    (folder / "recipe.yaml").write_text(RECIPE)
+    measure.main(["--config", str(folder / "recipe.yaml"), "--run_dir", str(folder / "run")])
+    return folder / "run"
+
+
+def scores(run: Path) -> dict[str, dict[tuple[str, int], float]]:
+    found: dict[str, dict[tuple[str, int], float]] = {}
+    for row in read_table(run / "round-00" / "measure" / "scores.parquet").to_pylist():
+        found.setdefault(row["scorer"], {})[row["prompt_id"], row["sample"]] = row["score"]
+    return found
+
+
+def test_scorers_are_added_without_sampling_or_scoring_again(tmp_path: Path) -> None:
+    run = measured(tmp_path)
+    folder = run / "round-00" / "measure"
+    before, samples = scores(run), file_sha256(folder / "samples.parquet")
+    cells = read_json(run / "round-00" / "drift.json")["cells"]
+    # Marked, so that a score that is made again would show.
+    table = read_table(folder / "scores.parquet")
+    marked = table.set_column(5, SCORES.field("score"), pc.add(table["score"], 1000.0))
+    write_table(folder / "scores.parquet", [marked], SCORES)
+
+    added = ["--add_scorers", questions(tmp_path / "likes.jsonl", "potion garden king"), "loops"]
+    measure.main(["--run_dir", str(run), *added])
+    after = scores(run)
+    assert list(after) == ["length", "kl", "loops", "choice", "choice.prefers", "choice.neither"]
+    for name in before:
+        assert after[name] == {key: value + 1000 for key, value in before[name].items()}
+    assert len(after["choice"]) == 3 and len(after["loops"]) == 12
+    assert file_sha256(folder / "samples.parquet") == samples
+    (entry,) = read_json_lines(run / "amendments.jsonl")
+    assert entry["reason"] == "scorers were added" and "loops" in entry["changes"][0]
+    assert "choice.likes" in {cell["probe_set"] for cell in read_json(run / "round-00" / "drift.json")["cells"]}
+    assert {cell["probe_set"] for cell in cells} == {"p"}
+
+    bytes_then = {path: file_sha256(path) for path in run.glob("round-*/**/*.*")}
+    measure.main(["--run_dir", str(run), *added])
+    assert {path: file_sha256(path) for path in run.glob("round-*/**/*.*")} == bytes_then, "once is enough"
+    assert len(read_json_lines(run / "amendments.jsonl")) == 1
+
+
+def test_a_killed_addition_goes_on_and_gives_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.runs.stage import Stage
+
+    run = measured(tmp_path)
+    added = [
+        "--run_dir",
+        str(run),
+        "--add_scorers",
+        questions(tmp_path / "a.jsonl", "potion garden king tea cat song"),
+    ]
+    finish = Stage.finish
+
+    def killed(self: Stage, *arguments: Any) -> None:
+        if self.name == "score":
+            raise KeyboardInterrupt
+        finish(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "finish", killed)  # the joined table is written, its manifest is not
+        with pytest.raises(KeyboardInterrupt):
+            measure.main(added)
+    measure.main(added)
+    resumed = file_sha256(run / "round-00" / "measure" / "scores.parquet")
+
+    (tmp_path / "other").mkdir()
+    other = measured(tmp_path / "other")
+    measure.main(["--run_dir", str(other), *added[2:]])
+    assert file_sha256(other / "round-00" / "measure" / "scores.parquet") == resumed
+
+
+def test_an_edited_file_is_refused_and_with_a_reason_its_scores_alone_are_made_again(tmp_path: Path) -> None:
+    run = measured(tmp_path)
+    entries = [questions(tmp_path / "a.jsonl", "potion garden"), questions(tmp_path / "b.jsonl", "king tea")]
+    measure.main(["--run_dir", str(run), "--add_scorers", *entries])
+    before = read_table(run / "round-00" / "measure" / "scores.parquet")
+    questions(tmp_path / "b.jsonl", "king cat")
+    with pytest.raises(RunError, match=r"b\.jsonl: the content changed"):
+        measure.main(["--run_dir", str(run), "--round", "all"])
+    measure.main(["--run_dir", str(run), "--round", "all", "--amend", "a better question"])
+    after = read_table(run / "round-00" / "measure" / "scores.parquet")
+
+    def of(table: pa.Table, probe_set: str) -> list[dict[str, Any]]:
+        return list(table.filter(pc.equal(table["probe_set"], probe_set)).to_pylist())
+
+    assert of(after, "choice.a") == of(before, "choice.a") != []
+    changed = {row["prompt_id"] for row in of(after, "choice.b")} ^ {
+        row["prompt_id"] for row in of(before, "choice.b")
+    }
+    assert len(changed) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--round", "0", "--add_scorers", "loops"], "leave --round out"),
+        (["--add_scorers", "loop"], "did you mean `loops`"),
+        (["--add_scorers", "likelihood"], "`batteries` and `likelihood` among the `scorers` need each other"),
+    ],
+)
+def test_what_cannot_be_added_is_said_and_changes_nothing(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    with pytest.raises(InputError, match=message):
+        measure.main(["--config", str(tmp_path / "recipe.yaml"), "--run_dir", str(tmp_path / "run"), *arguments])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_battery_is_added_with_its_scorer(tmp_path: Path) -> None:
+    run = measured(tmp_path)
+    battery = "constitutions/batteries/sandbox/harm.txt"
+    measure.main(["--run_dir", str(run), "--add_scorers", "likelihood", "--add_batteries", battery])
+    assert {"likelihood.harm", "likelihood.harm.undesired"} <= set(scores(run))
+
+
+def open_run(run: Path, *arguments: str) -> Session:
+    argv = ["--run_dir", str(run), *arguments]
+    return command.open_session(command.parse(argv, command.StageOptions), argv)
+
+
+def test_the_files_of_scorers_are_inputs_of_the_scores_alone(tmp_path: Path) -> None:
+    run = measured(tmp_path)
+    session = open_run(run)
+    sampling, scoring = session.settings("measure"), session.settings("measure", scoring=True)
+    session.close()
+    measure.main(["--run_dir", str(run), "--add_scorers", questions(tmp_path / "a.jsonl", "potion")])
+    session = open_run(run)
+    assert session.settings("measure") == sampling
+    assert session.settings("measure", scoring=True) != scoring
+    session.close()
+
+
+def test_files_of_one_name_and_missing_ones_are_refused(tmp_path: Path) -> None:
+    run = measured(tmp_path)
+    (tmp_path / "more").mkdir()
+    entries = [questions(tmp_path / "a.jsonl", "potion"), questions(tmp_path / "more" / "a.jsonl", "king")]
+    with pytest.raises(InputError, match=r"two files give the question set `choice\.a`; rename one"):
+        measure.main(["--run_dir", str(run), "--add_scorers", *entries])
+    with pytest.raises(InputError, match=r"scorers: no file `gone\.jsonl`"):
+        measure.main(["--run_dir", str(run), "--add_scorers", "choice:gone.jsonl"])
+    assert not (run / "amendments.jsonl").exists()
