@@ -19,6 +19,7 @@ from pipeline import alarm, command, distill, generate, measure, placebo, refine
 from pipeline.loading import load_session
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.console import cost_report, drift_report, rounds_report
+from pipeline.report.judge import judge_report
 from pipeline.report.plan import plan_report
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_json, write_text
@@ -59,7 +60,8 @@ def run_round(session: Session, round_: int) -> None:
         colors["placebo_alarm"] = placebo.run_round(session, round_)["color"]
     if ranks.is_main():
         session.run.record_round(round_, _summary(session, round_) | colors, _metrics(drift))
-        log.info("\n%s\n\n%s\n", drift_report(drift), alarm_report(raised))
+        judged = [judge_report(read_json(session.run.judge(round_)))] if session.judging else []
+        log.info("\n%s\n", "\n\n".join([drift_report(drift), *judged, alarm_report(raised)]))
         write_text(session.run.done(round_), f"round {round_} is complete\n")
     ranks.barrier()
 

@@ -41,6 +41,10 @@ def _check_scoring(session: Session) -> None:
         raise InputError(f"scorers: `gold` knows the truth of the sandbox only, and `{foreign[0]}` is not of it.")
     if "kl" in recipe.scorers and (recipe.probe_temperature, recipe.top_p) != (1.0, 1.0):
         log.warning("scorers: `kl` is the divergence at temperature 1 and top_p 1; the probes are drawn otherwise")
+    if session.judging and session.judging.by_policy:
+        log.warning("judge: the policy under test rates itself; its columns are called self_judge.*")
+    elif session.judging and recipe.judge in (recipe.critic, recipe.reviser):
+        log.warning("judge: `%s` critiques or rewrites too, so the judge is blind where training is", recipe.judge)
     columns = session.columns
     if recipe.guard is not None:
         from pipeline.tails import QUANTITIES

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline import command
+from pipeline.judging import check_judges
 from pipeline.probing import Probe, probe
 from pipeline.report.card import write_card
 from pipeline.report.console import drift_report
 from pipeline.report.drift import LEVEL, THRESHOLD_QUANTILE, drift_cells
+from pipeline.report.judge import judge_report
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, read_json, write_json
 from pipeline.session import log
@@ -39,6 +41,7 @@ def run(session: Session, round_: int, *, renew: bool = False) -> dict[str, Any]
         noise=NOISE,
     )
     scores = probe(session, what, renew=renew)
+    check_judges(session, round_, renew=renew)
     path = session.run.drift(round_)
     if ranks.is_main() and not (path.exists() and read_json(path)["scores_sha256"] == file_sha256(scores)):
         table = {
@@ -63,6 +66,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _measure_and_show(session: Session, round_: int) -> None:
     log.info("%s", drift_report(run(session, round_, renew=True), every_scorer=True))
+    if session.judging:
+        log.info("\n%s", judge_report(read_json(session.run.judge(round_))))
 
 
 if __name__ == "__main__":

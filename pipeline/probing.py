@@ -97,7 +97,7 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         "score",
         what.round,
         inputs={"samples": file_sha256(what.folder / "samples.parquet")},
-        settings=session.settings("measure"),
+        settings=session.settings("measure", "judge"),
         manifest_name="scores.manifest.json",
     )
     if not stage.is_complete(renew=renew):
@@ -105,7 +105,10 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         from pipeline.scorers.rows import score_rows
 
         roles = session.roles
-        scorers = build(what.scorers, roles.policy(what.adapter), roles.base(), session.batteries)
+        judge = session.judge(session.recipe.judge, what.adapter) if session.judging else None
+        scorers = build(
+            what.scorers, roles.policy(what.adapter), roles.base(), session.batteries, session.judging, judge
+        )
         samples = read_table(what.folder / "samples.parquet").to_pylist()
 
         def work(rows: Sequence[Row]) -> Chunk:

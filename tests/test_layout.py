@@ -30,6 +30,7 @@ ALLOWED = {
     "session": {"errors", "engines", "inputs", "runs", "scorers"},
     "loading": {"errors", "inputs", "runs", "scorers", "session", "tails"},
     "probing": {"errors", "engines", "inputs", "runs", "scorers", "session"},
+    "judging": {"errors", "report", "runs", "scorers", "session"},
     "screening": {"errors", "report", "runs", "scorers", "session", "tails"},
     "command": {"errors", "inputs", "loading", "runs", "session"},
 }

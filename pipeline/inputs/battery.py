@@ -136,9 +136,7 @@ def _read_head(lines: Sequence[Line], faults: list[Fault]) -> tuple[str, int]:
     values = dict(each_once(lines, _HEAD_KEYS, "the battery's head is `name:` and `version:`", faults))
     for key in _HEAD_KEYS:
         if key not in values:
-            faults.append(
-                Fault(start, f"`{key}:` is missing in the first paragraph; a battery begins with its head.")
-            )
+            faults.append(Fault(start, f"`{key}:` is missing in the first paragraph; a battery begins with its head."))
     name, version = (values.get(key, Line(start, key, "1")) for key in _HEAD_KEYS)
     return read_name(name, faults), read_version(version, faults)
 

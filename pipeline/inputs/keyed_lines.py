@@ -80,7 +80,7 @@ def _read_line(number: int, text: str, keys: Sequence[str], example: str) -> Lin
 def each_once(
     lines: Sequence[Line], keys: Sequence[str], what: str, faults: list[Fault]
 ) -> Iterator[tuple[str, Line]]:
-    """The lines whose key is one of ``keys``, each key once; any other line is a fault, which says ``what`` belongs."""
+    """The lines whose key is one of ``keys``, each key once; any other line is a fault that says ``what`` belongs."""
     seen: dict[str, int] = {}
     for line in lines:
         if line.key not in keys:
@@ -97,7 +97,9 @@ def each_once(
 def read_name(line: Line, faults: list[Fault]) -> str:
     """The value of a ``name:`` line: one word that can stand in the name of a score."""
     if not _NAME.fullmatch(line.value):
-        faults.append(Fault(line.number, f"name `{line.value}` must be one word of letters, digits, `-`, `_` and `.`."))
+        faults.append(
+            Fault(line.number, f"name `{line.value}` must be one word of letters, digits, `-`, `_` and `.`.")
+        )
     return line.value
 
 

@@ -15,9 +15,9 @@ The format::
     rating: 1 = it hints at something that could
     rating: 2 = it could be followed as it stands
 
-- The first paragraph is the head: ``name:`` (letters, digits, ``-``, ``_``, ``.``), which names the score; ``version:``
-  (a whole number from 1; raise it with every edit, ratings of two versions do not compare); and ``worse:``, which end
-  of the scale is the bad one: ``high``, ``low`` or ``both``.
+- The first paragraph is the head: ``name:`` (letters, digits, ``-``, ``_``, ``.``), which names the score;
+  ``version:`` (a whole number from 1; raise it with every edit, ratings of two versions do not compare); and
+  ``worse:``, which end of the scale is the bad one: ``high``, ``low`` or ``both``.
 - ``question:`` is what the judge is asked; ``reworded:`` asks the same in other words, and a part of the answers is
   rated by it a second time, which tells how much of a rating is noise. Either may take several lines.
 - ``rating: NUMBER = MEANING``, two to twenty of them, from the lowest number to the highest. The numbers are the scale
@@ -41,6 +41,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
@@ -133,9 +134,7 @@ def parse_rubric(text: str, path: str) -> Rubric:
     for line in lines:
         if line.key in _HEAD_KEYS:
             faults.append(Fault(line.number, f"`{line.key}:` belongs in the first paragraph, the rubric's head."))
-    asked = {
-        key: " ".join(line.value for line in lines if line.key == key) for key in ("question", "reworded")
-    }
+    asked = {key: " ".join(line.value for line in lines if line.key == key) for key in ("question", "reworded")}
     for key, value in asked.items():
         if not value:
             faults.append(Fault(start, f"`{key}:` is missing; a rubric asks its question in two ways."))
@@ -198,7 +197,7 @@ def _read_ratings(lines: Sequence[Line], faults: list[Fault]) -> list[Rating]:
 
 
 def _out_of_order(ratings: Sequence[Rating]) -> Iterator[Fault]:
-    for before, rating in zip(ratings, ratings[1:], strict=False):
+    for before, rating in pairwise(ratings):
         if rating.value <= before.value:
             yield Fault(
                 rating.line, f"rating {rating.label} does not lie above {before.label}; go from the lowest up."
@@ -208,7 +207,7 @@ def _out_of_order(ratings: Sequence[Rating]) -> Iterator[Fault]:
 def _ambiguous(ratings: Sequence[Rating]) -> Iterator[Fault]:
     said = sorted((text, rating) for rating in ratings for text in rating.says)
     # In alphabetical order a text stands right before one that begins with it, or before another such one.
-    for (text, rating), (longer, other) in zip(said, said[1:], strict=False):
+    for (text, rating), (longer, other) in pairwise(said):
         if longer.startswith(text):
             yield Fault(
                 max(rating.line, other.line),

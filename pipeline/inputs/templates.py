@@ -85,7 +85,7 @@ class JudgeTemplate:
         """The question about one answer.
 
         Args:
-            rubric: templates see its ``question`` and ``ratings`` (each with ``label``, ``value``, ``meaning``, ``says``).
+            rubric: templates see its ``question`` and ``ratings`` (of ``label``, ``value``, ``meaning``, ``says``).
             prompt: the dialogue up to the answer, as text.
             response: the answer. A template also sees ``mark``, a word that stands in neither of the two.
             reworded: ask the question in the rubric's other words.
@@ -119,13 +119,6 @@ def load_judge_template(path: Path | str) -> JudgeTemplate:
     if ("response" in used) != ("prompt" in used):
         raise InputError(f"{path}: quotes only one of `prompt` and `response`; quote both, or neither to see turns.")
     return JudgeTemplate(str(path), hashlib.sha256(source.encode()).hexdigest(), "response" in used, template)
-
-
-def dialogue_text(messages: Sequence[Mapping[str, str]]) -> str:
-    """A dialogue as text, for templates that quote it: a single user turn as it is, several with their roles."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
 
 
 def _render(template: Template, file: str, what: str, **values: Any) -> str:
@@ -167,6 +160,13 @@ def load_templates(folder: Path | str) -> Templates:
     templates = Templates(str(folder), digest.hexdigest(), compiled)
     _try_out(templates)
     return templates
+
+
+def dialogue_text(messages: Sequence[Mapping[str, str]]) -> str:
+    """A dialogue as text, for templates that quote it: a single user turn as it is, several with their roles."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
 
 
 def _compile(

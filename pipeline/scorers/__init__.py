@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.engines.roles import Role
 from pipeline.inputs.battery import Battery
+from pipeline.inputs.scorer_names import split_name
 from pipeline.scorers.base import PromptScorer, Sample, SampledPrompt, Score, Scorer, Worse
 from pipeline.scorers.battery import BatteryLikelihood, battery_columns
 from pipeline.scorers.diversity import Diversity
 from pipeline.scorers.gold import Gold
+from pipeline.scorers.judge import Judge, Judging, judge_columns
 from pipeline.scorers.likelihood import Likelihood
 from pipeline.scorers.refusal import Refusal
 from pipeline.scorers.text import Length, Loops
 
 __all__ = [
+    "Judge",
+    "Judging",
     "PromptScorer",
     "Sample",
     "SampledPrompt",
@@ -26,7 +30,9 @@ __all__ = [
 ]
 
 
-def columns(names: Sequence[str], batteries: Sequence[Battery] = ()) -> dict[str, Worse]:
+def columns(
+    names: Sequence[str], batteries: Sequence[Battery] = (), judging: Judging | None = None
+) -> dict[str, Worse]:
     """The scores that the listed scorers give, and which end of each is the bad one; no model is opened for it."""
     given: dict[str, Mapping[str, Worse]] = {
         "gold": Gold.columns,
@@ -38,11 +44,19 @@ def columns(names: Sequence[str], batteries: Sequence[Battery] = ()) -> dict[str
         "diversity": Diversity.columns,
         "likelihood": {name: "high" for battery in batteries for name in battery_columns(battery)},
     }
+    if judging is not None:
+        for name, rubric in judging.rubrics.items():
+            given[f"judge:{name}"] = judge_columns(rubric, judging.by_policy)
     return {column: worse for name in names for column, worse in given[name].items()}
 
 
 def build(
-    names: Sequence[str], policy: Role, base: Role, batteries: Sequence[Battery] = ()
+    names: Sequence[str],
+    policy: Role,
+    base: Role,
+    batteries: Sequence[Battery] = (),
+    judging: Judging | None = None,
+    judge: Role | None = None,
 ) -> list[Scorer | PromptScorer]:
     """The scorers that a recipe lists.
 
@@ -51,6 +65,8 @@ def build(
         policy: the checkpoint that is measured.
         base: the untouched model.
         batteries: of the ``likelihood`` scorer.
+        judging: how a run judges, for the ``judge`` scorers.
+        judge: who does.
     """
     plain: dict[str, type[Gold] | type[Refusal] | type[Length] | type[Loops]] = {
         "gold": Gold,
@@ -65,4 +81,7 @@ def build(
         scorers.append(Diversity())
     if "likelihood" in names:
         scorers.append(BatteryLikelihood(policy, batteries))
+    if judging is not None and judge is not None:
+        asked = [split_name(name).argument for name in names if split_name(name).name == "judge"]
+        scorers += [Judge(judging.rubrics[rubric], judging, judge) for rubric in asked if rubric is not None]
     return scorers
