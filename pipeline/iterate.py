@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import alarm, command, distill, generate, measure, placebo, refine
+from pipeline import alarm, audit, command, distill, generate, measure, placebo, refine
 from pipeline.loading import load_session
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.console import cost_report, drift_report, rounds_report
@@ -52,6 +52,7 @@ def run_round(session: Session, round_: int) -> None:
     if round_:
         generate.run(session, round_)
         refine.run(session, round_)
+        audit.run(session, round_)
         distill.run(session, round_)
     drift = measure.run(session, round_)
     raised = alarm.run(session, round_)
@@ -61,9 +62,16 @@ def run_round(session: Session, round_: int) -> None:
     if ranks.is_main():
         session.run.record_round(round_, _summary(session, round_) | colors, _metrics(drift))
         judged = [judge_report(read_json(session.run.judge(round_)))] if session.judging else []
-        log.info("\n%s\n", "\n\n".join([drift_report(drift), *judged, alarm_report(raised)]))
+        log.info(
+            "\n%s\n", "\n\n".join([drift_report(drift), *judged, *_audited(session, round_), alarm_report(raised)])
+        )
         write_text(session.run.done(round_), f"round {round_} is complete\n")
     ranks.barrier()
+
+
+def _audited(session: Session, round_: int) -> list[str]:
+    told = audit.audit_report(session.run, rounds=[round_]) if round_ else ""
+    return [told] if told else []
 
 
 def _summary(session: Session, round_: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.inputs.constitution import load_constitution
+from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.templates import load_templates
 from pipeline.runs.rundir import RunDir
@@ -77,6 +78,10 @@ def _check_reserve(session: Session) -> None:
 
 def _check_refinement(session: Session) -> None:
     recipe = session.recipe
+    if recipe.critic_labels:
+        if not recipe.critique:
+            raise InputError("critic_labels: `critique: false` makes no critiques, so there is no critic to try.")
+        load_labelled(find_file(recipe.critic_labels, "critic_labels"), session.constitution)
     for reason in recipe.keep_dropped:
         if reason not in DEFECTS:
             raise InputError(f"keep_dropped: no drop reason `{reason}`; there are {', '.join(DEFECTS)}.")

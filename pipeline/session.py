@@ -260,6 +260,8 @@ class Session:
             found["helpful_prompts"] = self.helpful_prompts.sha256
         if self.chat_template:
             found["chat_template_path"] = json_sha256(self.chat_template)
+        if r.critic_labels:
+            found["critic_labels"] = file_sha256(find_file(r.critic_labels, "critic_labels"))
         if r.few_shot:
             found["few_shot"] = file_sha256(find_file(r.few_shot, "few_shot"))
         return found

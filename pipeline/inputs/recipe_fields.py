@@ -171,6 +171,12 @@ class Recipe:
     judge_retest: int = _setting(
         "judge", 100, "Samples a round that are rated a second time, in other words, to know the noise.", Range(0)
     )
+    critic_labels: str | None = _setting(
+        "judge", None, "JSONL file of answers labelled faulty or not, on which the critic is tried every round."
+    )
+    audit_answers: int = _setting(
+        "judge", 100, "Answers a round that the judge rates before and after their rewrites.", Range(0)
+    )
     second_judge: str | None = _setting(
         "judge", None, "Another judge, who rates the worst samples of every round by the first; as for `judge`."
     )
