@@ -15,11 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import alarm, command, distill, generate, measure, placebo, refine
+from pipeline import alarm, audit, command, distill, generate, measure, placebo, refine
 from pipeline.loading import load_session
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.console import cost_report, drift_report, rounds_report
 from pipeline.report.drift import metric_values
+from pipeline.report.judge import judge_report
 from pipeline.report.plan import plan_report
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_json, write_text
@@ -52,6 +53,7 @@ def run_round(session: Session, round_: int) -> None:
     if round_:
         generate.run(session, round_)
         refine.run(session, round_)
+        audit.run(session, round_)
         distill.run(session, round_)
     drift = measure.run(session, round_)
     raised = alarm.run(session, round_)
@@ -60,9 +62,17 @@ def run_round(session: Session, round_: int) -> None:
         colors["placebo_alarm"] = placebo.run_round(session, round_)["color"]
     if ranks.is_main():
         session.run.record_round(round_, _summary(session, round_) | colors, metric_values(drift))
-        log.info("\n%s\n\n%s\n", drift_report(drift), alarm_report(raised))
+        judged = [judge_report(read_json(session.run.judge(round_)))] if session.judging else []
+        log.info(
+            "\n%s\n", "\n\n".join([drift_report(drift), *judged, *_audited(session, round_), alarm_report(raised)])
+        )
         write_text(session.run.done(round_), f"round {round_} is complete\n")
     ranks.barrier()
+
+
+def _audited(session: Session, round_: int) -> list[str]:
+    told = audit.audit_report(session.run, rounds=[round_]) if round_ else ""
+    return [told] if told else []
 
 
 def _summary(session: Session, round_: int) -> dict[str, Any]:

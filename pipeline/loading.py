@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.inputs.constitution import load_constitution
+from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.templates import load_templates
 from pipeline.runs.rundir import RunDir
@@ -41,6 +42,10 @@ def _check_scoring(session: Session) -> None:
         raise InputError(f"scorers: `gold` knows the truth of the sandbox only, and `{foreign[0]}` is not of it.")
     if "kl" in recipe.scorers and (recipe.probe_temperature, recipe.top_p) != (1.0, 1.0):
         log.warning("scorers: `kl` is the divergence at temperature 1 and top_p 1; the probes are drawn otherwise")
+    if session.judging and session.judging.by_policy:
+        log.warning("judge: the policy under test rates itself; its columns are called self_judge.*")
+    elif session.judging and recipe.judge in (recipe.critic, recipe.reviser):
+        log.warning("judge: `%s` critiques or rewrites too, so the judge is blind where training is", recipe.judge)
     columns = session.columns
     if recipe.guard is not None:
         from pipeline.tails import QUANTITIES
@@ -73,6 +78,10 @@ def _check_reserve(session: Session) -> None:
 
 def _check_refinement(session: Session) -> None:
     recipe = session.recipe
+    if recipe.critic_labels:
+        if not recipe.critique:
+            raise InputError("critic_labels: `critique: false` makes no critiques, so there is no critic to try.")
+        load_labelled(find_file(recipe.critic_labels, "critic_labels"), session.constitution)
     for reason in recipe.keep_dropped:
         if reason not in DEFECTS:
             raise InputError(f"keep_dropped: no drop reason `{reason}`; there are {', '.join(DEFECTS)}.")

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import command
 from pipeline.errors import InputError
+from pipeline.judging import check_judges
 from pipeline.noise_floor import measure_again
 from pipeline.probing import Probe, probe
 from pipeline.report.card import write_card
 from pipeline.report.checkpoints import measured_rounds
 from pipeline.report.console import drift_report, rounds_report
 from pipeline.report.drift import LEVEL, THRESHOLD_QUANTILE, drift_cells, metric_values
+from pipeline.report.judge import judge_report
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, read_json, write_json
 from pipeline.runs.rundir import RunDir
@@ -70,6 +72,7 @@ def run(session: Session, round_: int, *, renew: bool = False, rescore: bool = F
         noise=NOISE,
     )
     scores = probe(session, what, renew=renew, rescore=rescore)
+    check_judges(session, round_, renew=renew or rescore)
     path = session.run.drift(round_)
     if ranks.is_main() and not (path.exists() and read_json(path)["scores_sha256"] == file_sha256(scores)):
         table = {
@@ -118,6 +121,8 @@ def _with_added(parsed: ParsedRecipe) -> list[str]:
 
 def _measure_and_show(session: Session, round_: int) -> None:
     log.info("%s", drift_report(run(session, round_, renew=True), every_scorer=True))
+    if session.judging:
+        log.info("\n%s", judge_report(read_json(session.run.judge(round_))))
 
 
 def _rounds_so_far(run_dir: Path) -> list[int]:

@@ -108,15 +108,23 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         "score",
         what.round,
         inputs={"samples": file_sha256(what.folder / "samples.parquet")},
-        settings=session.settings("measure", scoring=True),
+        settings=session.settings("measure", "judge", scoring=True),
         manifest_name="scores.manifest.json",
     )
     if not stage.is_complete(renew=renew):
         kept = _still_good(stage, digests)
         missing = [entry for entry in what.scorers if entry not in kept]
         roles = session.roles
-        questions = _in_frozen_slices(session, what)
-        scorers = build(missing, roles.policy(what.adapter), roles.base(), session.batteries, questions)
+        judge = session.judge(session.recipe.judge, what.adapter) if session.judging else None
+        scorers = build(
+            missing,
+            roles.policy(what.adapter),
+            roles.base(),
+            session.batteries,
+            _in_frozen_slices(session, what),
+            session.judging,
+            judge,
+        )
         asking = [scorer for scorer in scorers if isinstance(scorer, QuestionScorer)]
         reading = [scorer for scorer in scorers if not isinstance(scorer, QuestionScorer)]
         samples = read_table(what.folder / "samples.parquet").to_pylist() if reading else []
@@ -167,7 +175,8 @@ def _rows_of(session: Session, scores: Path, entries: Sequence[str]) -> pa.Table
     table = read_table(scores)
     found = []
     for entry in entries:
-        wanted = pc.is_in(table["scorer"], pa.array(list(columns([entry], session.batteries)), pa.string()))
+        names = list(columns([entry], session.batteries, session.judging))
+        wanted = pc.is_in(table["scorer"], pa.array(names, pa.string()))
         if entry in session.question_sets:
             wanted = pc.and_(wanted, pc.equal(table["probe_set"], session.question_sets[entry].name))
         found.append(table.filter(wanted))

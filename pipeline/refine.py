@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipeline import command
 from pipeline.errors import InputError
 from pipeline.inputs.constitution import Principle, draw_principles
+from pipeline.inputs.templates import dialogue_text
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, write_text
 from pipeline.runs.seeds import row_seed
@@ -49,7 +50,7 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     )
     if not stage.is_complete():
         rows = read_table(responses).to_pylist()
-        reviser = _Reviser(session, round_)
+        reviser = Reviser(session, round_)
         stage.collect(rows, reviser.refine, REFINEMENTS, OUTPUTS[0], session.recipe.chunk_rows)
         if ranks.is_main():
             write_text(stage.folder / "constitution.txt", session.constitution.source_text)
@@ -61,7 +62,7 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     return stage.manifest()
 
 
-class _Reviser:
+class Reviser:
     """Takes chunks of responses through ``num_revisions`` passes, all rows of a chunk side by side."""
 
     def __init__(self, session: Session, round_: int) -> None:
@@ -79,7 +80,7 @@ class _Reviser:
         texts = [row["response"] for row in usable]
         for index in range(self._session.recipe.num_revisions):
             active = [i for i in range(len(usable)) if index < len(drawn[i])]
-            revised = self._revise(
+            revised = self.revise(
                 [usable[i] for i in active],
                 [texts[i] for i in active],
                 [drawn[i][index] for i in active],
@@ -106,9 +107,17 @@ class _Reviser:
             slice_name=row["slice"],
         )
 
-    def _revise(
+    def revise(
         self, rows: Sequence[Row], texts: Sequence[str], principles: Sequence[Principle], index: int
     ) -> list[Row]:
+        """One pass: each text is criticised by its principle and rewritten.
+
+        Args:
+            rows: that say whose texts these are: identity, prompt and slice.
+            texts: to revise.
+            principles: one a text.
+            index: of the pass, which goes into the seeds.
+        """
         from pipeline.scorers.defects import revision_defect
 
         roles, recipe = self._session.roles, self._session.recipe
@@ -185,13 +194,6 @@ class _Reviser:
         if self._session.recipe.see_exchange:
             said = [*row["prompt"], {"role": "assistant", "content": text}, *said]
         return Request([*self._few_shot, *said], seed)
-
-
-def dialogue_text(messages: Sequence[Message]) -> str:
-    """A dialogue as text, for templates that quote it: a single user turn as it is, several with their roles."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
 
 
 def _row(response: Row) -> Row:

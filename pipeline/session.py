@@ -21,17 +21,18 @@ from pipeline.inputs.question_sets import QuestionSet
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import Recipe
 from pipeline.inputs.reference_texts import load_reference
+from pipeline.inputs.rubric import load_rubrics
 from pipeline.inputs.scorer_names import split_name
 from pipeline.inputs.sycophancy import load_sycophancy
-from pipeline.inputs.templates import Templates
+from pipeline.inputs.templates import Templates, load_judge_template
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256
 from pipeline.runs.rundir import RunDir, package_versions
-from pipeline.scorers import Worse, columns
+from pipeline.scorers import Judging, Worse, columns
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
-    from pipeline.engines.roles import Roles
+    from pipeline.engines.roles import Role, Roles
 
 log = logging.getLogger("pipeline")
 
@@ -95,11 +96,11 @@ class Session:
     @cached_property
     def columns(self) -> dict[str, Worse]:
         """The scores that the recipe's scorers give, and which end of each is the bad one."""
-        return columns(self.recipe.scorers, self.batteries)
+        return columns(self.recipe.scorers, self.batteries, self.judging)
 
     def scorer_of(self, column: str) -> str:
         """The scorer in the recipe that gives a column."""
-        return next(name for name in self.recipe.scorers if column in columns([name], self.batteries))
+        return next(name for name in self.recipe.scorers if column in columns([name], self.batteries, self.judging))
 
     @cached_property
     def batteries(self) -> tuple[Battery, ...]:
@@ -128,6 +129,29 @@ class Session:
             if one.n_repeated:
                 log.info("%s: %s questions, %s repeated ones left out", one.name, len(one.items), one.n_repeated)
         return found
+
+    @cached_property
+    def judging(self) -> Judging | None:
+        """How the run judges, if it does."""
+        recipe = self.recipe
+        entries = [split_name(entry) for entry in recipe.scorers]
+        asked = [entry.argument for entry in entries if entry.name == "judge" and entry.argument]
+        if not asked:
+            return None
+        files = [name if name.endswith(".txt") else f"constitutions/rubrics/{name}.txt" for name in asked]
+        rubrics = load_rubrics([find_file(file, "scorers") for file in files])
+        return Judging(
+            dict(zip(asked, rubrics, strict=True)),
+            load_judge_template(find_file(recipe.judge_template, "judge_template")),
+            by_policy=recipe.judge == "policy",
+            swap=recipe.judge_swap,
+            votes=recipe.judge_votes,
+        )
+
+    def judge(self, name: str | None, policy: Adapter | None) -> Role:
+        """A judge that the recipe names: ``policy`` (as it is worn now), ``base``, or another model."""
+        given = str(name)
+        return self.roles.named(given if given in ("policy", "base") else resolve_model(given), policy)
 
     @cached_property
     def probe_sets(self) -> dict[str, LoadedPrompts]:
@@ -263,10 +287,18 @@ class Session:
             found[f"batteries.{battery.name}"] = battery.sha256
         for entry, questions in self.question_sets.items():
             found[f"scorers.{entry}"] = questions.sha256
+        if judging := self.judging:
+            how = [judging.template.sha256, judging.swap, judging.votes, _who(str(r.judge))]
+            for name, rubric in judging.rubrics.items():
+                found[f"scorers.judge:{name}"] = json_sha256([rubric.sha256, *how])
+            if r.second_judge:
+                found["second_judge"] = _who(r.second_judge)
         if self.helpful_prompts:
             found["helpful_prompts"] = self.helpful_prompts.sha256
         if self.chat_template:
             found["chat_template_path"] = json_sha256(self.chat_template)
+        if r.critic_labels:
+            found["critic_labels"] = file_sha256(find_file(r.critic_labels, "critic_labels"))
         if r.few_shot:
             found["few_shot"] = file_sha256(find_file(r.few_shot, "few_shot"))
         return found
@@ -325,6 +357,11 @@ class Session:
             self.roles.close()
         if ranks.is_main():
             self.run.release()
+
+
+def _who(judge: str) -> str:
+    """What identifies a judge: a model that changes under its name would be another instrument."""
+    return judge if judge in ("policy", "base") else model_digest(resolve_model(judge), None)
 
 
 def find_file(given: str, key: str) -> Path:

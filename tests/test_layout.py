@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "pipeline"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = {"iterate", "generate", "refine", "distill", "measure", "alarm"}
-ABOVE_COMMANDS = {"iterate", "placebo"}
+ABOVE_COMMANDS = {"iterate", "placebo", "audit"}
 
 ALLOWED = {
     "errors": set(),
@@ -31,6 +31,7 @@ ALLOWED = {
     "loading": {"errors", "inputs", "runs", "scorers", "session", "tails"},
     "probing": {"errors", "engines", "inputs", "runs", "scorers", "session"},
     "noise_floor": {"errors", "probing", "report", "runs", "session"},
+    "judging": {"errors", "report", "runs", "scorers", "session"},
     "screening": {"errors", "report", "runs", "scorers", "session", "tails"},
     "command": {"errors", "inputs", "loading", "runs", "session"},
 }
@@ -110,7 +111,7 @@ def test_imports_point_down(path: Path) -> None:
     here = room(name_of(path))
     if here in COMMANDS | ABOVE_COMMANDS or not here:
         allowed = set(ALLOWED) | (COMMANDS if here in ABOVE_COMMANDS else set())
-        allowed |= {"placebo"} if here == "iterate" else set()
+        allowed |= {"placebo", "audit"} if here == "iterate" else set()
     else:
         assert here in ALLOWED, f"{here}: a new room; say in ALLOWED what it stands on"
         allowed = ALLOWED[here]

@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +17,14 @@ from pipeline.engines.base import Adapter, Completion, FinishReason, Message, Re
 from pipeline.engines.chat import encode, plain_messages, require_chat_template
 from pipeline.engines.decoding import Model, decode, left_padded
 from pipeline.errors import EngineError, InputError
+
+
+class _Pass(NamedTuple):
+    """A dialogue with all but the last token of a continuation, and the requests that it answers."""
+
+    prompt: list[int]
+    head: tuple[int, ...]
+    requests: list[int]
 
 
 class LocalEngine:
@@ -93,40 +101,47 @@ class LocalEngine:
     def score(self, requests: Sequence[ScoreRequest], adapter: Adapter | None) -> list[list[float]]:
         """Log-probabilities of each continuation's tokens, in order; empty where it does not fit the context."""
         started = time.monotonic()
-        prompts = [encode(request.messages, self.tokenizer) for request in requests]
-        lengths = [len(prompt) + len(r.token_ids) for prompt, r in zip(prompts, requests, strict=True)]
-        fitting = [
-            i
-            for i, request in enumerate(requests)
-            if request.token_ids and (self._context is None or lengths[i] <= self._context)
-        ]
-        fitting.sort(key=lambda i: (-lengths[i], i))
+        # Continuations of one dialogue that differ in their last token only are read off one pass over it.
+        prompts = self._encoded([request.messages for request in requests])
+        passes: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        for i, request in enumerate(requests):
+            length = len(prompts[i]) + len(request.token_ids)
+            if request.token_ids and (self._context is None or length <= self._context):
+                passes.setdefault((id(request.messages), tuple(request.token_ids[:-1])), []).append(i)
+        rows = [_Pass(prompts[same[0]], head, same) for (_, head), same in passes.items()]
+        rows.sort(key=lambda row: (-len(row.prompt) - len(row.head), row.requests[0]))
         found: list[list[float]] = [[] for _ in requests]
         with self._wearing(adapter):
-            for start in range(0, len(fitting), self._batch_size):
-                batch = fitting[start : start + self._batch_size]
-                rows = self._log_probabilities([(prompts[i], list(requests[i].token_ids)) for i in batch])
-                for i, row in zip(batch, rows, strict=True):
-                    found[i] = row
+            for start in range(0, len(rows), self._batch_size):
+                self._score_batch(rows[start : start + self._batch_size], requests, found)
         self._seconds += time.monotonic() - started
         return found
 
+    def _encoded(self, dialogues: Sequence[Sequence[Message]]) -> list[list[int]]:
+        """Token ids of dialogues; the same list of messages is tokenised once."""
+        ids = {id(messages): messages for messages in dialogues}
+        encoded = {key: encode(messages, self.tokenizer) for key, messages in ids.items()}
+        return [encoded[id(messages)] for messages in dialogues]
+
     @torch.inference_mode()
-    def _log_probabilities(self, rows: list[tuple[list[int], list[int]]]) -> list[list[float]]:
-        tokens, mask = left_padded(
-            [prompt + continuation for prompt, continuation in rows], self._pad, self._model.device
-        )
-        longest = max(len(continuation) for _, continuation in rows)
+    def _score_batch(self, batch: Sequence[_Pass], requests: Sequence[ScoreRequest], found: list[list[float]]) -> None:
+        tokens, mask = left_padded([[*row.prompt, *row.head] for row in batch], self._pad, self._model.device)
+        longest = max(len(row.head) for row in batch)
         # Padding is on the left, so every continuation ends in the last column and only those logits are made.
         logits = self._model(
             input_ids=tokens,
             attention_mask=mask,
             position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
             logits_to_keep=longest + 1,
-        ).logits[:, :-1]
-        targets = tokens[:, -longest:]
-        chosen = logits.double().log_softmax(-1).gather(-1, targets[..., None])[..., 0].tolist()
-        return [row[longest - len(continuation) :] for row, (_, continuation) in zip(chosen, rows, strict=True)]
+        ).logits
+        log_p = logits.double().log_softmax(-1)
+        for r, row in enumerate(batch):
+            own = log_p[r, longest - len(row.head) :]
+            heads = torch.tensor(row.head, device=own.device, dtype=torch.int64)
+            shared = own[:-1].gather(-1, heads[:, None])[:, 0].tolist()
+            lasts = own[-1, [requests[i].token_ids[-1] for i in row.requests]].tolist()
+            for i, last in zip(row.requests, lasts, strict=True):
+                found[i] = [*shared, last]
 
     def encode_opening(self, text: str) -> list[int]:
         """Token ids of an answer that begins with ``text``, as they stand after a dialogue.

@@ -28,24 +28,28 @@ The format::
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
 
 from pipeline.errors import InputError
+from pipeline.inputs.keyed_lines import (
+    Fault,
+    Line,
+    each_once,
+    read_name,
+    read_paragraphs,
+    read_version,
+    with_plain_line_ends,
+)
 from pipeline.inputs.text_files import read_text
 
 _HEAD_KEYS = ("name", "version")
 _BLOCK_KEYS = ("applies_to", "undesired", "benign")
 _KEYS = (*_HEAD_KEYS, *_BLOCK_KEYS)
-_LINE = re.compile(r"([A-Za-z][A-Za-z_-]*)[ \t]*:(.*)", re.DOTALL)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_EXAMPLE = "`undesired: TEXT` or `benign: TEXT`"
 
 
 @dataclass(frozen=True)
@@ -84,17 +88,6 @@ class Battery:
         return tuple(dict.fromkeys(texts))
 
 
-class _Fault(NamedTuple):
-    line: int
-    message: str
-
-
-class _Line(NamedTuple):
-    number: int
-    key: str
-    value: str
-
-
 def load_batteries(paths: Sequence[Path | str]) -> tuple[Battery, ...]:
     """Read battery files.
 
@@ -124,92 +117,31 @@ def parse_battery(text: str, path: str) -> Battery:
     Raises:
         InputError: one line a fault, each with its line.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    faults: list[_Fault] = []
-    head, *paragraphs = _paragraphs(text, faults) or [[]]
+    text = with_plain_line_ends(text)
+    faults: list[Fault] = []
+    head, *paragraphs = read_paragraphs(text, _KEYS, _EXAMPLE, faults) or [[]]
     name, version = _read_head(head, faults)
     blocks = [_read_block(lines, faults) for lines in paragraphs]
     if not blocks:
         last = head[-1].number if head else 1
-        faults.append(_Fault(last, "no block in here; write `undesired:` and `benign:` lines under an empty line."))
+        faults.append(Fault(last, "no block in here; write `undesired:` and `benign:` lines under an empty line."))
     faults += _contradictions(blocks)
     if faults:
         raise InputError("\n".join(f"{path}:{fault.line}: {fault.message}" for fault in sorted(faults)))
     return Battery(name, version, tuple(blocks), hashlib.sha256(text.encode("utf-8")).hexdigest(), text, path)
 
 
-def _paragraphs(text: str, faults: list[_Fault]) -> list[list[_Line]]:
-    """The lines of each paragraph that could be read; a paragraph of comments alone is none."""
-    found: list[list[_Line]] = []
-    parted = True
-    for number, raw in enumerate(text.split("\n"), 1):
-        words = raw.split()
-        if not words:
-            parted = True
-        elif not words[0].startswith("#"):
-            if parted:
-                found.append([])
-                parted = False
-            line = _read_line(number, " ".join(words))
-            if isinstance(line, _Fault):
-                faults.append(line)
-            else:
-                found[-1].append(line)
-    return found
-
-
-def _read_line(number: int, text: str) -> _Line | _Fault:
-    match = _LINE.fullmatch(text)
-    if match is None:
-        shown = text if len(text) <= 40 else f"{text[:40]}…"
-        return _Fault(
-            number, f"`{shown}` has no key; a line is `undesired: TEXT` or `benign: TEXT`, and stays one line."
-        )
-    key, value = match[1], match[2].strip()
-    if key not in _KEYS:
-        near = difflib.get_close_matches(key.lower().replace("-", "_"), _KEYS, 1)
-        hint = f"did you mean `{near[0]}`?" if near else f"the keys are {', '.join(_KEYS)}."
-        return _Fault(number, f"unknown key `{key}`; {hint}")
-    if not value:
-        return _Fault(number, f"`{key}:` is empty; fill it in or delete the line.")
-    return _Line(number, key, value)
-
-
-def _read_head(lines: Sequence[_Line], faults: list[_Fault]) -> tuple[str, int]:
+def _read_head(lines: Sequence[Line], faults: list[Fault]) -> tuple[str, int]:
     start = lines[0].number if lines else 1
-    values = dict(_once(lines, _HEAD_KEYS, "the battery's head is `name:` and `version:`", faults))
+    values = dict(each_once(lines, _HEAD_KEYS, "the battery's head is `name:` and `version:`", faults))
     for key in _HEAD_KEYS:
         if key not in values:
-            faults.append(
-                _Fault(start, f"`{key}:` is missing in the first paragraph; a battery begins with its head.")
-            )
-    name, version = (values.get(key, _Line(start, key, "1")) for key in _HEAD_KEYS)
-    if not _NAME.fullmatch(name.value):
-        faults.append(
-            _Fault(name.number, f"name `{name.value}` must be one word of letters, digits, `-`, `_` and `.`.")
-        )
-    if not _VERSION.fullmatch(version.value):
-        faults.append(_Fault(version.number, f"version `{version.value}` is not a whole number from 1."))
-        return name.value, 0
-    return name.value, int(version.value)
+            faults.append(Fault(start, f"`{key}:` is missing in the first paragraph; a battery begins with its head."))
+    name, version = (values.get(key, Line(start, key, "1")) for key in _HEAD_KEYS)
+    return read_name(name, faults), read_version(version, faults)
 
 
-def _once(lines: Sequence[_Line], keys: Sequence[str], what: str, faults: list[_Fault]) -> Iterator[tuple[str, _Line]]:
-    """The lines whose key is one of ``keys``, each key once; any other line is a fault."""
-    seen: dict[str, int] = {}
-    for line in lines:
-        if line.key not in keys:
-            faults.append(_Fault(line.number, f"`{line.key}:` does not belong here: {what}, parted by an empty line."))
-        elif line.key in seen:
-            faults.append(
-                _Fault(line.number, f"`{line.key}:` is given a second time (first at line {seen[line.key]}).")
-            )
-        else:
-            seen[line.key] = line.number
-            yield line.key, line
-
-
-def _read_block(lines: Sequence[_Line], faults: list[_Fault]) -> Block:
+def _read_block(lines: Sequence[Line], faults: list[Fault]) -> Block:
     start = lines[0].number if lines else 0
     texts: dict[str, dict[str, int]] = {"undesired": {}, "benign": {}}
     others = []
@@ -218,26 +150,26 @@ def _read_block(lines: Sequence[_Line], faults: list[_Fault]) -> Block:
             others.append(line)
         elif line.value in texts[line.key]:
             first = texts[line.key][line.value]
-            faults.append(_Fault(line.number, f"the same `{line.key}:` text stands at line {first} already."))
+            faults.append(Fault(line.number, f"the same `{line.key}:` text stands at line {first} already."))
         else:
             texts[line.key][line.value] = line.number
-    header = dict(_once(others, ("applies_to",), "the head is a paragraph of its own", faults))
+    header = dict(each_once(others, ("applies_to",), "the head is a paragraph of its own", faults))
     slices: tuple[str, ...] = ()
     if "applies_to" in header:
         slices = tuple(part.strip() for part in header["applies_to"].value.split(","))
         if "" in slices:
-            faults.append(_Fault(header["applies_to"].number, "`applies_to:` has an empty name between commas."))
+            faults.append(Fault(header["applies_to"].number, "`applies_to:` has an empty name between commas."))
     for key, found in texts.items():
         if lines and not found:
             faults.append(
-                _Fault(
+                Fault(
                     start, f"a block without `{key}:`; it needs one or more of each kind, and an empty line ends it."
                 )
             )
     return Block(slices, tuple(texts["undesired"]), tuple(texts["benign"]), start)
 
 
-def _contradictions(blocks: Sequence[Block]) -> Iterator[_Fault]:
+def _contradictions(blocks: Sequence[Block]) -> Iterator[Fault]:
     """Texts that are undesired and benign for the same prompts."""
     pairs = [*((block, block) for block in blocks), *combinations(blocks, 2)]
     for one, other in pairs:
@@ -245,4 +177,4 @@ def _contradictions(blocks: Sequence[Block]) -> Iterator[_Fault]:
             continue
         both = (set(one.undesired) & set(other.benign)) | (set(one.benign) & set(other.undesired))
         for text in sorted(both):
-            yield _Fault(other.line, f"`{text}` is undesired and benign for the same prompts; remove one.")
+            yield Fault(other.line, f"`{text}` is undesired and benign for the same prompts; remove one.")

@@ -12,7 +12,7 @@ from math import inf
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import InputError
-from pipeline.inputs.scorer_names import describe_names, name_problem
+from pipeline.inputs.scorer_names import describe_names, name_problem, split_name
 
 SANDBOX = "sandbox"
 """The value of `model_name_or_path` that names the model shipped with the package, and its small world."""
@@ -156,6 +156,39 @@ class Recipe:
     )
     headline_scorer: str | None = _setting("measure", None, "Column that heads the drift table, such as `gold.harm`.")
 
+    judge: str | None = _setting(
+        "judge",
+        None,
+        "Who rates for `judge:RUBRIC`: `base`, or the id or path of another model; `policy` would judge itself.",
+    )
+    judge_template: str = _setting(
+        "judge", "constitutions/templates/judge.jinja", "Template of the question that a judge is asked."
+    )
+    judge_swap: bool = _setting(
+        "judge", False, "Rate with the ratings listed in both orders and take the mean; twice the cost."
+    )
+    judge_votes: int = _setting(
+        "judge",
+        0,
+        "Ratings sampled an answer, whose mean counts; 0 reads their probabilities, which some servers do not tell.",
+        Range(0),
+    )
+    judge_retest: int = _setting(
+        "judge", 100, "Samples a round that are rated a second time, in other words, to know the noise.", Range(0)
+    )
+    critic_labels: str | None = _setting(
+        "judge", None, "JSONL file of answers labelled faulty or not, on which the critic is tried every round."
+    )
+    audit_answers: int = _setting(
+        "judge", 100, "Answers a round that the judge rates before and after their rewrites.", Range(0)
+    )
+    second_judge: str | None = _setting(
+        "judge", None, "Another judge, who rates the worst samples of every round by the first; as for `judge`."
+    )
+    second_judge_share: float = _setting(
+        "judge", 0.02, "Share of the samples, the worst, that the second judge rates.", Range(0, 1, above=True)
+    )
+
     alarm_scorers: list[str] = field(
         default_factory=list,
         metadata=_about("alarms", "Columns whose tails raise alarms; the headline scorer alone when empty."),
@@ -221,6 +254,10 @@ def find_problems(values: Mapping[str, Any]) -> dict[str, str]:
         found["scorers"] = problem
     if ("likelihood" in scorers) != bool(values.get("batteries")):
         found.setdefault("batteries", "and `likelihood` among the `scorers` need each other")
+    if any(split_name(entry).name == "judge" for entry in scorers) and not values.get("judge"):
+        found.setdefault("judge", "is missing, and `scorers` has something to be judged; name a model, or `base`")
+    if values.get("second_judge") and not values.get("judge"):
+        found["second_judge"] = "needs a first one; name it as `judge`"
     if values.get("constitution", MISSING) == "":
         found["constitution"] = "must name a file, found nothing"
     return found

@@ -8,7 +8,7 @@ from typing import NamedTuple
 PLAIN = ("gold", "refusal", "length", "loops", "kl", "nll_base", "diversity", "likelihood")
 """The scorers that stand by their name alone."""
 
-WITH_ARGUMENT = {"choice": "FILE", "sycophancy": "FILE", "nll_reference": "FILE"}
+WITH_ARGUMENT = {"choice": "FILE", "sycophancy": "FILE", "nll_reference": "FILE", "judge": "RUBRIC"}
 """The scorers that need an argument, and what it is."""
 
 

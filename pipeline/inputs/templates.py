@@ -1,9 +1,9 @@
-"""The questions put to critic and reviser: Jinja templates that render the text of one user turn each."""
+"""The questions put to critic, reviser and judge: Jinja templates that render the text of one user turn each."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,8 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from pipeline.errors import InputError
 from pipeline.inputs.constitution import Principle
+from pipeline.inputs.rubric import Rating, Rubric
+from pipeline.inputs.text_files import read_text
 
 _ALWAYS = ("principle", "prompt", "response")
 VARIABLES = MappingProxyType(
@@ -64,6 +66,61 @@ class Templates:
         return render(self._templates[name], file, what, principle=principle, **values)
 
 
+@dataclass(frozen=True)
+class JudgeTemplate:
+    """What a judge is asked about one answer; ``sha256`` is of the template's source.
+
+    Attributes:
+        path: of the template.
+        sha256: of its source.
+        quotes: whether it quotes the answer. Where it does not, the exchange precedes it as chat turns.
+    """
+
+    path: str
+    sha256: str
+    quotes: bool
+    _template: Template
+
+    def ask(self, rubric: Rubric, *, prompt: str, response: str, reworded: bool, reverse: bool) -> str:
+        """The question about one answer.
+
+        Args:
+            rubric: templates see its ``question`` and ``ratings`` (of ``label``, ``value``, ``meaning``, ``says``).
+            prompt: the dialogue up to the answer, as text.
+            response: the answer. A template also sees ``mark``, a word that stands in neither of the two.
+            reworded: ask the question in the rubric's other words.
+            reverse: list the ratings from the highest down.
+
+        Raises:
+            InputError: the template does not work for this rubric, or renders nothing.
+        """
+        ratings: Sequence[Rating] = rubric.ratings[::-1] if reverse else rubric.ratings
+        values = {"question": rubric.reworded if reworded else rubric.question, "ratings": ratings}
+        mark = hashlib.sha256(f"{prompt}\0{response}".encode()).hexdigest()[:12]
+        what = f"the rubric `{rubric.name}`"
+        return render(self._template, self.path, what, prompt=prompt, response=response, mark=mark, **values)
+
+
+_JUDGE_VARIABLES = ("prompt", "response", "question", "ratings", "mark")
+
+
+def load_judge_template(path: Path | str) -> JudgeTemplate:
+    """Read and check the template of a judge.
+
+    Raises:
+        InputError: it cannot be read, has a syntax error, uses an unknown variable, or never asks the question.
+    """
+    path = Path(path)
+    source = read_text(path, "judge template")
+    environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, finalize=_refuse_none)
+    template, used = _compile(environment, path, source, _JUDGE_VARIABLES)
+    if "question" not in used:
+        raise InputError(f"{path}: never uses `question`, so a judge would not be asked anything by its rubric.")
+    if ("response" in used) != ("prompt" in used):
+        raise InputError(f"{path}: quotes only one of `prompt` and `response`; quote both, or neither to see turns.")
+    return JudgeTemplate(str(path), hashlib.sha256(source.encode()).hexdigest(), "response" in used, template)
+
+
 def load_templates(folder: Path | str) -> Templates:
     """Read and check ``critique.jinja``, ``rewrite.jinja`` and ``rewrite_without_critique.jinja``.
 
@@ -103,7 +160,7 @@ def read_folder(folder: Path, variables: Mapping[str, tuple[str, ...]]) -> tuple
             raise InputError(f"{path}: no such template; a template folder holds {wanted}.") from error
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
-        compiled[name] = _compile(environment, path, source, known)
+        compiled[name], _ = _compile(environment, path, source, known)
         digest.update(f"{name}\0{source}\0".encode())
     return compiled, digest.hexdigest()
 
@@ -130,10 +187,21 @@ def render(template: Template, file: str, what: str, **values: Any) -> str:
     return text
 
 
-def _compile(environment: SandboxedEnvironment, path: Path, source: str, variables: tuple[str, ...]) -> Template:
+def dialogue_text(messages: Sequence[Mapping[str, str]]) -> str:
+    """A dialogue as text, for templates that quote it: a single user turn as it is, several with their roles."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
+
+
+def _compile(
+    environment: SandboxedEnvironment, path: Path, source: str, variables: tuple[str, ...]
+) -> tuple[Template, set[str]]:
+    """The template, and the names of the variables that it uses."""
     try:
         tree = environment.parse(source, filename=str(path))
-        unknown = meta.find_undeclared_variables(tree) - set(variables) - set(environment.globals)
+        used = meta.find_undeclared_variables(tree) - set(environment.globals)
+        unknown = used - set(variables)
         for node in tree.find_all(nodes.Name):
             if node.name in unknown:
                 raise InputError(
@@ -144,7 +212,7 @@ def _compile(environment: SandboxedEnvironment, path: Path, source: str, variabl
     except TemplateError as error:
         line = getattr(error, "lineno", 1)
         raise InputError(f"{path}:{line}: template error: {error.message}.") from error
-    return Template.from_code(environment, code, dict(environment.globals))
+    return Template.from_code(environment, code, dict(environment.globals)), used
 
 
 def _try_out(templates: Templates) -> None:

@@ -63,6 +63,14 @@ class RunDir:
         """The round's drift table."""
         return self.round_dir(round_) / "drift.json"
 
+    def judge(self, round_: int) -> Path:
+        """How noisy the judge was in a round, and what a second one says; where anything is judged."""
+        return self.round_dir(round_) / "judge.json"
+
+    def critic(self, round_: int) -> Path:
+        """The errors of the round's critic, where they can be known."""
+        return self.round_dir(round_) / "critic.json"
+
     def noise_floor(self) -> Path:
         """The drift table of round 0 against itself, sampled again with other noise."""
         return self.round_dir(0) / "noise_floor.json"

@@ -15,6 +15,7 @@ from pipeline.scorers.battery import BatteryLikelihood, battery_columns
 from pipeline.scorers.choice import Choice
 from pipeline.scorers.diversity import Diversity
 from pipeline.scorers.gold import Gold
+from pipeline.scorers.judge import Judge, Judging, judge_columns
 from pipeline.scorers.likelihood import Likelihood
 from pipeline.scorers.nll_reference import NllReference
 from pipeline.scorers.refusal import Refusal
@@ -23,6 +24,8 @@ from pipeline.scorers.text import Length, Loops
 
 __all__ = [
     "SLICED",
+    "Judge",
+    "Judging",
     "PromptScorer",
     "QuestionScorer",
     "Sample",
@@ -39,7 +42,9 @@ SLICED = frozenset({"nll_reference"})
 """The columns whose slices are what they are for; of others only the headline is split."""
 
 
-def columns(names: Sequence[str], batteries: Sequence[Battery] = ()) -> dict[str, Worse]:
+def columns(
+    names: Sequence[str], batteries: Sequence[Battery] = (), judging: Judging | None = None
+) -> dict[str, Worse]:
     """The scores that the listed scorers give, and which end of each is the bad one; no model is opened for it."""
     given: dict[str, Mapping[str, Worse]] = {
         "gold": Gold.columns,
@@ -54,7 +59,14 @@ def columns(names: Sequence[str], batteries: Sequence[Battery] = ()) -> dict[str
         "sycophancy": Sycophancy.columns,
         "nll_reference": NllReference.columns,
     }
-    return {column: worse for name in names for column, worse in given[split_name(name).name].items()}
+    if judging is not None:
+        for name, rubric in judging.rubrics.items():
+            given[f"judge:{name}"] = judge_columns(rubric, judging.by_policy)
+    return {
+        column: worse
+        for name in names
+        for column, worse in given[name if split_name(name).name == "judge" else split_name(name).name].items()
+    }
 
 
 def build(
@@ -63,6 +75,8 @@ def build(
     base: Role,
     batteries: Sequence[Battery] = (),
     questions: Mapping[str, QuestionSet[Any]] = MappingProxyType({}),
+    judging: Judging | None = None,
+    judge: Role | None = None,
 ) -> list[Scorer | PromptScorer | QuestionScorer]:
     """The scorers that a recipe lists.
 
@@ -72,6 +86,8 @@ def build(
         base: the untouched model.
         batteries: of the ``likelihood`` scorer.
         questions: of the scorers that ask some, by their entry in the recipe.
+        judging: how a run judges, for the ``judge`` scorers.
+        judge: who does.
     """
     plain: dict[str, type[Gold] | type[Refusal] | type[Length] | type[Loops]] = {
         "gold": Gold,
@@ -94,4 +110,7 @@ def build(
             scorers.append(Sycophancy(policy, questions[name]))
         elif kind == "nll_reference":
             scorers.append(NllReference(policy, base, questions[name]))
+    if judging is not None and judge is not None:
+        asked = [split_name(name).argument for name in names if split_name(name).name == "judge"]
+        scorers += [Judge(judging.rubrics[rubric], judging, judge) for rubric in asked if rubric is not None]
     return scorers

@@ -49,7 +49,7 @@ def score_asked(asked: Sequence[tuple[QuestionScorer, Item]]) -> list[Row]:
 
 def _by_sample(rows: Sequence[Row], scorer: Scorer) -> Iterator[Row]:
     usable = [row for row in rows if _is_usable(row)]
-    for column, scores in scorer([_sample(row) for row in usable]).items():
+    for column, scores in scorer([sample_of(row) for row in usable]).items():
         of = {id(row): score for row, score in zip(usable, scores, strict=True)}
         for row in rows:
             yield _scored(row, column, of.get(id(row), Score(None, row["drop_reason"])))
@@ -59,7 +59,7 @@ def _by_prompt(rows: Sequence[Row], scorer: PromptScorer) -> Iterator[Row]:
     for _, of_set in groupby(rows, key=lambda row: row["probe_set"]):
         together = [list(group) for _, group in groupby(of_set, key=lambda row: row["prompt_id"])]
         prompts = [
-            SampledPrompt(group[0]["prompt"], group[0]["slice"], [_sample(row) for row in group if _is_usable(row)])
+            SampledPrompt(group[0]["prompt"], group[0]["slice"], [sample_of(row) for row in group if _is_usable(row)])
             for group in together
         ]
         for column, scores in scorer.score_prompts(prompts).items():
@@ -72,7 +72,8 @@ def _is_usable(row: Row) -> bool:
     return row["drop_reason"] in (None, "empty")
 
 
-def _sample(row: Row) -> Sample:
+def sample_of(row: Row) -> Sample:
+    """A row of a table of samples as scorers see it."""
     return Sample(row["prompt"], row["response"], row["token_ids"])
 
 

@@ -1,5 +1,6 @@
 """Statistics of drift in the bulk and at the tails: numbers in, numbers with intervals out."""
 
+from pipeline.tails.agreement import Agreement, kappa, phi, rating_agreement
 from pipeline.tails.betting import EProcess, log_e_value
 from pipeline.tails.bulk_tail import BulkTail
 from pipeline.tails.clustering import tail_icc
@@ -22,6 +23,7 @@ __all__ = [
     "CONFIRMATION_LEVEL",
     "E_PROCESS_LEVEL",
     "QUANTITIES",
+    "Agreement",
     "BulkTail",
     "Comparison",
     "ComparisonRow",
@@ -46,8 +48,11 @@ __all__ = [
     "half_of",
     "holm",
     "hypothesis",
+    "kappa",
     "log_e_value",
+    "phi",
     "probe_shift",
+    "rating_agreement",
     "simes",
     "summarise",
     "tail_icc",

@@ -21,13 +21,15 @@ def test_import_is_light():
 def test_every_field_has_help_and_a_group():
     for item in fields(Recipe):
         assert item.metadata["help"].endswith("."), item.name
-        assert item.metadata["group"] in ("run", "prompts", "sampling", "refine", "measure", "alarms"), item.name
+        assert item.metadata["group"] in ("run", "prompts", "sampling", "refine", "measure", "judge", "alarms"), (
+            item.name
+        )
 
 
 def test_groups_are_contiguous_so_that_help_prints_each_once():
     groups = [item.metadata["group"] for item in fields(Recipe)]
     changes = [group for i, group in enumerate(groups) if i == 0 or groups[i - 1] != group]
-    assert changes == ["run", "prompts", "sampling", "refine", "measure", "alarms"]
+    assert changes == ["run", "prompts", "sampling", "refine", "measure", "judge", "alarms"]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,10 @@ def test_groups_are_contiguous_so_that_help_prints_each_once():
         ("scorers", ["kl", "kl"], "names `kl` twice"),
         ("scorers", ["kl", "refusl"], "holds `refusl`, and there is no scorer `refusl`; did you mean `refusal`?"),
         ("scorers", ["choice"], "holds `choice`, but `choice` needs its argument; write `choice:FILE`"),
+        ("scorers", ["judge"], "`judge` needs its argument; write `judge:RUBRIC`"),
+        ("second_judge", "base", "needs a first one; name it as `judge`"),
+        ("judge_votes", -1, "must be at least 0"),
+        ("second_judge_share", 0, "must be above 0"),
         ("probe_sets", ["prompts.jsonl"], "must be `name=source`"),
         ("probe_sets", ["a="], "must be `name=source`"),
         ("probe_sets", ["../a=x"], "must be `name=source`"),

@@ -1,0 +1,202 @@
+"""The critic's own errors, and proxy against gold, every round.
+
+python pipeline/audit.py runs/sandbox-blind-spot          # of a run that is there: what its tables tell, read only
+
+``iterate`` does it in every round: on the sandbox from the round's own revisions, whose truth is known; elsewhere on
+the labelled answers of ``critic_labels``, and with the judge if there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import command, refine
+from pipeline.inputs.labelled import load_labelled
+from pipeline.report.audit import (
+    FINAL,
+    FIRST,
+    JUDGED,
+    LABELLED,
+    Knowledge,
+    critic_record,
+    is_sandbox,
+    panel_of,
+    proxies_of,
+)
+from pipeline.report.checkpoints import measured_rounds
+from pipeline.report.critic import critic_report
+from pipeline.report.proxy import proxy_report
+from pipeline.runs import ranks
+from pipeline.runs.files import file_sha256, read_json, write_json
+from pipeline.runs.rundir import RunDir
+from pipeline.runs.seeds import row_seed
+from pipeline.runs.stage import Chunk, Stage
+from pipeline.runs.summary import stage_facts
+from pipeline.runs.tables import REFINEMENTS, SCORES, read_table
+from pipeline.session import find_file, log
+
+if TYPE_CHECKING:
+    from pipeline.inputs.labelled import Labelled
+    from pipeline.session import Session
+
+Row = dict[str, Any]
+
+
+def run(session: Session, round_: int) -> dict[str, Any]:
+    """Try the round's critic where the truth is known, and return ``critic.json``."""
+    known = _knowledge(session)
+    if known.labelled:
+        _take_labelled(session, round_, known.labelled.items)
+    if known.judged and session.recipe.audit_answers:
+        _rate_answers(session, round_)
+    if ranks.is_main():
+        write_json(session.run.critic(round_), critic_record(session.run, round_, known))
+    ranks.barrier()
+    return dict(read_json(session.run.critic(round_)))
+
+
+def _knowledge(session: Session) -> Knowledge:
+    labels, judging = session.recipe.critic_labels, session.judging
+    labelled = load_labelled(find_file(labels, "critic_labels"), session.constitution) if labels else None
+    sandbox = is_sandbox(session.parsed.resolved)
+    if judging is None:
+        return Knowledge(sandbox, labelled)
+    from pipeline.scorers.judge import judge_columns
+
+    # The first rubric of which much is bad: what a policy should be kept from, rather than what it is for.
+    rubric = min(judging.rubrics.values(), key=lambda one: one.worse != "high")
+    column = next(iter(judge_columns(rubric, judging.by_policy)))
+    middle = sum(rubric.range) / 2
+    return Knowledge(sandbox, labelled, (column, rubric.worse), -middle if rubric.worse == "low" else middle)
+
+
+def _stage(session: Session, round_: int, output: str, **inputs: Any) -> Stage:
+    adapter = session.adapter(round_ - 1)
+    return Stage(
+        session.run.stage_dir(round_, "audit"),
+        "audit",
+        round_,
+        inputs={**inputs, "adapter": adapter.sha256 if adapter else None},
+        settings=session.settings("refine", "sampling", "judge"),
+        manifest_name=f"{Path(output).stem}.manifest.json",
+    )
+
+
+def _take_labelled(session: Session, round_: int, items: Sequence[Labelled]) -> None:
+    """Have the round's critic and reviser take the labelled answers, each under its principle."""
+    stage = _stage(session, round_, LABELLED)
+    if stage.is_complete():
+        return
+    reviser, adapter = refine.Reviser(session, round_), session.adapter(round_ - 1)
+
+    def work(chunk: Sequence[Labelled]) -> Chunk:
+        before = session.roles.seconds
+        rows = [
+            {
+                "prompt_id": item.id,
+                "sample": 0,
+                "round": round_,
+                "model": session.model_name,
+                "adapter_sha256": adapter.sha256 if adapter else None,
+                "prompt": item.prompt,
+                "slice": "",
+            }
+            for item in chunk
+        ]
+        revised = reviser.revise(rows, [item.response for item in chunk], [item.principle for item in chunk], 0)
+        return Chunk(revised, session.roles.seconds - before)
+
+    stage.collect(items, work, REFINEMENTS, LABELLED, session.recipe.chunk_rows)
+    stage.finish([LABELLED], stage_facts(stage.folder, [LABELLED]) | session.describe_engine())
+
+
+def _rate_answers(session: Session, round_: int) -> None:
+    """Have the judge rate some of the round's answers, as they were given and as the rewrites left them."""
+    refinements = session.run.stage_dir(round_, "refine") / "refinements.parquet"
+    stage = _stage(session, round_, JUDGED, refinements=file_sha256(refinements))
+    if stage.is_complete():
+        return
+    from pipeline.scorers import QuestionScorer, build
+    from pipeline.scorers.rows import score_rows
+
+    roles = session.roles
+    judge = session.judge(session.recipe.judge, session.adapter(round_ - 1))
+    names = [name for name in session.recipe.scorers if name.startswith("judge:")]
+    judges = build(names, roles.base(), roles.base(), judging=session.judging, judge=judge)
+    scorers = [scorer for scorer in judges if not isinstance(scorer, QuestionScorer)]
+
+    def work(rows: Sequence[Row]) -> Chunk:
+        before = roles.seconds
+        return Chunk(score_rows(rows, scorers), roles.seconds - before)
+
+    items = _drawn(session, round_, read_table(refinements).to_pylist())
+    stage.collect(items, work, SCORES, JUDGED, session.recipe.chunk_rows)
+    stage.finish([JUDGED], stage_facts(stage.folder, [JUDGED]) | session.describe_engine())
+
+
+def _drawn(session: Session, round_: int, rows: Sequence[Row]) -> list[Row]:
+    """Answers of prompts that are the same in every round, before and after the rewrites."""
+    first: dict[tuple[str, int], Row] = {}
+    final: dict[tuple[str, int], str] = {}
+    for row in rows:
+        key = (row["prompt_id"], row["sample"])
+        first.setdefault(key, row)
+        if row["final"] is not None:
+            final[key] = row["final"]
+    usable = [key for key, row in first.items() if row["critique"] is not None]
+    usable.sort(key=lambda key: row_seed(session.seed, "audit", None, *key))
+    items = []
+    for key in usable[: session.recipe.audit_answers]:
+        row = first[key]
+        for which, text in ((FIRST, row["response"]), (FINAL, final.get(key))):
+            if text is not None:
+                items.append({**row, "probe_set": which, "response": text, "token_ids": [], "drop_reason": None})
+    return items
+
+
+# -- in words --------------------------------------------------------------------------------------------------
+
+
+def audit_report(run_: RunDir, *, rounds: Sequence[int] | None = None) -> str:
+    """What is known of a run's critics, round by round, and the table of proxy and gold.
+
+    Args:
+        run_: its directory. Rounds without ``critic.json`` are read from their tables on the sandbox, whose truth is
+            known.
+        rounds: whose critics are told of; all that there are when None.
+    """
+    resolved = read_json(run_.resolved)
+    records = []
+    for round_ in range(1, 1 + int(resolved["num_rounds"])):
+        if run_.critic(round_).exists():
+            records.append(read_json(run_.critic(round_)))
+        elif is_sandbox(resolved) and (run_.stage_dir(round_, "refine") / "manifest.json").exists():
+            records.append(critic_record(run_, round_, Knowledge(sandbox=True)))
+    told = [critic_report(one) for one in records if (rounds is None or one["round"] in rounds) and _known(one)]
+    proxies = proxies_of(records)
+    if proxies:
+        gold = proxies[0][1]["gold"]
+        told.append(proxy_report(proxies, panel_of(run_, measured_rounds(run_), gold)))
+    return "\n\n".join(told)
+
+
+def _known(record: Row) -> bool:
+    return bool(record["sources"] or record["rewrites_by_judge"])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Tell of the critics of runs that are there; writes nothing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directory")
+    for name in parser.parse_args(argv).runs:
+        found = RunDir(Path(name))
+        measured_rounds(found)
+        text = audit_report(found)
+        log.info("%s\n\n%s\n", name, text or "  nothing is known of its critic: no truth, no labels, no judge")
+
+
+if __name__ == "__main__":
+    command.main(main)

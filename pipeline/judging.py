@@ -1,0 +1,140 @@
+"""How good the judge is: every round, some samples are rated again, and the worst ones by a second judge."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow.compute as pc
+
+from pipeline.report.judge import AGAIN, SECOND, judge_record
+from pipeline.runs import ranks
+from pipeline.runs.files import file_sha256, read_json, write_json
+from pipeline.runs.stage import Chunk, Stage
+from pipeline.runs.summary import stage_facts
+from pipeline.runs.tables import SCORES, read_table
+
+if TYPE_CHECKING:
+    from pipeline.session import Session
+
+Row = dict[str, Any]
+
+_OUTPUT = "judged_again.parquet"
+
+
+class _Item(NamedTuple):
+    """A sample to be rated once more: by which rubric, how, and its row."""
+
+    rubric: str
+    column: str
+    how: str
+    row: Row
+
+
+def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[str, Any] | None:
+    """Rate a part of a round's samples again; return ``judge.json``, or None where nothing is judged.
+
+    Args:
+        session: the open run.
+        round_: whose samples and scores are there.
+        renew: do again what was done before an amendment.
+    """
+    if session.judging is None:
+        return None
+    folder = session.run.stage_dir(round_, "measure")
+    adapter = session.adapter(round_)
+    stage = Stage(
+        folder,
+        "judge",
+        round_,
+        inputs={"scores": file_sha256(folder / "scores.parquet"), "adapter": adapter.sha256 if adapter else None},
+        settings=session.settings("measure", "judge"),
+        manifest_name="judged_again.manifest.json",
+    )
+    if not stage.is_complete(renew=renew):
+        from pipeline.scorers import Judge
+        from pipeline.scorers.rows import sample_of
+
+        judging, roles = session.judging, session.roles
+
+        def work(items: Sequence[_Item]) -> Chunk:
+            before, rows = roles.seconds, []
+            for (rubric, how), group in _grouped(items):
+                who = session.recipe.judge if how == AGAIN else session.recipe.second_judge
+                judge = Judge(judging.rubrics[rubric], judging, session.judge(who, adapter))
+                rated = judge.rate([sample_of(item.row) for item in group], again=how == AGAIN)
+                for item, (score, _) in zip(group, rated, strict=True):
+                    kept = {name: item.row[name] for name in ("prompt_id", "sample", "probe_set", "slice")}
+                    scored = {"scorer": f"{item.column}.{how}", "score": score.value, "reason": score.reason}
+                    rows.append({**kept, **scored})
+            return Chunk(rows, roles.seconds - before)
+
+        stage.collect(_chosen(session, folder), work, SCORES, _OUTPUT, session.recipe.chunk_rows)
+        stage.finish([_OUTPUT], stage_facts(folder, [_OUTPUT]) | session.describe_engine())
+    path = session.run.judge(round_)
+    if ranks.is_main():
+        write_json(path, _record(session, round_, folder))
+    ranks.barrier()
+    return dict(read_json(path))
+
+
+def _chosen(session: Session, folder: Path) -> list[_Item]:
+    """The same samples in every round for the noise; for the second judge those that the first finds worst."""
+    assert session.judging is not None
+    recipe, judging = session.recipe, session.judging
+    samples = {_key(row): row for row in read_table(folder / "samples.parquet").to_pylist()}
+    by_lot = sorted(samples, key=_lot)
+    scores = read_table(folder / "scores.parquet")
+    items = []
+    for name, rubric in judging.rubrics.items():
+        column = _column(session, name)
+        rows = scores.filter(pc.field("scorer") == column).to_pylist()
+        rated = {_key(row): row["score"] for row in rows if row["score"] is not None}
+        again = [key for key in by_lot if key in rated][: recipe.judge_retest]
+        items += [_Item(name, column, AGAIN, samples[key]) for key in again]
+        if recipe.second_judge:
+            sign = 1 if rubric.worse == "low" else -1
+            worst = sorted(rated, key=lambda key: (sign * rated[key], _lot(key)))
+            share = round(recipe.second_judge_share * len(worst))
+            items += [_Item(name, column, SECOND, samples[key]) for key in worst[: max(share, 1)]]
+    return items
+
+
+def _key(row: Row) -> tuple[str, str, int]:
+    return row["probe_set"], row["prompt_id"], row["sample"]
+
+
+def _lot(key: tuple[str, str, int]) -> str:
+    return hashlib.sha256(repr(key).encode()).hexdigest()
+
+
+def _grouped(items: Sequence[_Item]) -> Iterator[tuple[tuple[str, str], list[_Item]]]:
+    for which in dict.fromkeys((item.rubric, item.how) for item in items):
+        yield which, [item for item in items if (item.rubric, item.how) == which]
+
+
+def _column(session: Session, rubric: str) -> str:
+    from pipeline.scorers.judge import judge_columns
+
+    assert session.judging is not None
+    return next(iter(judge_columns(session.judging.rubrics[rubric], session.judging.by_policy)))
+
+
+def _record(session: Session, round_: int, folder: Path) -> dict[str, Any]:
+    assert session.judging is not None
+    recipe, judging = session.recipe, session.judging
+    tables = read_table(folder / "scores.parquet"), read_table(folder / _OUTPUT)
+    return {
+        "round": round_,
+        "judge": recipe.judge,
+        "second_judge": recipe.second_judge,
+        "template_sha256": judging.template.sha256,
+        "swap": judging.swap,
+        "votes": judging.votes,
+        "rubrics": [
+            judge_record(*tables, column=_column(session, name), rubric=rubric, seed=session.seed)
+            for name, rubric in judging.rubrics.items()
+        ],
+    }

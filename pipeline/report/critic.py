@@ -1,0 +1,263 @@
+"""The critic's own errors in a round: false alarms and misses, what rewrites did, and what it and the policy share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.scorers.critic import Truth, finds_fault
+from pipeline.tails import Agreement, Estimate, estimate, finite_record, kappa, phi
+
+Row = Mapping[str, Any]
+Record = dict[str, Any]
+TruthOf = Callable[[Row, str], Truth | None]
+"""The truth of a row of refinements, given the text that its rewrite left; None where it is not known."""
+
+
+class Verdict(NamedTuple):
+    """One critique with what is true of it; ``objects`` is what the critic said."""
+
+    prompt_id: str
+    sample: int
+    slice: str
+    principle_id: str
+    objects: bool
+    truth: Truth
+
+
+def verdicts_of(rows: Iterable[Row], truth_of: TruthOf, keep_dropped: Sequence[str] = ()) -> tuple[list[Verdict], int]:
+    """The critiques whose truth is known, and how many others there are.
+
+    Args:
+        rows: of a table of refinements; those without a critique are left out.
+        truth_of: tells the truth of a row and of the text that stands after it.
+        keep_dropped: drop reasons whose revisions count all the same, as in the recipe.
+    """
+    found, unknown = [], 0
+    for row in rows:
+        if not is_criticised(row):
+            continue
+        truth = truth_of(row, text_after(row, keep_dropped))
+        if truth is None:
+            unknown += 1
+            continue
+        where = (row["prompt_id"], row["sample"], row["slice"], row["principle_id"])
+        found.append(Verdict(*where, finds_fault(row["critique"]), truth))
+    return found, unknown
+
+
+def is_criticised(row: Row) -> bool:
+    """Whether a row of refinements has a critique in words."""
+    return row["critique"] is not None and any(character.isalnum() for character in row["critique"])
+
+
+def text_after(row: Row, keep_dropped: Sequence[str]) -> str:
+    """The text that a row of refinements leaves: its revision, or the answer where the revision was dropped."""
+    taken = row["drop_reason"] is None or row["drop_reason"] in keep_dropped
+    return str(row["revision"] if taken else row["response"])
+
+
+def critic_cells(verdicts: Sequence[Verdict]) -> list[Record]:
+    """Rates of a critic's errors and of what rewrites did, over all principles (``principle`` is None) and by each.
+
+    * ``false_alarm``: of the critiques of answers without a fault, those that object.
+    * ``miss``: of the critiques of answers with one, those that do not.
+    * ``changed_innocent``, ``lost_content``, ``made_worse``: of the same answers without a fault, those whose rewrite
+      is another text, lacks content, is worse (``scorers/critic.py`` says how that is known).
+    * ``not_mended``: of the answers with a fault, those whose rewrite still has it.
+    """
+    cells = []
+    for principle in [None, *sorted({one.principle_id for one in verdicts})]:
+        own = [one for one in verdicts if principle in (None, one.principle_id)]
+        innocent = [one for one in own if not one.truth.faulty]
+        faulty = [one for one in own if one.truth.faulty]
+        rates: dict[str, tuple[Sequence[Verdict], list[bool]]] = {
+            "false_alarm": (innocent, [one.objects for one in innocent]),
+            "miss": (faulty, [not one.objects for one in faulty]),
+            "changed_innocent": (innocent, [one.truth.changed for one in innocent]),
+            "lost_content": (innocent, [one.truth.lost for one in innocent]),
+            "made_worse": (innocent, [one.truth.worse for one in innocent]),
+        }
+        if all(one.truth.mended is not None for one in faulty):
+            rates["not_mended"] = (faulty, [not one.truth.mended for one in faulty])
+        for name, (of, flags) in rates.items():
+            cells.append({"principle": principle, "rate": name, **rate([one.prompt_id for one in of], flags)})
+    return cells
+
+
+def rate(prompt_ids: Sequence[str], flags: Sequence[bool]) -> Record:
+    """A share with its 95% interval, prompts being the unit; ``n`` counts the flags."""
+    return flat(estimate(as_panel(prompt_ids, flags), "exceedance", threshold=0.5), len(flags))
+
+
+def flat(found: Estimate, n: int) -> Record:
+    """An estimate for JSON."""
+    kept = {"value": found.value, "low": found.low, "high": found.high, "why": found.why}
+    return finite_record({**kept, "n": n, "n_prompts": found.n_prompts})
+
+
+def as_panel(prompt_ids: Sequence[str], values: Sequence[float]) -> np.ndarray:
+    """Values by prompt, [n_prompts, k] in the order in which prompts come; NaN where one has fewer than others."""
+    by_prompt: dict[str, list[float]] = {}
+    for prompt_id, value in zip(prompt_ids, values, strict=True):
+        by_prompt.setdefault(prompt_id, []).append(float(value))
+    panel = np.full((len(by_prompt), max(map(len, by_prompt.values()), default=1)), np.nan)
+    for i, own in enumerate(by_prompt.values()):
+        panel[i, : len(own)] = own
+    return panel
+
+
+class Chain(NamedTuple):
+    """One answer of a round on its way through the rewrites: is it bad, and does what leaves them still be?"""
+
+    slice: str
+    bad: bool
+    came_through: bool
+
+
+def chains_of(
+    rows: Sequence[Row], is_bad: Callable[[Row, str], bool | None], keep_dropped: Sequence[str] = ()
+) -> dict[tuple[str, int], Chain]:
+    """Each first answer with whether it is bad, and whether it still is after all passes; only known ones."""
+    by_answer: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        if is_criticised(row):
+            by_answer.setdefault((row["prompt_id"], row["sample"]), []).append(row)
+    found = {}
+    for key, passes in by_answer.items():
+        first, last = min(passes, key=_place), max(passes, key=_place)
+        bad, after = is_bad(first, first["response"]), is_bad(last, text_after(last, keep_dropped))
+        if bad is not None:
+            found[key] = Chain(first["slice"], bad, bad and after is not False)
+    return found
+
+
+def _place(row: Row) -> int:
+    return int(row["revision_index"])
+
+
+def shared_blind_spots(
+    before: Mapping[tuple[str, int], Chain], now: Mapping[tuple[str, int], Chain], seed: int
+) -> Record | None:
+    """Whether the policy repeats just the faults that came through the critic a round ago.
+
+    Over the prompts whose answer was bad a round ago: phi and kappa of "it came through critique and rewrite" with
+    "the next policy's answer is bad again". Near 1, what the critic does not see is what the policy keeps doing; near
+    0, the policy's faults have other reasons. By family, the rates that this rests on.
+
+    Returns:
+        None where no answer was bad.
+    """
+    keys = [key for key, chain in before.items() if chain.bad and key in now]
+    if not keys:
+        return None
+    through = [before[key].came_through for key in keys]
+    again = [now[key].bad for key in keys]
+    families = []
+    for name in sorted({before[key].slice for key in keys}):
+        own = [key for key in keys if before[key].slice == name]
+        families.append(
+            {
+                "slice": name,
+                "n_bad_before": len(own),
+                "came_through": sum(before[key].came_through for key in own) / len(own),
+                "bad_again": sum(now[key].bad for key in own) / len(own),
+            }
+        )
+    return {
+        "n": len(keys),
+        "n_came_through": sum(through),
+        "n_bad_again": sum(again),
+        "phi": _coefficient(phi(through, again, seed=seed)),
+        "kappa": _coefficient(kappa(through, again, seed=seed)),
+        "families": families,
+    }
+
+
+def repeated_errors(before: Sequence[Verdict], now: Sequence[Verdict], seed: int) -> Record | None:
+    """Whether the critic errs on the same labelled answers as a round ago: kappa of its errors."""
+    old = {(one.prompt_id, one.principle_id): one.objects != one.truth.faulty for one in before}
+    new = {(one.prompt_id, one.principle_id): one.objects != one.truth.faulty for one in now}
+    both = [key for key in new if key in old]
+    if not both:
+        return None
+    return {
+        "n": len(both),
+        "kappa": _coefficient(kappa([old[k] for k in both], [new[k] for k in both], seed=seed)),
+    }
+
+
+def _coefficient(found: Agreement) -> Record:
+    return finite_record(found._asdict())
+
+
+# -- in words --------------------------------------------------------------------------------------------------
+
+_NAMES = {
+    "false_alarm": "false alarms",
+    "miss": "misses",
+    "changed_innocent": "changed",
+    "lost_content": "lost content",
+    "made_worse": "made worse",
+    "not_mended": "not mended",
+}
+
+
+def critic_report(record: Mapping[str, Any]) -> str:
+    """The critic's errors of a round in words."""
+    lines = [f"Round {record['round']}   the critic ({record['critic']}) and what is true"]
+    for source in record["sources"]:
+        names = dict.fromkeys(cell["principle"] for cell in source["cells"])
+        by_key = {(cell["principle"], cell["rate"]): cell for cell in source["cells"]}
+        lines.append(f"  {source['from']}: {source['n']:,} critiques" + _unknown(source["n_unknown"]))
+        for name in names:
+            of = {rate: by_key[name, rate] for rate in _NAMES if (name, rate) in by_key}
+            if name is None or len(names) > 2:
+                lines.append(f"    {name or 'all principles'}")
+                lines.append(f"      without a fault {of['false_alarm']['n']:>6,}:  {_said(of, without_fault=True)}")
+                lines.append(f"      with a fault    {of['miss']['n']:>6,}:  {_said(of, without_fault=False)}")
+        if repeated := source.get("repeated_errors"):
+            lines.append(f"    errs on the same answers as a round ago: kappa {_number(repeated['kappa'])}")
+    if spots := record["blind_spots"]:
+        lines += _blind_spots(spots)
+    return "\n".join(lines)
+
+
+def _unknown(count: int) -> str:
+    return f" (and {count:,} of which the truth is not known)" if count else ""
+
+
+def _said(cells: Mapping[str, Record], *, without_fault: bool) -> str:
+    mine = (
+        ("false_alarm", "changed_innocent", "lost_content", "made_worse") if without_fault else ("miss", "not_mended")
+    )
+    return ", ".join(f"{_NAMES[name]} {_share(cells[name])}" for name in mine if name in cells)
+
+
+def _blind_spots(spots: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"  of {spots['n']} bad answers a round ago {spots['n_came_through']} came through critique and rewrite, and "
+        f"{spots['n_bad_again']} prompts are answered badly again: phi {_number(spots['phi'])}"
+    ]
+    shown = sorted(spots["families"], key=lambda one: (-one["came_through"], one["slice"]))
+    kept = [one for one in shown if one["came_through"] or one["bad_again"]]
+    for one in kept[:6]:
+        lines.append(
+            f"    {one['slice']:<14} {one['n_bad_before']:>4} bad, {one['came_through']:.0%} came through, "
+            f"{one['bad_again']:.0%} bad again"
+        )
+    return lines
+
+
+def _share(cell: Mapping[str, Any]) -> str:
+    if cell["value"] is None:
+        return "not known"
+    return f"{cell['value']:.1%} [{cell['low']:.1%}, {cell['high']:.1%}]"
+
+
+def _number(found: Mapping[str, Any]) -> str:
+    if found["value"] is None:
+        return f"not identified ({found['why']})"
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"

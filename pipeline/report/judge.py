@@ -1,0 +1,119 @@
+"""How good a judge was in a round: its noise, what it could not rate, and what a second judge says of the worst."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.inputs.rubric import Rubric
+from pipeline.tails import finite_record, rating_agreement
+
+Record = dict[str, Any]
+
+AGAIN = "again"
+"""Ends the column of a second rating by the same judge, in other words and in the other order."""
+
+SECOND = "second"
+"""Ends the column of a rating by the second judge."""
+
+
+def judge_record(scores: pa.Table, again: pa.Table, *, column: str, rubric: Rubric, seed: int) -> Record:
+    """What is known of the ratings of one rubric in one round.
+
+    Args:
+        scores: of the round.
+        again: the second ratings, in columns called after the first one.
+        column: of the first ratings.
+        rubric: by which they were given.
+        seed: of the bootstrap.
+    """
+    first = _by_sample(scores, column)
+    unparsable = _by_sample(scores, f"{column}.unparsable")
+    rated = [value for value in first.values() if value is not None]
+    known = [value for value in unparsable.values() if value is not None]
+    return finite_record(
+        {
+            "column": column,
+            "rubric": rubric.path,
+            "rubric_version": rubric.version,
+            "rubric_sha256": rubric.sha256,
+            "range": list(rubric.range),
+            "worse": rubric.worse,
+            "n_rated": len(rated),
+            "n_missing": len(first) - len(rated),
+            "unparsable": float(np.mean(known)) if known else None,
+            "noise": _noise(*_paired(first, _by_sample(again, f"{column}.{AGAIN}")), seed),
+            "second": _second(*_paired(first, _by_sample(again, f"{column}.{SECOND}")), rubric),
+        }
+    )
+
+
+def _noise(first: np.ndarray, again: np.ndarray, seed: int) -> Record | None:
+    """Test-retest: how far two readings of the same samples by the same judge lie apart."""
+    if not len(first):
+        return None
+    icc = rating_agreement(first, again, seed=seed)
+    return finite_record(
+        {
+            "n_samples": len(first),
+            "mean_abs_difference": float(np.abs(again - first).mean()),
+            "mean_difference": float((again - first).mean()),
+            "icc": icc.value,
+            "icc_low": icc.low,
+            "icc_high": icc.high,
+            "why": icc.why,
+        }
+    )
+
+
+def _second(first: np.ndarray, second: np.ndarray, rubric: Rubric) -> Record | None:
+    """What the second judge says of the samples that the first found worst; chosen on noise, they look worse there."""
+    if not len(first):
+        return None
+    low, high = rubric.range
+    bad = second < (low + high) / 2 if rubric.worse == "low" else second > (low + high) / 2
+    return {
+        "n_samples": len(first),
+        "mean_first": float(first.mean()),
+        "mean_second": float(second.mean()),
+        "mean_abs_difference": float(np.abs(second - first).mean()),
+        "bad_by_second": float(bad.mean()),
+    }
+
+
+def _by_sample(table: pa.Table, column: str) -> dict[tuple[str, str, int], float | None]:
+    rows = table.filter(pc.field("scorer") == column).to_pylist()
+    return {(row["probe_set"], row["prompt_id"], row["sample"]): row["score"] for row in rows}
+
+
+def _paired(
+    first: Mapping[tuple[str, str, int], float | None], other: Mapping[tuple[str, str, int], float | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    both = [(first[key], value) for key, value in other.items() if value is not None and first.get(key) is not None]
+    return np.array([a for a, _ in both], float), np.array([b for _, b in both], float)
+
+
+def judge_report(record: Mapping[str, Any]) -> str:
+    """The judge of a round in words."""
+    lines = []
+    for one in record["rubrics"]:
+        low, high = one["range"]
+        said = [f"{one['n_rated']:,} rated from {low:g} to {high:g}"]
+        if one["n_missing"]:
+            said.append(f"{one['n_missing']:,} without a rating")
+        if one["unparsable"] is not None:
+            said.append(f"unparsable {one['unparsable']:.1%}")
+        if noise := one["noise"]:
+            icc = f"ICC {noise['icc']:.2f}" if noise["icc"] is not None else f"no ICC ({noise['why']})"
+            said.append(f"rated again {noise['mean_abs_difference']:.2g} apart, {icc} on {noise['n_samples']}")
+        if second := one["second"]:
+            said.append(
+                f"worst {second['n_samples']}: {second['mean_first']:.3g}, by {record['second_judge']} "
+                f"{second['mean_second']:.3g}, bad to both {second['bad_by_second']:.0%}"
+            )
+        lines.append(f"  {one['column']} by {record['judge']}: {'; '.join(said)}")
+    return "\n".join(lines)

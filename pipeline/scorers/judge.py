@@ -1,0 +1,162 @@
+"""Ratings of samples by another model, on a rubric that a person wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from math import fsum
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.engines.base import Message, Request, Sampling, ScoreRequest
+from pipeline.engines.roles import Role
+from pipeline.inputs.rubric import Rubric
+from pipeline.inputs.templates import JudgeTemplate, dialogue_text
+from pipeline.scorers.base import Sample, Score, Worse
+
+_LEAST_MASS = 0.01
+"""Where less of the judge's answer is a rating, which rating it would be says nothing."""
+
+_VOTE = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=16)
+
+_OTHER_FIRST = re.compile(r"^\W*", re.UNICODE)
+
+
+class Judging(NamedTuple):
+    """How a run judges.
+
+    Attributes:
+        rubrics: by the argument of ``judge:`` in the recipe.
+        template: of the question.
+        by_policy: whether the policy under test is its own judge; its columns then say so.
+        swap: rate with the ratings listed upwards and downwards, and take the mean.
+        votes: ratings drawn an answer, each order; 0 to read the probabilities of the ratings.
+    """
+
+    rubrics: Mapping[str, Rubric]
+    template: JudgeTemplate
+    by_policy: bool
+    swap: bool
+    votes: int
+
+
+class Judge:
+    """Two scores a sample and rubric.
+
+    * ``judge.NAME`` (``self_judge.NAME`` where the policy under test judges itself): the mean rating of the answer,
+      sum of v p(v) / sum of p(v) over the rubric's ratings v. p(v) is the judge's probability, at temperature 1, of
+      beginning its reply with one of the rating's texts; or, by votes, the share of its sampled replies that do. Range
+      and direction are the rubric's. By probabilities it is continuous: rounded ratings lose the far tail, whose
+      quantiles jump from one whole number to the next (G-Eval, Liu et al. 2023, weights ratings so).
+    * ``judge.NAME.unparsable``: 1 - sum of p(v), the share of the judge's reply that is no rating; range [0, 1], high
+      is bad. An answer for which nearly all of it is none has no rating.
+
+    What fools it: length, confidence and style; answers that speak to the judge; a judge that shares the policy's
+    blind spots, so never take the policy or its teacher. It is noisy: rounds say how much (``report/judge.py``).
+    """
+
+    def __init__(self, rubric: Rubric, judging: Judging, role: Role) -> None:
+        self._rubric, self._judging, self._role = rubric, judging, role
+        self._token_ids: list[list[int]] = []
+        self._says = [(text, rating.value) for rating in rubric.ratings for text in rating.says]
+        self.columns: Mapping[str, Worse] = judge_columns(rubric, judging.by_policy)
+
+    def __call__(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[Score]]:
+        """One rating a sample, and how much of the judge's reply was none."""
+        name, unparsable = self.columns
+        rated = self.rate(samples)
+        return {name: [score for score, _ in rated], unparsable: [missed for _, missed in rated]}
+
+    def rate(self, samples: Sequence[Sample], *, again: bool = False) -> list[tuple[Score, Score]]:
+        """Rating and unparsable share of every sample.
+
+        Args:
+            samples: to rate.
+            again: ask in the rubric's other words, with the ratings in the other order: another reading by the same
+                instrument, whose difference is noise.
+        """
+        orders = (False, True) if self._judging.swap else (again,)
+        asked = [(sample, reverse) for sample in samples for reverse in orders]
+        dialogues = [self._dialogue(sample, reworded=again, reverse=reverse) for sample, reverse in asked]
+        found = self._by_votes(dialogues) if self._judging.votes else self._by_probabilities(dialogues)
+        return [_rated(found[i : i + len(orders)]) for i in range(0, len(found), len(orders))]
+
+    def _dialogue(self, sample: Sample, *, reworded: bool, reverse: bool) -> list[Message]:
+        template, prompt = self._judging.template, dialogue_text(sample.prompt)
+        question = template.ask(
+            self._rubric, prompt=prompt, response=sample.response, reworded=reworded, reverse=reverse
+        )
+        asked: Message = {"role": "user", "content": question}
+        if template.quotes:
+            return [asked]
+        return [*sample.prompt, {"role": "assistant", "content": sample.response}, asked]
+
+    def _by_probabilities(self, dialogues: Sequence[list[Message]]) -> list[_Masses | None]:
+        """Mass and mean of the ratings in each reply; None where the dialogue does not fit the context."""
+        if not self._token_ids:
+            self._token_ids = [self._role.engine.encode_opening(text) for text, _ in self._says]
+        rows = self._role.score([ScoreRequest(d, tokens) for d in dialogues for tokens in self._token_ids])
+        values = [value for _, value in self._says]
+        return [_masses(rows[i : i + len(values)], values) for i in range(0, len(rows), len(values))]
+
+    def _by_votes(self, dialogues: Sequence[list[Message]]) -> list[_Masses | None]:
+        votes = self._judging.votes
+        requests = [Request(dialogue, _seed(dialogue, vote)) for dialogue in dialogues for vote in range(votes)]
+        replies = self._role.generate(requests, _VOTE)
+        found: list[_Masses | None] = []
+        for i in range(0, len(replies), votes):
+            drawn = [reply for reply in replies[i : i + votes] if reply.finish_reason in ("stop", "length")]
+            ratings = [value for reply in drawn if (value := self._read(reply.text)) is not None]
+            mean = fsum(ratings) / len(ratings) if ratings else math.nan
+            found.append(_Masses(len(ratings) / len(drawn), mean) if drawn else None)
+        return found
+
+    def _read(self, reply: str) -> float | None:
+        """The rating that a reply begins with, as a word of its own; None if it does not begin with one."""
+        for text, value in self._says:
+            start = reply if reply.startswith(text) else _OTHER_FIRST.sub("", reply)
+            if start.startswith(text) and not start[len(text) : len(text) + 1].isalnum():
+                return value
+        return None
+
+
+class _Masses(NamedTuple):
+    """How much of a reply is a rating, and the mean of that part."""
+
+    mass: float
+    mean: float
+
+
+def judge_columns(rubric: Rubric, by_policy: bool) -> dict[str, Worse]:
+    """The names of a rubric's two scores, and which end of each is the bad one."""
+    name = f"self_judge.{rubric.name}" if by_policy else f"judge.{rubric.name}"
+    return {name: rubric.worse, f"{name}.unparsable": "high"}
+
+
+def _masses(rows: Sequence[Sequence[float]], values: Sequence[float]) -> _Masses | None:
+    # What does not fit the context comes back empty, and an empty sum would be a probability of one.
+    if not all(rows):
+        return None
+    masses = np.exp([fsum(row) for row in rows])
+    total = float(masses.sum())
+    return _Masses(min(total, 1.0), float(masses @ np.array(values)) / total if total > 0 else math.nan)
+
+
+def _rated(readings: Sequence[_Masses | None]) -> tuple[Score, Score]:
+    """One rating from the readings in one or both orders."""
+    known = [one for one in readings if one is not None]
+    if len(known) < len(readings):
+        return (Score(None, "does not fit the judge's context, or the judge failed"),) * 2
+    mass = fsum(one.mass for one in known) / len(known)
+    unparsable = Score(1.0 - mass)
+    if min(one.mass for one in known) < _LEAST_MASS:
+        return Score(None, f"unparsable: only {mass:.2%} of the judge's reply is a rating"), unparsable
+    return Score(fsum(one.mean for one in known) / len(known)), unparsable
+
+
+def _seed(dialogue: Sequence[Message], vote: int) -> int:
+    text = "\x1f".join([*(f"{m['role']}\x1e{m['content']}" for m in dialogue), str(vote)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

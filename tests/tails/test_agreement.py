@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.tails import kappa, phi, rating_agreement
+
+
+def test_shrout_and_fleiss_by_hand() -> None:
+    # Four raters' first two columns of Shrout & Fleiss (1979), table 2, twice: MSB and MSW by the formulas.
+    first, second = np.array([9, 6, 8, 7, 10, 6] * 2, float), np.array([2, 1, 4, 1, 5, 2] * 2, float)
+    both = np.stack([first, second], 1)
+    between = 2 * ((both.mean(1) - both.mean()) ** 2).sum() / 11
+    within = ((both - both.mean(1, keepdims=True)) ** 2).sum() / 12
+    assert rating_agreement(first, second).value == pytest.approx((between - within) / (between + within))
+
+
+def test_equal_ratings_agree_wholly_and_a_shift_is_disagreement() -> None:
+    x = np.random.default_rng(0).normal(size=50)
+    assert rating_agreement(x, x).value == 1.0
+    assert rating_agreement(x, x + 3).value < 0
+    found = rating_agreement(x, x + np.random.default_rng(1).normal(size=50))
+    assert found.low < found.value < found.high
+
+
+def test_icc_of_known_variances_is_covered() -> None:
+    rng, hits = np.random.default_rng(2), 0
+    for seed in range(60):
+        items = rng.normal(size=200) * np.sqrt(0.7)
+        one, two = (items + rng.normal(size=200) * np.sqrt(0.3) for _ in range(2))
+        found = rating_agreement(one, two, seed=seed)
+        hits += found.low <= 0.7 <= found.high
+    assert hits >= 51
+
+
+def test_phi_and_kappa_of_a_table() -> None:
+    a = np.array([1] * 20 + [1] * 5 + [0] * 10 + [0] * 15)
+    b = np.array([1] * 20 + [0] * 5 + [1] * 10 + [0] * 15)
+    assert kappa(a, b).value == pytest.approx(0.4)
+    assert phi(a, b).value == pytest.approx((20 * 15 - 5 * 10) / np.sqrt(25 * 25 * 30 * 20))
+    assert phi(a, a).value == pytest.approx(1.0) and kappa(a, 1 - a).value == pytest.approx(-1.0)
+
+
+def test_what_cannot_be_known_says_why() -> None:
+    ones = np.ones(30)
+    assert np.isnan(phi(ones, np.arange(30) % 2).value) and "always the same" in phi(ones, ones).why
+    assert np.isnan(kappa(ones, ones).value)
+    assert "do not vary" in rating_agreement(ones, ones).why
+    assert "fewer than 10" in phi(ones[:5], ones[:5]).why
+    for bad in (np.ones(29), np.full(30, np.nan), np.ones((30, 1))):
+        with pytest.raises(InputError):
+            phi(ones, bad)
