@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipeline import alarm, command, distill, generate, measure, placebo, refine
 from pipeline.loading import load_session
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.console import cost_report, drift_report, rounds_report
+from pipeline.report.costs import round_manifests
 from pipeline.report.plan import plan_report
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_json, write_text
@@ -116,7 +117,7 @@ def _select(session: Session) -> None:
 
 def _report(session: Session, last: int) -> None:
     run = session.run
-    manifests = [manifest for r in range(last + 1) for manifest in _manifests(session, r)]
+    manifests = [manifest for r in range(last + 1) for manifest in round_manifests(run, r)]
     log.info("%s\n", cost_report(manifests))
     _report_arm(run, last)
     if session.recipe.placebo:
@@ -145,15 +146,6 @@ def _stopped(session: Session, round_: int) -> str:
         f"{session.recipe.on_alarm}). To go on all the same: the same command with "
         '--on_alarm warn --amend "why".'
     )
-
-
-def _manifests(session: Session, round_: int) -> Iterator[Any]:
-    for name in ("generate", "refine", "distill", "measure"):
-        for path in sorted(session.run.stage_dir(round_, name).glob("*manifest.json")):
-            yield read_json(path)
-    for name in ("calibration", "again", "alarm"):
-        for path in sorted(session.run.stage_dir(round_, name).rglob("*manifest.json")):
-            yield read_json(path) | {"stage": "alarm"}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -22,24 +22,25 @@ NAMES = {
 FOOTNOTE = "* its interval excludes no change. Each interval stands for itself: by chance alone 1 in 20 has a star."
 
 
-def number(value: float) -> str:
-    """Three digits."""
-    return f"{value:.3g}"
+def number(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, and without an exponent up to a million."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:.0f}" if 10**digits <= abs(rounded) < 1e6 else f"{rounded:.{digits}g}"
 
 
-def interval(cell: Cell, prefix: str = "") -> str:
+def interval(cell: Cell, prefix: str = "", digits: int = 3) -> str:
     """The interval of a value, or of a change (``baseline_``, ``previous_``); an unbounded end is infinite."""
     low, high = cell[prefix + "low"], cell[prefix + "high"]
-    return f"[{'-∞' if low is None else number(low)}, {'∞' if high is None else number(high)}]"
+    return f"[{'-∞' if low is None else number(low, digits)}, {'∞' if high is None else number(high, digits)}]"
 
 
-def change(cell: Cell, prefix: str) -> str:
-    """A change with its sign, star and interval; a ratio has no sign."""
+def change(cell: Cell, prefix: str, digits: int = 3) -> str:
+    """A change with its sign, star and interval, whose ends have so many digits; a ratio has no sign."""
     value = cell.get(prefix + "value")
     if value is None:
         return "not identified"
-    sign = "" if cell["quantity"] == "exceedance_ratio" else "+"
-    return f"{value:{sign}.3g}{'*' if moved(cell, prefix) else ' '} {interval(cell, prefix)}"
+    sign = "+" if value >= 0 and cell["quantity"] != "exceedance_ratio" else ""
+    return f"{sign}{number(value)}{'*' if moved(cell, prefix) else ' '} {interval(cell, prefix, digits)}"
 
 
 def moved(cell: Cell, prefix: str) -> int:
