@@ -42,7 +42,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--watch",
         metavar="SECONDS",
         nargs="?",
-        type=float,
+        type=_seconds,
         const=10.0,
         help="refresh the table until the runs are finished, looking every 10 seconds or as often as given",
     )
@@ -75,11 +75,19 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="compare although this differs, on the prompts in common; may be repeated",
     )
     arguments = parser.parse_args(argv)
-    if arguments.watch is not None and arguments.watch <= 0:
-        parser.error("argument --watch: must be more than 0 seconds")
     if arguments.pairs and (arguments.csv or arguments.html):
         parser.error("argument --pairs: goes with the table, --watch or --json")
     return arguments
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 86_400:
+        raise argparse.ArgumentTypeError(f"`{text}` is no number of seconds; runs stand before --watch")
+    return seconds
 
 
 def _resolve(given: Sequence[str]) -> list[Checkpoint]:

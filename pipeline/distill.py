@@ -73,6 +73,7 @@ def _train(session: Session, stage: Stage, previous: Any) -> None:
         "trainable_parameters": trained.trainable_parameters,
         "adapter": trained.adapter,
         "steps": trained.steps,
+        "epochs": trained.epochs,
         "loss_curve": trained.curve,
     }
     stage.timing.model = trained.seconds

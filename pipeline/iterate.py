@@ -49,15 +49,18 @@ class IterateOptions:
 
 def run_round(session: Session, round_: int) -> None:
     """Do one round; round 0 only measures the untouched base."""
-    if round_:
-        generate.run(session, round_)
-        refine.run(session, round_)
-        distill.run(session, round_)
-    drift = measure.run(session, round_)
-    raised = alarm.run(session, round_)
+    training = {"generate": generate.run, "refine": refine.run, "distill": distill.run}
+    for name, stage in training.items() if round_ else ():
+        with command.at_work(name, round_):
+            stage(session, round_)
+    with command.at_work("measure", round_):
+        drift = measure.run(session, round_)
+    with command.at_work("alarm", round_):
+        raised = alarm.run(session, round_)
     colors = {"alarm": raised["color"]}
     if session.recipe.placebo:
-        colors["placebo_alarm"] = placebo.run_round(session, round_)["color"]
+        with command.at_work("placebo", round_):
+            colors["placebo_alarm"] = placebo.run_round(session, round_)["color"]
     if ranks.is_main():
         session.run.record_round(round_, _summary(session, round_) | colors, _metrics(drift))
         log.info("\n%s\n\n%s\n", drift_report(drift), alarm_report(raised))

@@ -41,7 +41,8 @@ def as_json(found: SideBySide, price: Price | None, pairs: Sequence[Pair]) -> st
         "verdicts": [_verdict(entry, found) for entry in found.entries if entry.verdict],
         "pairs": [pair._asdict() | {"before": pair.before._asdict(), "after": pair.after._asdict()} for pair in pairs],
     }
-    return json.dumps(record, indent=2, ensure_ascii=False)
+    # In ASCII: what a model wrote may end up on a terminal, which obeys some characters that JSON leaves as they are.
+    return json.dumps(record, indent=2)
 
 
 def as_csv(found: SideBySide) -> str:

@@ -33,6 +33,7 @@ class Training:
     trainable_parameters: int
     adapter: dict[str, int]
     steps: int
+    epochs: float
     tokens: int
     curve: list[dict[str, float]]
     seconds: float
@@ -115,7 +116,13 @@ def train(
         partial.rename(adapter_dir)
     ranks.barrier()
     return Training(
-        trainable, check_adapter(adapter_dir), state.global_step, tokens, _curve(state.log_history), seconds
+        trainable,
+        check_adapter(adapter_dir),
+        state.global_step,
+        float(state.epoch),
+        tokens,
+        _curve(state.log_history),
+        seconds,
     )
 
 
