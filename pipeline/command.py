@@ -136,9 +136,13 @@ def _last_line(what: str, error: BaseException) -> str:
     """Where it happened, where its log is, and how to go on."""
     places = getattr(error, "__notes__", [])
     parts = [f"{what} in {places[0]}" if places else what]
-    parts += [f"log: {os.path.relpath(file.baseFilename)}" for file in _log_files()]
+    parts += [f"log: {_shown(Path(file.baseFilename))}" for file in _log_files()]
     parts += ["what is finished is kept" if _is_begun() else "nothing was begun"]
     return "; ".join([*parts, f"to go on: {_command()}"])
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _is_begun() -> bool:

@@ -8,19 +8,20 @@ from tqdm import tqdm
 
 from pipeline.runs import ranks
 
-_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt} rows{postfix}, {elapsed} gone, {remaining} left"
+_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt} {unit}{postfix}, {elapsed} gone, {remaining} left"
 
 
 class Progress:
     """The bar of one stage, on rank 0 and on a terminal; nothing anywhere else.
 
     Args:
-        total: rows that this process has to do; all processes have about as many.
+        total: rows, or steps, that this process has to do.
         done: of them before this launch.
         label: in front of the bar.
+        unit: what is counted.
     """
 
-    def __init__(self, total: int, done: int, label: str) -> None:
+    def __init__(self, total: int, done: int, label: str, unit: str = "rows") -> None:
         self._tokens = 0
         self._started = time.monotonic()
         # ``disable=None`` is tqdm's own rule for "only on a terminal".
@@ -28,20 +29,24 @@ class Progress:
             total=total,
             initial=done,
             desc=label,
-            unit="row",
+            unit=unit,
             leave=False,
             dynamic_ncols=True,
             bar_format=_FORMAT,
             disable=None if ranks.is_main() else True,
         )
 
-    def advance(self, rows: int, tokens: int) -> None:
-        """Count rows that are done, and the tokens sampled for them, by all processes if they are as fast as this."""
-        self._tokens += tokens * ranks.world_size()
+    def advance(self, count: int, tokens: int) -> None:
+        """Count what is done, and the tokens of it on all processes."""
+        self._tokens += tokens
         if self._tokens:
             speed = self._tokens / max(time.monotonic() - self._started, 1e-9)
             self._bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
-        self._bar.update(rows)
+        self._bar.update(count)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
 
     def __enter__(self) -> Progress:
         """Show the bar."""
@@ -49,4 +54,4 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         """Take the bar away."""
-        self._bar.close()
+        self.close()
