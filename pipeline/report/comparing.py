@@ -220,5 +220,5 @@ def _left_out(kind: str, of_checkpoints: Sequence[Any], checkpoints: Sequence[Ch
             checkpoint.label for checkpoint, names in zip(checkpoints, of_checkpoints, strict=True) if name in names
         ]
         if len(has) < len(checkpoints):
-            found.append(f"{kind} {name}: only in {', '.join(has)}")
+            found.append(f"{kind} {name}, which only {', '.join(has)} {'has' if len(has) == 1 else 'have'}")
     return found
