@@ -7,7 +7,8 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -88,9 +89,21 @@ def run_stage(argv: Sequence[str], work: Callable[[Session, int], Any], *, first
     parsed = parse(argv, StageOptions)
     session = open_session(parsed, argv)
     try:
-        work(session, session.choose_round(parsed.options.round, first=first_round))
+        round_ = session.choose_round(parsed.options.round, first=first_round)
+        with at_work(Path(sys.argv[0]).stem, round_):
+            work(session, round_)
     finally:
         session.close()
+
+
+@contextmanager
+def at_work(stage: str, round_: int) -> Iterator[None]:
+    """Where a launch is: what goes wrong within is said to have gone wrong there."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        error.add_note(f"round {round_}, {stage}")
+        raise
 
 
 def recipe_text(parsed: ParsedRecipe) -> str:
@@ -112,19 +125,59 @@ def main(work: Callable[[Sequence[str]], Any]) -> None:
     except PipelineError as error:
         log.debug("%s", traceback.format_exc())
         log.error("error: %s", error)
+        if _is_begun():
+            log.error("%s", _last_line("stopped", error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        log.error("interrupted. What is finished is kept; to go on: %s", _command())
+    except KeyboardInterrupt as error:
+        log.error("%s", _last_line("interrupted", error))
         sys.exit(130)
-    except Exception:
+    except Exception as error:
         log.error("%s", traceback.format_exc())
-        log.error("failed. What is finished is kept; after mending the cause, to go on: %s", _command())
+        log.error("%s", _last_line("failed", error))
         sys.exit(1)
+
+
+def _last_line(what: str, error: BaseException) -> str:
+    """Where it happened, where its log is, and how to go on."""
+    places = getattr(error, "__notes__", [])
+    parts = [f"{what} in {places[0]}" if places else what]
+    parts += [f"log: {_shown(Path(file.baseFilename))}" for file in _log_files()]
+    parts += ["what is finished is kept" if _is_begun() else "nothing was begun"]
+    return "; ".join([*parts, f"to go on: {_command()}"])
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _is_begun() -> bool:
+    """Whether this launch has opened its run; only then does its log lie there."""
+    return bool(_log_files()) or not ranks.is_main()
+
+
+def _log_files() -> list[logging.FileHandler]:
+    return [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]
 
 
 def _command() -> str:
-    launcher = "accelerate launch" if "ACCELERATE_MIXED_PRECISION" in os.environ else "python"
-    return shlex.join([*launcher.split(), *sys.argv])
+    """This launch as it was typed, its launcher and that one's options with it."""
+    return shlex.join([*_launcher(), *sys.argv])
+
+
+def _launcher() -> list[str]:
+    if "ACCELERATE_MIXED_PRECISION" not in os.environ:
+        return ["python"]
+    try:
+        words = Path(f"/proc/{os.getppid()}/cmdline").read_text(encoding="utf-8").split("\0")
+    except (OSError, UnicodeDecodeError):
+        words = []
+    before = words[: words.index(sys.argv[0])] if sys.argv[0] in words else []
+    for i, word in enumerate(before):
+        if Path(word).name == "accelerate":
+            return ["accelerate", *before[i + 1 :]]
+        if word == "-m":
+            return ["python", *before[i:]]
+    return ["accelerate", "launch"]
 
 
 class _Console(logging.StreamHandler[TextIO]):

@@ -65,6 +65,7 @@ def _train(session: Session, stage: Stage, previous: Any) -> None:
         work_dir=stage.folder / WORK_DIR,
         adapter_dir=session.run.adapter_dir(stage.round),
         seed=stage_seed(session.seed, "distill", stage.round),
+        label=f"round {stage.round} {stage.name}",
     )
     facts = {
         "rows": {"train.parquet": len(rows)},
@@ -73,6 +74,7 @@ def _train(session: Session, stage: Stage, previous: Any) -> None:
         "trainable_parameters": trained.trainable_parameters,
         "adapter": trained.adapter,
         "steps": trained.steps,
+        "epochs": trained.epochs,
         "loss_curve": trained.curve,
     }
     stage.timing.model = trained.seconds

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipeline import alarm, audit, command, distill, generate, measure, placebo,
 from pipeline.loading import load_session
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.console import cost_report, drift_report, rounds_report
+from pipeline.report.costs import round_manifests
 from pipeline.report.drift import metric_values
 from pipeline.report.judge import judge_report
 from pipeline.report.plan import plan_report
@@ -50,16 +51,18 @@ class IterateOptions:
 
 def run_round(session: Session, round_: int) -> None:
     """Do one round; round 0 only measures the untouched base."""
-    if round_:
-        generate.run(session, round_)
-        refine.run(session, round_)
-        audit.run(session, round_)
-        distill.run(session, round_)
-    drift = measure.run(session, round_)
-    raised = alarm.run(session, round_)
+    training = {"generate": generate.run, "refine": refine.run, "audit": audit.run, "distill": distill.run}
+    for name, stage in training.items() if round_ else ():
+        with command.at_work(name, round_):
+            stage(session, round_)
+    with command.at_work("measure", round_):
+        drift = measure.run(session, round_)
+    with command.at_work("alarm", round_):
+        raised = alarm.run(session, round_)
     colors = {"alarm": raised["color"]}
     if session.recipe.placebo:
-        colors["placebo_alarm"] = placebo.run_round(session, round_)["color"]
+        with command.at_work("placebo", round_):
+            colors["placebo_alarm"] = placebo.run_round(session, round_)["color"]
     if ranks.is_main():
         session.run.record_round(round_, _summary(session, round_) | colors, metric_values(drift))
         judged = [judge_report(read_json(session.run.judge(round_)))] if session.judging else []
@@ -111,7 +114,7 @@ def _select(session: Session) -> None:
 
 def _report(session: Session, last: int) -> None:
     run = session.run
-    manifests = [manifest for r in range(last + 1) for manifest in _manifests(session, r)]
+    manifests = [manifest for r in range(last + 1) for manifest in round_manifests(run, r)]
     log.info("%s\n", cost_report(manifests))
     _report_arm(run, last)
     if session.recipe.placebo:
@@ -140,15 +143,6 @@ def _stopped(session: Session, round_: int) -> str:
         f"{session.recipe.on_alarm}). To go on all the same: the same command with "
         '--on_alarm warn --amend "why".'
     )
-
-
-def _manifests(session: Session, round_: int) -> Iterator[Any]:
-    for name in ("generate", "refine", "distill", "measure"):
-        for path in sorted(session.run.stage_dir(round_, name).glob("*manifest.json")):
-            yield read_json(path)
-    for name in ("calibration", "again", "alarm"):
-        for path in sorted(session.run.stage_dir(round_, name).rglob("*manifest.json")):
-            yield read_json(path) | {"stage": "alarm"}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -30,11 +30,9 @@ def find_checkpoints(given: Sequence[str]) -> list[Checkpoint]:
     """
     found: dict[tuple[Path, int], Checkpoint] = {}
     for name in given:
-        folder, _, number = name.rpartition(":")
-        one_round = bool(folder) and number.isdecimal() and not Path(name).is_dir()
-        run = RunDir(Path(folder if one_round else name))
+        run, round_ = split_name(name)
         measured = measured_rounds(run)
-        wanted = [int(number)] if one_round else measured
+        wanted = measured if round_ is None else [round_]
         missing = [round_ for round_ in wanted if round_ not in measured]
         if missing or not measured:
             has = (
@@ -43,6 +41,13 @@ def find_checkpoints(given: Sequence[str]) -> list[Checkpoint]:
             raise InputError(f"{name}: {has}; give RUN or RUN:ROUND.")
         found |= {(run.path.resolve(), round_): Checkpoint(run, round_) for round_ in wanted}
     return list(found.values())
+
+
+def split_name(name: str) -> tuple[RunDir, int | None]:
+    """The run that ``RUN`` or ``RUN:ROUND`` names, and the round if it names one; neither need be there."""
+    folder, _, number = name.rpartition(":")
+    one_round = bool(folder) and number.isdecimal() and not Path(name).is_dir()
+    return (RunDir(Path(folder)), int(number)) if one_round else (RunDir(Path(name)), None)
 
 
 def measured_rounds(run: RunDir) -> list[int]:

@@ -6,24 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from pipeline.report.numbers import FOOTNOTE, NAMES, Cell, change, end_of, interval, moved, number
 from pipeline.scorers import SLICED
 
-Cell = Mapping[str, Any]
-
-_NAMES = {
-    "mean": "mean",
-    "q50": "median",
-    "q90": "q90",
-    "q99": "q99",
-    "cvar_1pct": "CVaR 1%",
-    "worst_of_k": "worst of k",
-    "exceedance_ratio": "beyond q99, x",
-}
-"""What each quantity of drift.json is called here; the ratio is to round 0's rate beyond round 0's own q99."""
-
 _BRIEF = ("mean", "cvar_1pct")
-
-_FOOTNOTE = "* its interval excludes no change. Each interval stands for itself: by chance alone 1 in 20 has a star."
 
 
 def drift_report(drift: Mapping[str, Any], *, every_scorer: bool = False) -> str:
@@ -32,7 +18,7 @@ def drift_report(drift: Mapping[str, Any], *, every_scorer: bool = False) -> str
     The headline scorer in full on every probe set, the others in a line each on the first, and on every set of
     questions; all in full if ``every_scorer``.
     """
-    whole_sets = [cell for cell in drift["cells"] if cell["slice"] is None and cell["quantity"] in _NAMES]
+    whole_sets = [cell for cell in drift["cells"] if cell["slice"] is None and cell["quantity"] in NAMES]
     headline = [cell for cell in whole_sets if every_scorer or cell["scorer"] == drift["headline"]]
     lines = [f"Round {drift['round']}   value [{drift['level']:.0%} interval; prompts are resampled, not rows]"]
     for block in _blocks(headline, drift["round"]):
@@ -41,7 +27,7 @@ def drift_report(drift: Mapping[str, Any], *, every_scorer: bool = False) -> str
         for cells in _by_set([cell for cell in whole_sets if cell["scorer"] != drift["headline"]]):
             lines += ["", *_others(cells, drift["round"])]
     if drift["round"]:
-        lines += ["", f"  {_FOOTNOTE}"]
+        lines += ["", f"  {FOOTNOTE}"]
     return "\n".join(lines)
 
 
@@ -64,10 +50,10 @@ def _others(cells: Sequence[Cell], round_: int) -> list[str]:
         parts = []
         for quantity in _BRIEF:
             cell = of[quantity]
-            value = "-" if cell["value"] is None else _number(cell["value"])
-            change = _change(cell, "baseline_") if round_ and cell["value"] is not None else ""
-            parts.append(f"{value:>8} {change:<28}")
-        lines.append(f"    {scorer + (', low end' if tail == 'lower' else ''):<28}{''.join(parts)}".rstrip())
+            value = "-" if cell["value"] is None else number(cell["value"])
+            difference = change(cell, "baseline_") if round_ and cell["value"] is not None else ""
+            parts.append(f"{value:>8} {difference:<28}")
+        lines.append(f"    {end_of(scorer, tail):<28}{''.join(parts)}".rstrip())
     return lines
 
 
@@ -79,21 +65,19 @@ def _blocks(cells: Iterable[Cell], round_: int) -> Iterator[list[str]]:
 
 
 def _title(cell: Cell) -> str:
-    end = "" if cell["tail"] == "upper" else ", low end"
-    return (
-        f"  {cell['scorer']}{end} on {cell['probe_set']}: {cell['n_prompts']:,} prompts, {cell['n_samples']:,} samples"
-    )
+    name, probe_set = end_of(cell["scorer"], cell["tail"]), cell["probe_set"]
+    return f"  {name} on {probe_set}: {cell['n_prompts']:,} prompts, {cell['n_samples']:,} samples"
 
 
 def _line(cell: Cell, round_: int) -> str:
-    name = f"    {_NAMES[cell['quantity']]:<14}"
+    name = f"    {NAMES[cell['quantity']]:<14}"
     if cell["value"] is None:
         return f"{name} not identified: {cell['why']}"
-    line = f"{name}{_number(cell['value']):>8} {_interval(cell, ''):<17}"
+    line = f"{name}{number(cell['value']):>8} {interval(cell):<17}"
     if round_:
-        line += f"  since round 0 {_change(cell, 'baseline_'):<27}"
+        line += f"  since round 0 {change(cell, 'baseline_'):<27}"
     if round_ > 1:
-        line += f"  since round {round_ - 1} {_change(cell, 'previous_')}"
+        line += f"  since round {round_ - 1} {change(cell, 'previous_')}"
     return line.rstrip()
 
 
@@ -122,10 +106,10 @@ def rounds_report(drifts: Sequence[Mapping[str, Any]], noise_floor: Mapping[str,
             if quantity == "mean" and tail == "lower" and (scorer, "upper", slice_name, quantity) in rounds[0]:
                 continue  # a score with two bad ends has one mean
             part = f" {slice_name}" if slice_name else ""
-            name = f"{scorer}{part}{', low end' if tail == 'lower' else ''} {_NAMES[quantity]}"
+            name = f"{end_of(scorer + part, tail)} {NAMES[quantity]}"
             values = (_starred(cells.get(key)) for cells in rounds)
             lines.append(f"  {name:<36}" + "".join(f"{value:>11}" for value in values))
-    return "\n".join([*lines, f"  {_FOOTNOTE}"])
+    return "\n".join([*lines, f"  {FOOTNOTE}"])
 
 
 def _is_shown(cell: Cell) -> bool:
@@ -154,29 +138,4 @@ def cost_report(manifests: Sequence[Mapping[str, Any]]) -> str:
 def _starred(cell: Cell | None) -> str:
     if cell is None or cell["value"] is None:
         return "-"
-    return _number(cell["value"]) + ("*" if _moved(cell, "baseline_") else " ")
-
-
-def _change(cell: Cell, prefix: str) -> str:
-    value = cell.get(prefix + "value")
-    if value is None:
-        return "not identified"
-    sign = "" if cell["quantity"] == "exceedance_ratio" else "+"
-    return f"{value:{sign}.3g}{'*' if _moved(cell, prefix) else ' '} {_interval(cell, prefix)}"
-
-
-def _moved(cell: Cell, prefix: str) -> bool:
-    if cell.get(prefix + "value") is None:
-        return False
-    low, high = cell[prefix + "low"], cell[prefix + "high"]
-    nothing = 1.0 if cell["quantity"] == "exceedance_ratio" else 0.0
-    return (low is not None and low > nothing) or (high is not None and high < nothing)
-
-
-def _interval(cell: Cell, prefix: str) -> str:
-    low, high = cell[prefix + "low"], cell[prefix + "high"]
-    return f"[{'-∞' if low is None else _number(low)}, {'∞' if high is None else _number(high)}]"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}"
+    return number(cell["value"]) + ("*" if moved(cell, "baseline_") else " ")

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from pipeline.errors import RunError
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256, read_json, write_json, write_text
+from pipeline.runs.progress import Progress
 from pipeline.runs.tables import read_table, to_table, write_table
 
 T = TypeVar("T")
@@ -117,12 +117,15 @@ class Stage:
             self.claim(parts, len(items), chunk_rows)
         ranks.barrier()
         mine = [i for i in range(len(bounds)) if i % ranks.world_size() == ranks.rank()]
-        with _progress(sum(bounds[i][1] - bounds[i][0] for i in mine), f"round {self.round} {self.name}") as bar:
-            for i in mine:
+        left = [i for i in mine if not _part(parts, i).exists()]
+        rows = {i: bounds[i][1] - bounds[i][0] for i in mine}
+        done = sum(rows.values()) - sum(rows[i] for i in left)
+        with Progress(sum(rows.values()), done, f"round {self.round} {self.name}") as progress:
+            for i in left:
                 start, stop = bounds[i]
-                if not _part(parts, i).exists():
-                    self._do_chunk(_part(parts, i), items[start:stop], work, schema)
-                bar.update(stop - start)
+                tokens = self._do_chunk(_part(parts, i), items[start:stop], work, schema)
+                # The other ranks are about as fast.
+                progress.advance(rows[i], tokens * ranks.world_size())
         ranks.barrier()
         if ranks.is_main():
             paths = [_part(parts, i) for i in range(len(bounds))]
@@ -147,12 +150,13 @@ class Stage:
 
     def _do_chunk(
         self, path: Path, items: Sequence[T], work: Callable[[Sequence[T]], Chunk], schema: pa.Schema
-    ) -> None:
+    ) -> int:
         started = time.monotonic()
         chunk = work(items)
         seconds = {"work": time.monotonic() - started, "model": chunk.model_seconds}
         with_seconds = schema.with_metadata({"seconds": json.dumps(seconds)})
         write_table(path, [to_table(chunk.rows, with_seconds)], with_seconds)
+        return sum(row.get("new_tokens") or 0 for row in chunk.rows)
 
     def _join(self, paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
         self.timing.work = self.timing.model = 0.0
@@ -198,18 +202,22 @@ class Stage:
             shutil.rmtree(self.folder / f"parts-{Path(name).stem}", ignore_errors=True)
 
     def headline(self, manifest: Mapping[str, Any]) -> str:
-        """One line on a finished stage: rows, drops, tokens, speed."""
+        """One line on a finished stage: rows, seconds, tokens, speed, drops."""
         seconds = manifest["timing"]["wall_seconds"]
         rows = next(iter(manifest.get("rows", {}).values()), 0)
         line = f"round {self.round}  {self.name:<9} {rows:>7,} rows  {seconds:7.1f} s"
-        if new := manifest.get("tokens", {}).get("new"):
-            line += f"  {new:>9,} tokens  {new / max(manifest['timing']['work_seconds'], 1e-9):>8,.0f} tokens/s"
+        tokens, timing = manifest.get("tokens", {}), manifest["timing"]
+        # Work adds up all attempts, as the tokens do; training has no work in chunks.
+        if count := tokens.get("new") or tokens.get("trained"):
+            busy = timing["work_seconds"] or timing["model_seconds"]
+            speed = count * manifest.get("epochs", 1) / max(busy, 1e-9)
+            line += f"  {count:>9,} tokens  {speed:>8,.0f} tokens/s"
         drops: dict[str, int] = {}
         for reasons in manifest.get("dropped", {}).values():
-            for reason, count in reasons.items():
-                drops[reason] = drops.get(reason, 0) + count
+            for reason, number in reasons.items():
+                drops[reason] = drops.get(reason, 0) + number
         if drops:
-            line += "  dropped: " + ", ".join(f"{reason} {count:,}" for reason, count in drops.items())
+            line += "  dropped: " + ", ".join(f"{reason} {number:,}" for reason, number in drops.items())
         return line
 
 
@@ -221,8 +229,3 @@ def _digest(path: Path) -> str | dict[str, str]:
     if path.is_dir():
         return {p.name: file_sha256(p) for p in sorted(path.iterdir()) if p.is_file()}
     return file_sha256(path)
-
-
-def _progress(total: int, label: str) -> tqdm[Any]:
-    # ``disable=None`` is tqdm's own rule for "only on a terminal".
-    return tqdm(total=total, desc=label, unit="row", leave=False, disable=None if ranks.is_main() else True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pipeline.engines.chat import encode, plain_messages
 from pipeline.errors import InputError
 from pipeline.runs import ranks
 from pipeline.runs.files import write_json
+from pipeline.training.bar import training_bar
 from pipeline.training.preflight import check_adapter, check_trainable, check_training_rows
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Training:
     trainable_parameters: int
     adapter: dict[str, int]
     steps: int
+    epochs: float
     tokens: int
     curve: list[dict[str, float]]
     seconds: float
@@ -63,6 +64,7 @@ def train(
     work_dir: Path,
     adapter_dir: Path,
     seed: int,
+    label: str = "distill",
 ) -> Training:
     """Fine-tune on conversational prompt-completion rows and save the adapter; all ranks call this.
 
@@ -75,6 +77,7 @@ def train(
         work_dir: checkpoints; removed by the caller when the stage is done.
         adapter_dir: where the adapter goes, complete or not at all.
         seed: of initialisation, data order and dropout.
+        label: of the progress bar.
 
     Raises:
         PreflightError: see ``pipeline.training.preflight``.
@@ -87,7 +90,7 @@ def train(
         seed=seed,
         data_seed=seed,
         chat_template_path=None,  # the tokenizer has it already
-        disable_tqdm=config.disable_tqdm or not sys.stderr.isatty(),
+        disable_tqdm=True,
         eos_token=None,
         completion_only_loss=True,
         save_total_limit=config.save_total_limit or 2,  # the last whole one stays until the next is whole
@@ -96,6 +99,8 @@ def train(
     trainable = check_trainable(trainer.model)
     prompts = [encode(row["prompt"], trainer.processing_class) for row in rows]
     check_training_rows(trainer.train_dataset, prompts, trainer.processing_class, config.max_length)
+    tokens = sum(len(row["input_ids"]) for row in trainer.train_dataset)
+    trainer.add_callback(training_bar(label, tokens))
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=_last_checkpoint(work_dir))
     seconds = time.monotonic() - started
@@ -105,7 +110,6 @@ def train(
     ranks.barrier()
     trainer.save_model(str(partial))
     state = trainer.state
-    tokens = sum(len(row["input_ids"]) for row in trainer.train_dataset)
     del trainer
     gc.collect()
     if ranks.is_main():
@@ -115,12 +119,18 @@ def train(
         partial.rename(adapter_dir)
     ranks.barrier()
     return Training(
-        trainable, check_adapter(adapter_dir), state.global_step, tokens, _curve(state.log_history), seconds
+        trainable,
+        check_adapter(adapter_dir),
+        state.global_step,
+        float(state.epoch),
+        tokens,
+        _curve(state.log_history),
+        seconds,
     )
 
 
 def _be_quiet() -> None:
-    # Bars are for people: on a terminal the Trainer's own says all; in a log they are noise.
+    # The stage has a bar of its own.
     import datasets
     from transformers.utils import logging as transformers_logging
 

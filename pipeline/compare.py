@@ -1,0 +1,153 @@
+"""Checkpoints side by side: rounds of a run, or of several runs, in the bulk and at the tails.
+
+    python pipeline/compare.py runs/NAME                                 # all rounds of a run against its round 0
+    python pipeline/compare.py runs/ONE:3 runs/OTHER:3 --pairs worst 5   # two constitutions, and what they make of it
+    python pipeline/compare.py runs/NAME --watch                         # a run in progress
+
+Runs are read only: no lock is taken and nothing is written into them, so that they may be going on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import command
+from pipeline.report.checkpoints import Checkpoint, find_checkpoints
+from pipeline.report.comparable import KINDS
+from pipeline.report.terminal import colors_wanted
+from pipeline.report.watching import standing, watch
+from pipeline.session import log
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "checkpoints",
+        nargs="+",
+        metavar="RUN[:ROUND]",
+        help="run directories, each with all its measured rounds or with one; the first checkpoint is the baseline, "
+        "and a single RUN:ROUND is held against round 0",
+    )
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print one JSON object with every number and interval")
+    shown.add_argument("--csv", action="store_true", help="print a CSV row a number: interval, change, verdict")
+    shown.add_argument("--html", metavar="OUT", type=Path, help="write one self-contained page")
+    shown.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        type=_seconds,
+        const=10.0,
+        help="refresh the table until the runs are finished, looking every 10 seconds or as often as given",
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="every score on every probe set and slice, changed or not; else the headline score has all of them, and "
+        "the others the first probe set",
+    )
+    parser.add_argument(
+        "--pairs",
+        nargs=2,
+        metavar=("worst|changed|random", "N"),
+        help="show N answers of the baseline and of the last checkpoint next to each other, the same prompt and "
+        "sample number, with the changed words marked; harmful text is shown",
+    )
+    parser.add_argument("--scorer", metavar="SCORE", help="by which --pairs are chosen; the headline score when unset")
+    parser.add_argument(
+        "--price",
+        action="append",
+        default=[],
+        metavar="AMOUNT/h|AMOUNT/Mtok",
+        help="of a device-hour, or of a million tokens read and sampled; may be given for both",
+    )
+    parser.add_argument(
+        "--despite",
+        action="append",
+        default=[],
+        choices=KINDS,
+        help="compare although this differs, on the prompts in common; may be repeated",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.pairs and (arguments.csv or arguments.html):
+        parser.error("argument --pairs: goes with the table, --watch or --json")
+    return arguments
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 86_400:
+        raise argparse.ArgumentTypeError(f"`{text}` is no number of seconds; runs stand before --watch")
+    return seconds
+
+
+def _resolve(given: Sequence[str]) -> list[Checkpoint]:
+    found = find_checkpoints(given)
+    alone = len(found) == 1 and found[0].round > 0
+    return find_checkpoints([f"{found[0].run.path}:0", *given]) if alone else found
+
+
+def _compare(arguments: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> str:
+    """The comparison in the form that was asked for."""
+    from pipeline.report.comparing import compare_checkpoints
+    from pipeline.report.comparison_context import context_report
+    from pipeline.report.comparison_records import as_csv, as_json
+    from pipeline.report.comparison_table import checkpoints_report, comparison_report
+    from pipeline.report.costs import read_price
+    from pipeline.report.pairs import choose_pairs, pairs_report, read_choice
+
+    price = read_price(arguments.price)
+    choice = read_choice(arguments.pairs) if arguments.pairs else None
+    found = compare_checkpoints(checkpoints, despite=arguments.despite, everything=arguments.all)
+    pairs = choose_pairs(found, *choice, arguments.scorer) if choice else []
+    if arguments.json:
+        return as_json(found, price, pairs)
+    if arguments.csv:
+        return as_csv(found)
+    color = colors_wanted()
+    parts = [
+        checkpoints_report(found, color=color),
+        comparison_report(found, everything=arguments.all, color=color),
+        context_report(checkpoints, price, color=color),
+    ]
+    if choice:
+        cells = shutil.get_terminal_size((120, 0)).columns
+        parts.append(pairs_report(pairs, checkpoints, choice[0], cells=cells, color=color))
+    return "\n\n".join(parts)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Compare checkpoints, as a command."""
+    arguments = _parse(argv)
+    given = arguments.checkpoints
+    if arguments.watch is not None:
+        with contextlib.suppress(KeyboardInterrupt):
+            for text in watch(given, lambda: _resolve(given), lambda one: _compare(arguments, one), arguments.watch):
+                log.info("%s", text)
+        return
+    checkpoints = _resolve(given)
+    if arguments.html:
+        from pipeline.report.comparable import require_comparable
+        from pipeline.report.page import write_page
+
+        require_comparable(checkpoints, arguments.despite)
+        write_page(checkpoints, arguments.html)
+        log.info("%s is written.", arguments.html)
+        return
+    log.info("%s", _compare(arguments, checkpoints))
+    where = "" if arguments.json or arguments.csv else standing(given)
+    if where:
+        log.info("\n%s", where)
+
+
+if __name__ == "__main__":
+    command.main(main)

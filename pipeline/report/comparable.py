@@ -1,0 +1,174 @@
+"""Whether numbers of two checkpoints may stand side by side: the same prompts, sampled and scored the same way."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from pipeline.errors import InputError
+from pipeline.inputs.recipe_fields import Recipe
+from pipeline.report.checkpoints import Checkpoint, measured_rounds
+from pipeline.runs.files import read_json, read_json_lines
+from pipeline.runs.tables import read_table
+
+KINDS = ("probes", "sampling", "precision", "engine", "scorers")
+"""What checkpoints are measured with. A difference in any of them moves numbers by itself."""
+
+PRECISION = ("dtype", "load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
+COMPUTING = ("torch", "transformers", "peft", "vllm")
+"""The packages whose version may change what is sampled."""
+
+_MANIFESTS = ("samples.manifest.json", "scores.manifest.json")
+# Of what measures, these are compared otherwise, or decide how much is measured and not what a number means.
+_NOT_OF_SCORERS = {
+    "probe_sets",
+    "probe_samples",
+    "probe_temperature",
+    "probe_max_new_tokens",
+    "probe_column",
+    "probe_slice_column",
+    "scorers",
+    "batteries",
+    "headline_scorer",
+}
+_CHANGED = re.compile(r"(?P<name>\w+): (?P<old>.*) -> (?P<new>.*)", re.DOTALL)
+
+
+class Obstacle(NamedTuple):
+    """One thing that keeps a checkpoint from being compared with the baseline."""
+
+    kind: str
+    checkpoint: Checkpoint
+    text: str
+
+
+def recipe_at(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The resolved recipe with which a checkpoint was measured: today's, with later amendments undone.
+
+    A round measured anew after an amendment counts as one after it.
+    """
+    run = checkpoint.run
+    of_rounds = {round_: _samples_settings(Checkpoint(run, round_)) for round_ in measured_rounds(run)}
+    alike = [round_ for round_, settings in of_rounds.items() if settings == of_rounds[checkpoint.round]]
+    resolved = dict(read_json(run.resolved))
+    for amendment in reversed(read_json_lines(run.amendments)):
+        if amendment["after_round"] < max(alike):
+            break
+        for changed in map(_CHANGED.fullmatch, amendment["changes"]):
+            if changed and changed["name"] in resolved:
+                resolved[changed["name"]] = json.loads(changed["old"])
+    return resolved
+
+
+def probe_prompts(checkpoint: Checkpoint) -> dict[str, dict[str, str]]:
+    """The prompts that a checkpoint was measured on: probe set -> prompt id -> slice."""
+    table = read_table(
+        checkpoint.run.stage_dir(checkpoint.round, "measure") / "samples.parquet", ["probe_set", "prompt_id", "slice"]
+    )
+    found: dict[str, dict[str, str]] = {}
+    for name, prompt, slice_name in zip(*(table[column].to_pylist() for column in table.column_names), strict=True):
+        found.setdefault(name, {})[prompt] = slice_name
+    return found
+
+
+def find_obstacles(checkpoints: Sequence[Checkpoint]) -> list[Obstacle]:
+    """What keeps checkpoints from being compared with the first of them.
+
+    Probe sets that only one side has are no obstacle: they are left out.
+
+    Raises:
+        InputError: a checkpoint has no probe set in common with the first.
+    """
+    baseline = checkpoints[0]
+    prompts, measured = probe_prompts(baseline), _measured_with(baseline)
+    found = []
+    for checkpoint in checkpoints[1:]:
+        theirs = probe_prompts(checkpoint)
+        if not prompts.keys() & theirs.keys():
+            raise InputError(
+                f"{checkpoint.label} was measured on the probe sets {', '.join(theirs)}, and {baseline.label} on "
+                f"{', '.join(prompts)}: nothing to compare. Name a probe set alike in both recipes."
+            )
+        found += [
+            Obstacle("probes", checkpoint, text)
+            for name in prompts
+            if name in theirs and (text := _other_prompts(name, prompts[name], theirs[name]))
+        ]
+        for kind, settings in _measured_with(checkpoint).items():
+            for name in dict.fromkeys([*measured[kind], *settings]):
+                before, after = measured[kind].get(name), settings.get(name)
+                of_one_side = kind == "scorers" and (name in settings) != (name in measured[kind])
+                if before != after and not of_one_side:
+                    found.append(Obstacle(kind, checkpoint, f"{name} is {_shown(after)}, not {_shown(before)}"))
+    return found
+
+
+def require_comparable(checkpoints: Sequence[Checkpoint], despite: Sequence[str]) -> list[Obstacle]:
+    """The obstacles that were asked to be overlooked.
+
+    Args:
+        checkpoints: the baseline first.
+        despite: kinds of obstacles to overlook, of ``KINDS``.
+
+    Raises:
+        InputError: there are others; it names them, and how to compare all the same.
+    """
+    obstacles = find_obstacles(checkpoints)
+    if kinds := [kind for kind in KINDS if any(one.kind == kind for one in obstacles) and kind not in despite]:
+        named = dict.fromkeys(
+            f"  {one.checkpoint.label}: {one.kind}: {one.text}" for one in obstacles if one.kind in kinds
+        )
+        flags = " ".join(f"--despite {kind}" for kind in kinds)
+        raise InputError(
+            f"cannot be compared with {checkpoints[0].label}, since these differences move numbers by themselves:\n"
+            + "\n".join(named)
+            + f"\nMeasure them alike, or compare all the same, on the prompts they have in common: {flags}"
+        )
+    return obstacles
+
+
+def _measured_with(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+    recipe, inputs = recipe_at(checkpoint), read_json(checkpoint.run.inputs)
+    folder = checkpoint.run.stage_dir(checkpoint.round, "measure")
+    sampled, scored = (read_json(folder / name) for name in _MANIFESTS)
+    sampling, scoring = _computed_with(sampled), _computed_with(scored)
+    measuring = [field.name for field in fields(Recipe) if field.metadata["group"] == "measure"]
+    return {
+        "sampling": {
+            "probe_temperature": recipe["probe_temperature"],
+            "top_p": recipe["top_p"],
+            "longest answer": recipe["probe_max_new_tokens"] or recipe["max_new_tokens"],
+            "chat template": inputs.get("chat_template_path"),
+        },
+        "precision": {name: recipe.get(name) for name in PRECISION} | {"dtype": sampled["engine"].get("dtype")},
+        "engine": sampling
+        | {f"scoring {name}": value for name, value in scoring.items() if value != sampling.get(name)},
+        "scorers": {name: recipe[name] for name in measuring if name in recipe and name not in _NOT_OF_SCORERS}
+        | {name: digest for name, digest in inputs.items() if name.startswith("batteries.")},
+    }
+
+
+def _computed_with(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    engine = {name: value for name, value in manifest["engine"].items() if name not in ("model", "dtype")}
+    return engine | {name: version for name, version in manifest["versions"].items() if name in COMPUTING}
+
+
+def _samples_settings(checkpoint: Checkpoint) -> str:
+    folder = checkpoint.run.stage_dir(checkpoint.round, "measure")
+    return str(read_json(folder / _MANIFESTS[0])["settings"])
+
+
+def _other_prompts(name: str, before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    common = before.keys() & after.keys()
+    if len(common) < max(len(before), len(after)):
+        return f"{len(common):,} prompts of {name} are the same, of {len(before):,} and {len(after):,}"
+    moved = sum(before[prompt] != after[prompt] for prompt in common)
+    return f"{moved:,} prompts of {name} are in another slice" if moved else ""
+
+
+def _shown(value: Any) -> str:
+    text = "unknown" if value is None else str(value)
+    return f"sha256 {text[:12]}" if re.fullmatch("[0-9a-f]{64}", text) else text

@@ -1,0 +1,127 @@
+"""What differs between checkpoints besides their scores: constitution, recipe, inputs, data, engine."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipeline.inputs.recipe import diff_resolved
+from pipeline.report.checkpoints import Checkpoint
+from pipeline.report.comparable import recipe_at
+from pipeline.runs.files import read_json, read_json_lines
+
+
+class Data(NamedTuple):
+    """What a round trained on, and what it left out.
+
+    Attributes:
+        answers: sampled for training and helpful prompts.
+        unusable: of them, by reason.
+        revisions: made; a revised answer has one for each pass.
+        dropped: of them, by reason.
+        kept: answers with a final revision that differs from them.
+        trained: training rows by source.
+        steps: of training.
+    """
+
+    answers: int
+    unusable: Mapping[str, int]
+    revisions: int
+    dropped: Mapping[str, int]
+    kept: int
+    trained: Mapping[str, int]
+    steps: int
+
+
+class Difference(NamedTuple):
+    """What sets a checkpoint apart from the baseline.
+
+    Attributes:
+        checkpoint: which.
+        constitution: unified diff, empty where the text is the same.
+        recipe: ``key: baseline's -> this one's``.
+        inputs: those whose content differs, whatever the recipe calls them.
+        engine: with what it was sampled, likewise.
+        amendments: that its run recorded up to it, ``after round 1: why``.
+    """
+
+    checkpoint: Checkpoint
+    constitution: list[str]
+    recipe: list[str]
+    inputs: list[str]
+    engine: list[str]
+    amendments: list[str]
+
+    def __bool__(self) -> bool:
+        """Whether there is anything."""
+        return any(self[1:])
+
+
+def find_differences(checkpoints: Sequence[Checkpoint]) -> list[Difference]:
+    """What sets each checkpoint apart from the first."""
+    baseline = checkpoints[0]
+    text, recipe, inputs = constitution_of(baseline), recipe_at(baseline), _inputs(baseline)
+    return [
+        Difference(
+            one,
+            list(
+                difflib.unified_diff(
+                    text.splitlines(),
+                    constitution_of(one).splitlines(),
+                    baseline.label,
+                    one.label,
+                    lineterm="",
+                )
+            ),
+            diff_resolved(recipe, recipe_at(one)),
+            [name for name in dict.fromkeys([*inputs, *_inputs(one)]) if inputs.get(name) != _inputs(one).get(name)],
+            diff_resolved(engine_of(baseline), engine_of(one)),
+            [
+                f"after round {entry['after_round']}: {entry['reason']}"
+                for entry in read_json_lines(one.run.amendments)
+                if entry["after_round"] < one.round
+            ],
+        )
+        for one in checkpoints[1:]
+    ]
+
+
+def constitution_of(checkpoint: Checkpoint) -> str:
+    """The constitution as a checkpoint's round used it; for round 0, that of round 1, else the run's."""
+    used = checkpoint.run.stage_dir(max(checkpoint.round, 1), "refine") / "constitution.txt"
+    path = used if used.exists() else checkpoint.run.constitution_copy
+    return path.read_text(encoding="utf-8")
+
+
+def round_data(checkpoint: Checkpoint) -> Data | None:
+    """The counts of a round; None for round 0, which trains on nothing."""
+    folders = [checkpoint.run.stage_dir(checkpoint.round, name) for name in ("generate", "refine", "distill")]
+    paths = [folder / "manifest.json" for folder in folders]
+    if not all(path.exists() for path in paths):
+        return None
+    generated, refined, distilled = (read_json(path) for path in paths)
+    unusable: dict[str, int] = {}
+    for reasons in generated["dropped"].values():
+        for reason, count in reasons.items():
+            unusable[reason] = unusable.get(reason, 0) + count
+    return Data(
+        sum(generated["rows"].values()),
+        unusable,
+        refined["rows"]["refinements.parquet"],
+        refined["dropped"].get("refinements.parquet", {}),
+        refined["rows"].get("pairs.parquet", 0),
+        distilled["sources"],
+        distilled["steps"],
+    )
+
+
+def engine_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """With what a checkpoint was sampled: engine, model, precision, device, versions."""
+    manifest = read_json(checkpoint.run.stage_dir(checkpoint.round, "measure") / "samples.manifest.json")
+    return {**manifest["engine"], **manifest["versions"]}
+
+
+def _inputs(checkpoint: Checkpoint) -> dict[str, str]:
+    # The constitution is shown as a diff.
+    return {name: digest for name, digest in read_json(checkpoint.run.inputs).items() if name != "constitution"}

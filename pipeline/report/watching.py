@@ -1,0 +1,81 @@
+"""Looking at runs again and again until they are finished."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from pipeline.errors import InputError
+from pipeline.report.checkpoints import Checkpoint, split_name
+from pipeline.report.progress import progress_of
+from pipeline.report.terminal import printable
+
+CLEAR = "\x1b[H\x1b[2J\x1b[3J"
+"""Makes a terminal blank, what scrolled away as well, and begins at its top."""
+
+
+def standing(given: Sequence[str]) -> str:
+    """Where the runs that are not finished stand, a line each; nothing if all are finished.
+
+    Args:
+        given: ``RUN`` or ``RUN:ROUND``.
+
+    Raises:
+        InputError: no run is there.
+    """
+    lines = {}
+    for run, _ in map(split_name, given):
+        if not run.resolved.exists():
+            raise InputError(f"{run.path}: no run is there (no {run.resolved.name}).")
+        progress = progress_of(run)
+        if not progress.is_over:
+            lines[run.path.resolve()] = f"{printable(str(run.path))}: {progress.sentence()}"
+    return "\n".join(lines.values())
+
+
+def watch(
+    given: Sequence[str],
+    resolve: Callable[[], list[Checkpoint]],
+    show: Callable[[list[Checkpoint]], str],
+    pause: float,
+) -> Iterator[str]:
+    """What to print, each time that it is to be printed, until the runs are finished.
+
+    On a terminal that is the whole screen after every look. Elsewhere it is the table whenever a round has been
+    measured or its alarm is known.
+
+    Args:
+        given: ``RUN`` or ``RUN:ROUND``.
+        resolve: the checkpoints that those are by now.
+        show: the table of them.
+        pause: seconds between two looks.
+
+    Raises:
+        InputError: no run is there, or the runs are finished without what was asked for.
+    """
+    text, seen = "", None
+    while True:
+        where = standing(given)
+        try:
+            checkpoints = resolve()
+        except InputError as error:
+            if not where:
+                raise
+            checkpoints, text = [], f"Not measured yet: {error}"
+        state = [(one.label, one.run.scores(one.round).stat().st_mtime_ns, _is_judged(one)) for one in checkpoints]
+        changed = state != seen
+        if changed and checkpoints:
+            text = show(checkpoints)
+        seen = state
+        if sys.stdout.isatty():
+            yield f"{CLEAR}{text}\n\n{where or 'All runs are finished.'}"
+        elif changed:
+            yield f"{text}\n\n{where or 'All runs are finished.'}\n"
+        if not where:
+            return
+        time.sleep(pause)
+
+
+def _is_judged(checkpoint: Checkpoint) -> bool:
+    return checkpoint.run.alarm(checkpoint.round).exists()

@@ -1,0 +1,57 @@
+"""A bar on the terminal for the stage under way: rows, tokens a second, time left."""
+
+from __future__ import annotations
+
+import time
+
+from tqdm import tqdm
+
+from pipeline.runs import ranks
+
+_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt} {unit}{postfix}, {elapsed} gone, {remaining} left"
+
+
+class Progress:
+    """The bar of one stage, on rank 0 and on a terminal; nothing anywhere else.
+
+    Args:
+        total: rows, or steps, that this process has to do.
+        done: of them before this launch.
+        label: in front of the bar.
+        unit: what is counted.
+    """
+
+    def __init__(self, total: int, done: int, label: str, unit: str = "rows") -> None:
+        self._tokens = 0
+        self._started = time.monotonic()
+        # ``disable=None`` is tqdm's own rule for "only on a terminal".
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            desc=label,
+            unit=unit,
+            leave=False,
+            dynamic_ncols=True,
+            bar_format=_FORMAT,
+            disable=None if ranks.is_main() else True,
+        )
+
+    def advance(self, count: int, tokens: int) -> None:
+        """Count what is done, and the tokens of it on all processes."""
+        self._tokens += tokens
+        if self._tokens:
+            speed = self._tokens / max(time.monotonic() - self._started, 1e-9)
+            self._bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
+        self._bar.update(count)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+    def __enter__(self) -> Progress:
+        """Show the bar."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the bar away."""
+        self.close()

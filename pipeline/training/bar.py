@@ -1,0 +1,34 @@
+"""The bar of training: that of every stage, in place of the Trainer's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline.runs.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+
+def training_bar(label: str, tokens: int) -> TrainerCallback:
+    """A callback that counts steps, tokens a second and the time left.
+
+    Args:
+        label: in front of the bar.
+        tokens: of all training rows, each once.
+    """
+    from transformers import TrainerCallback
+
+    class Bar(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self._progress = Progress(state.max_steps, state.global_step, label, unit="steps")
+            self._of_step = round(tokens * state.num_train_epochs / max(state.max_steps, 1))
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # A step is one of all processes together.
+            self._progress.advance(1, self._of_step)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self._progress.close()
+
+    return Bar()
