@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipeline import command
 from pipeline.errors import InputError
 from pipeline.inputs.constitution import Principle, draw_principles
+from pipeline.inputs.templates import dialogue_text
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, write_text
 from pipeline.runs.seeds import row_seed
@@ -185,13 +186,6 @@ class _Reviser:
         if self._session.recipe.see_exchange:
             said = [*row["prompt"], {"role": "assistant", "content": text}, *said]
         return Request([*self._few_shot, *said], seed)
-
-
-def dialogue_text(messages: Sequence[Message]) -> str:
-    """A dialogue as text, for templates that quote it: a single user turn as it is, several with their roles."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
 
 
 def _row(response: Row) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -100,6 +101,13 @@ def load_templates(folder: Path | str) -> Templates:
     templates = Templates(str(folder), digest.hexdigest(), compiled)
     _try_out(templates)
     return templates
+
+
+def dialogue_text(messages: Sequence[Mapping[str, str]]) -> str:
+    """A dialogue as text, for templates that quote it: a single user turn as it is, several with their roles."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
 
 
 def _compile(environment: SandboxedEnvironment, path: Path, source: str, variables: tuple[str, ...]) -> Template:
