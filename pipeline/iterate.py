@@ -20,6 +20,7 @@ from pipeline.loading import load_session
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.console import cost_report, drift_report, rounds_report
 from pipeline.report.plan import plan_report
+from pipeline.report.trackers import mirror_of, mirror_rounds
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_json, write_text
 from pipeline.runs.gate import choose, ends_run, guard_values
@@ -60,6 +61,7 @@ def run_round(session: Session, round_: int) -> None:
     if ranks.is_main():
         session.run.record_round(round_, _summary(session, round_) | colors, _metrics(drift))
         log.info("\n%s\n\n%s\n", drift_report(drift), alarm_report(raised))
+        mirror_rounds(mirror_of(session), round_)
         write_text(session.run.done(round_), f"round {round_} is complete\n")
     ranks.barrier()
 

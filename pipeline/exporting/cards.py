@@ -130,8 +130,8 @@ def data_card(checkpoint: Checkpoint, counts: Mapping[str, Mapping[int, int]]) -
             "`conversations` has the columns of `HuggingFaceH4/cai-conversation-harmless`. Where an answer was "
             "revised more than once, `init_response` is the first answer, and critique and revision are those "
             "that gave the last text. `preferences` is in TRL's conversational format: `chosen` the last text, "
-            "`rejected` the first answer. Answers that needed no change, or whose revision could not be used, are left out. Nobody "
-            "has checked the texts by hand.",
+            "`rejected` the first answer. Answers that needed no change, or whose revision could not be used, are "
+            "left out. Nobody has checked the texts by hand.",
             "",
             "```python",
             "from datasets import load_dataset",

@@ -1,4 +1,4 @@
-"""Uploading, against a server on this machine that answers as the Hub does: what it was asked, and what it has then."""
+"""Uploading to a server on this machine that answers as the Hub does: what it was asked, and what it has then."""
 
 from __future__ import annotations
 
