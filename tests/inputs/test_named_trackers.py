@@ -46,5 +46,5 @@ def test_online_somebody_does(monkeypatch: pytest.MonkeyPatch, tmp_path: object)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", f"{tmp_path}/none")
-    with pytest.raises(InputError, match="nobody is logged in; `wandb login`. WANDB_MODE=offline keeps"):
+    with pytest.raises(InputError, match=r"nobody is logged in; `wandb login`\. WANDB_MODE=offline keeps"):
         require_login(["wandb"])

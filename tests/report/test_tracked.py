@@ -96,4 +96,4 @@ def test_the_base_has_no_alarm() -> None:
 
 def test_names_hold_nothing_that_a_tracker_would_change() -> None:
     found = values(cell("likelihood.my battery", "mean", 1.0))
-    assert list(found)[0] == "bulk/likelihood.my_battery/mean"
+    assert next(iter(found)) == "bulk/likelihood.my_battery/mean"
