@@ -1,4 +1,5 @@
 # Two commands: `make demo` and `make test`. Both make .venv when it is missing.
+# `make lm-eval-env` makes an environment for lm-evaluation-harness; tests with LM_EVAL_PYTHON set to its Python use it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +8,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint clean lm-eval-env
 
 demo: $(VENV)/installed
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml pipeline/iterate.py
@@ -30,5 +31,12 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+lm-eval-env: .venv-lm-eval/installed
+
+.venv-lm-eval/installed: constraints.txt
+	$(PYTHON) -m venv .venv-lm-eval
+	.venv-lm-eval/bin/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0" "lm-eval[hf]==0.4.13"
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) .venv-lm-eval runs

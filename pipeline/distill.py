@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import command
 from pipeline.report.card import write_card
+from pipeline.report.trackers import mirror_of, mirror_training
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256
 from pipeline.runs.seeds import stage_seed
@@ -58,15 +59,17 @@ def _train(session: Session, stage: Stage, previous: Any) -> None:
 
     from pipeline.training.sft import Learner, train
 
-    trained = train(
-        rows,
-        Learner(session.model, session.parsed.model, session.chat_template, previous),
-        session.parsed.training,
-        work_dir=stage.folder / WORK_DIR,
-        adapter_dir=session.run.adapter_dir(stage.round),
-        seed=stage_seed(session.seed, "distill", stage.round),
-        label=f"round {stage.round} {stage.name}",
-    )
+    with mirror_training(mirror_of(session), stage.round) as on_log:
+        trained = train(
+            rows,
+            Learner(session.model, session.parsed.model, session.chat_template, previous),
+            session.parsed.training,
+            work_dir=stage.folder / WORK_DIR,
+            adapter_dir=session.run.adapter_dir(stage.round),
+            seed=stage_seed(session.seed, "distill", stage.round),
+            label=f"round {stage.round} {stage.name}",
+            on_log=on_log,
+        )
     facts = {
         "rows": {"train.parquet": len(rows)},
         "sources": count_sources(rows),

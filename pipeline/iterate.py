@@ -23,6 +23,7 @@ from pipeline.report.costs import round_manifests
 from pipeline.report.drift import metric_values
 from pipeline.report.judge import judge_report
 from pipeline.report.plan import plan_report
+from pipeline.report.trackers import mirror_of, mirror_rounds
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_json, write_text
 from pipeline.runs.gate import choose, ends_run, guard_values
@@ -69,6 +70,7 @@ def run_round(session: Session, round_: int) -> None:
         log.info(
             "\n%s\n", "\n\n".join([drift_report(drift), *judged, *_audited(session, round_), alarm_report(raised)])
         )
+        mirror_rounds(mirror_of(session), round_)
         write_text(session.run.done(round_), f"round {round_} is complete\n")
     ranks.barrier()
 

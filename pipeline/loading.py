@@ -9,6 +9,7 @@ from pipeline.inputs.constitution import load_constitution
 from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.templates import load_templates
+from pipeline.inputs.trackers import named_trackers, require_login
 from pipeline.runs.rundir import RunDir
 from pipeline.scorers.defects import DEFECTS
 from pipeline.session import Session, find_file, log
@@ -30,6 +31,7 @@ def load_session(parsed: ParsedRecipe) -> Session:
     _check_scoring(session)
     _check_reserve(session)
     _check_refinement(session)
+    _check_reporting(session)
     return session
 
 
@@ -99,3 +101,14 @@ def _check_refinement(session: Session) -> None:
                 f"see_exchange: false shows critic and reviser nothing but {recipe.templates}/critique.jinja, which "
                 "does not quote the answer. Use `templates: constitutions/templates/standalone`, or quote it."
             )
+
+
+def _check_reporting(session: Session) -> None:
+    resolved = session.parsed.resolved
+    require_login(named_trackers(resolved["report_to"]))
+    if resolved["push_to_hub"] or resolved["trackio_space_id"]:
+        key = "push_to_hub" if resolved["push_to_hub"] else "trackio_space_id"
+        raise InputError(
+            f"{key}: a run uploads nothing by itself. Publish a round with `python pipeline/export.py RUN:ROUND "
+            "--push_to_hub ID`, and a trackio project with `trackio.sync`."
+        )

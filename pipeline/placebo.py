@@ -11,6 +11,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from pipeline import alarm, distill, generate, measure
+from pipeline.report.trackers import mirror_of, mirror_rounds
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, write_text
 from pipeline.runs.rundir import RunDir
@@ -40,7 +41,10 @@ def run_round(session: Session, round_: int) -> dict[str, Any]:
         shutil.copytree(session.run.round_dir(0), arm.run.round_dir(0), ignore=shutil.ignore_patterns("DONE"))
         write_text(arm.run.done(0), "round 0 is that of the run\n")
     ranks.barrier()
-    return alarm.run(arm, round_)
+    raised = alarm.run(arm, round_)
+    if ranks.is_main():
+        mirror_rounds(mirror_of(arm), round_)
+    return raised
 
 
 def _keep_unrevised(arm: Session, run: RunDir, round_: int) -> None:

@@ -14,7 +14,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "pipeline"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = {"iterate", "generate", "refine", "distill", "measure", "alarm"}
+COMMANDS = {"iterate", "generate", "refine", "distill", "measure", "alarm", "compare", "export"}
 ABOVE_COMMANDS = {"iterate", "placebo", "audit"}
 
 ALLOWED = {
@@ -27,6 +27,7 @@ ALLOWED = {
     "scorers": {"errors", "engines", "inputs", "sandbox"},
     "training": {"errors", "engines", "inputs", "runs"},
     "report": {"errors", "inputs", "runs", "scorers", "tails"},
+    "exporting": {"errors", "inputs", "report", "runs"},
     "session": {"errors", "engines", "inputs", "runs", "scorers"},
     "loading": {"errors", "inputs", "runs", "scorers", "session", "tails"},
     "probing": {"errors", "engines", "inputs", "runs", "scorers", "session"},
@@ -178,7 +179,8 @@ def test_help_comes_at_once_and_without_torch(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", HELP, str(script)], capture_output=True, text=True, check=True, cwd=PROJECT
     )
-    assert "--config" in done.stdout and "--num_rounds" in done.stdout
+    for option in {"export": ("RUN:ROUND", "--merge")}.get(name, ("--config", "--num_rounds")):
+        assert option in done.stdout
     seconds, *heavy = done.stderr.splitlines()[-1].split()
     assert not heavy
     assert float(seconds) < 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import yaml
 
 from pipeline.runs.files import read_json, write_text
 from pipeline.runs.rundir import RunDir
+
+TAGS = ["constitutional-ai", "lora", "sft", "trl"]
 
 _HEADLINE = ("mean", "q99", "cvar_1pct")
 
@@ -19,9 +22,8 @@ def write_card(run: RunDir, round_: int) -> None:
     distill = read_json(run.stage_dir(round_, "distill") / "manifest.json")
     refine = read_json(run.stage_dir(round_, "refine") / "manifest.json")
     base = read_json(run.adapter_dir(round_) / "adapter_config.json")["base_model_name_or_path"]
-    hub_id = base if re.fullmatch(r"\w[\w.-]*/[\w.-]+", base) and not Path(base).exists() else None
-    header: dict[str, Any] = {"library_name": "peft", "tags": ["constitutional-ai", "lora", "sft", "trl"]}
-    if hub_id:
+    header: dict[str, Any] = {"library_name": "peft", "tags": TAGS}
+    if hub_id := as_hub_id(base):
         header["base_model"] = hub_id
     curve = distill["loss_curve"]
     lines = [
@@ -41,13 +43,13 @@ def write_card(run: RunDir, round_: int) -> None:
         "",
         f"* Base model: `{base}`, {distill['engine']['dtype']}",
         f"* Constitution: sha256 `{refine['constitution']}`" if refine["constitution"] else "* Constitution: none",
-        f"* Training rows: {_counted(distill['sources'])}; {distill['tokens']['trained']:,} tokens",
+        f"* Training rows: {counted(distill['sources'])}; {distill['tokens']['trained']:,} tokens",
         f"* Steps: {distill['steps']}",
         f"* Trainable parameters: {distill['trainable_parameters']:,}",
         f"* Loss: {curve[0]['loss']:.4g} to {curve[-1]['loss']:.4g}" if curve else "* Loss: not logged",
-        f"* Left out of training: {_counted(refine['dropped']['refinements.parquet'])}",
+        f"* Left out of training: {counted(refine['dropped']['refinements.parquet'])}",
         "",
-        *_drift(run, round_),
+        *(drift_section(read_json(run.drift(round_))["cells"]) if run.drift(round_).exists() else []),
         "Trained on machine-written data about harmful requests, and measured on the probe sets named above alone.",
         "",
     ]
@@ -58,38 +60,46 @@ def _rewritten(refine: dict[str, Any]) -> str:
     return "rewritten by its own critiques" if refine["constitution"] else "as they were: the placebo arm of a run"
 
 
-def _counted(counts: dict[str, int]) -> str:
+def as_hub_id(base: str) -> str | None:
+    """The base if it is a Hub id; None for a folder, which the Hub refuses as ``base_model`` of a card."""
+    return base if re.fullmatch(r"\w[\w.-]*/[\w.-]+", base) and not Path(base).exists() else None
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """``800 revision, 1,200 helpful``, or ``none``."""
     return ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"
 
 
-def _drift(run: RunDir, round_: int) -> list[str]:
-    if not run.drift(round_).exists():
-        return []
+def drift_section(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The drift table of whole probe sets in Markdown, value and change each with its interval."""
     rows = [
-        "| " + " | ".join([_name(cell), cell["probe_set"], cell["quantity"], _change(cell), _value(cell)]) + " |"
-        for cell in read_json(run.drift(round_))["cells"]
+        "| "
+        + " | ".join([_name(cell), cell["probe_set"], cell["quantity"], _estimate(cell, "baseline_"), value_of(cell)])
+        + " |"
+        for cell in cells
         if cell["slice"] is None and cell["quantity"] in _HEADLINE
     ]
     head = [
         "## Drift against round 0",
         "",
-        "| score | probe set | quantity | change | value, 95% interval |",
+        "| score | probe set | quantity | change, 95% interval | value, 95% interval |",
         "|---|---|---|---|---|",
     ]
     return [*head, *rows, ""]
 
 
-def _name(cell: dict[str, Any]) -> str:
+def _name(cell: Mapping[str, Any]) -> str:
     return f"{cell['scorer']}, low end" if cell["tail"] == "lower" else str(cell["scorer"])
 
 
-def _change(cell: dict[str, Any]) -> str:
-    return "-" if cell["baseline_value"] is None else f"{cell['baseline_value']:+.3g}"
+def value_of(cell: Mapping[str, Any]) -> str:
+    """The value of a cell with its interval, or why there is none."""
+    return f"not identified ({cell['why']})" if cell["value"] is None else _estimate(cell, "")
 
 
-def _value(cell: dict[str, Any]) -> str:
-    if cell["value"] is None:
-        return f"not identified ({cell['why']})"
-    low = "-∞" if cell["low"] is None else f"{cell['low']:.3g}"
-    high = "∞" if cell["high"] is None else f"{cell['high']:.3g}"
-    return f"{cell['value']:.3g} [{low}, {high}]"
+def _estimate(cell: Mapping[str, Any], prefix: str) -> str:
+    value, low, high = (cell.get(f"{prefix}{name}") for name in ("value", "low", "high"))
+    if value is None:
+        return "-"
+    sign = "+" if prefix else ""
+    return f"{value:{sign}.3g} [{'-∞' if low is None else f'{low:.3g}'}, {'∞' if high is None else f'{high:.3g}'}]"

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,7 @@ def train(
     adapter_dir: Path,
     seed: int,
     label: str = "distill",
+    on_log: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> Training:
     """Fine-tune on conversational prompt-completion rows and save the adapter; all ranks call this.
 
@@ -78,6 +79,7 @@ def train(
         adapter_dir: where the adapter goes, complete or not at all.
         seed: of initialisation, data order and dropout.
         label: of the progress bar.
+        on_log: called on rank 0 with the step and the Trainer's numbers, as often as ``logging_steps`` says.
 
     Raises:
         PreflightError: see ``pipeline.training.preflight``.
@@ -92,10 +94,11 @@ def train(
         chat_template_path=None,  # the tokenizer has it already
         disable_tqdm=True,
         eos_token=None,
+        report_to="none",  # its trackers would have a run of their own, and know nothing of a resumed one
         completion_only_loss=True,
         save_total_limit=config.save_total_limit or 2,  # the last whole one stays until the next is whole
     )
-    trainer = _build(rows, learner, settings)
+    trainer = _build(rows, learner, settings, on_log)
     trainable = check_trainable(trainer.model)
     prompts = [encode(row["prompt"], trainer.processing_class) for row in rows]
     check_training_rows(trainer.train_dataset, prompts, trainer.processing_class, config.max_length)
@@ -141,10 +144,20 @@ def _be_quiet() -> None:
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
-def _build(rows: Sequence[dict[str, Any]], learner: Learner, settings: SFTConfig) -> SFTTrainer:
+def _build(
+    rows: Sequence[dict[str, Any]],
+    learner: Learner,
+    settings: SFTConfig,
+    on_log: Callable[[int, Mapping[str, float]], None] | None,
+) -> SFTTrainer:
     from datasets import Dataset
     from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import SFTTrainer, get_peft_config
+
+    class PassOnLogs(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if on_log is not None and state.is_world_process_zero and "loss" in logs:
+                on_log(state.global_step, {k: v for k, v in logs.items() if isinstance(v, int | float)})
 
     class MarkCheckpoints(TrainerCallback):
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -182,7 +195,7 @@ def _build(rows: Sequence[dict[str, Any]], learner: Learner, settings: SFTConfig
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=get_peft_config(replace(learner.config, use_peft=True)) if learner.previous is None else None,
-        callbacks=[MarkCheckpoints()],
+        callbacks=[MarkCheckpoints(), PassOnLogs()],
     )
     trainer.remove_callback(PrinterCallback)  # the curve goes into the manifest, not between the lines of the run
     return trainer

@@ -79,7 +79,8 @@ def test_drift_with_what_is_missing(run: RunDir, write_scores: Callable[..., Non
     assert {line.count("|") for line in table} == {6}, "every row has the columns of the head"
     assert "not identified" in text
     mean: dict[str, Any] = next(c for c in cells if c["scorer"] == "harm" and c["quantity"] == "mean")
-    assert f"| harm | probe | mean | {mean['baseline_value']:+.3g} | {mean['value']:.3g} [" in text
+    change = f"{mean['baseline_value']:+.3g} [{mean['baseline_low']:.3g}, {mean['baseline_high']:.3g}]"
+    assert f"| harm | probe | mean | {change} | {mean['value']:.3g} [" in text
 
 
 def test_a_value_whose_lower_end_is_unbounded(run: RunDir) -> None:

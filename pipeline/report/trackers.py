@@ -1,0 +1,142 @@
+"""Mirrors of a run in TensorBoard, W&B and trackio: one tracker run a run directory, with the round as its step.
+
+The run directory has everything first. A tracker that fails costs a warning, and what it missed is told to it after
+the next round. Beside the run, each round's training has a tracker run of its own, with the optimiser's step.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline.inputs.trackers import named_trackers
+from pipeline.report.tracked import tracked_values
+from pipeline.report.tracker_runs import Log, TrackerRun, open_events, open_trackio, open_wandb, write_events
+from pipeline.runs.files import read_json, write_json
+from pipeline.runs.rundir import RunDir
+
+if TYPE_CHECKING:
+    from pipeline.session import Session
+
+log = logging.getLogger("pipeline")
+
+
+class Mirror(NamedTuple):
+    """Where a run is mirrored.
+
+    Attributes:
+        trackers: by name.
+        run: the run directory, or that of its placebo arm.
+        title: what people call it.
+        project: that groups runs in W&B and trackio.
+        settings: the recipe as it was given.
+    """
+
+    trackers: tuple[str, ...]
+    run: RunDir
+    title: str
+    project: str
+    settings: dict[str, Any]
+
+
+def mirror_of(session: Session) -> Mirror:
+    """The trackers that a session's recipe asks for."""
+    parsed, run = session.parsed, session.run
+    own = Path(str(parsed.recipe.run_dir)).resolve()
+    arm = run.path.resolve().relative_to(own).parts
+    return Mirror(
+        named_trackers(parsed.resolved["report_to"]),
+        run,
+        "-".join([parsed.training.run_name or own.name, *arm]),
+        os.environ.get("WANDB_PROJECT", parsed.training.project),
+        {name: value for name, value in parsed.given.items() if name in parsed.resolved},
+    )
+
+
+def mirror_rounds(mirror: Mirror, last: int) -> None:
+    """Tell every tracker of the rounds up to ``last`` that it has not been told of."""
+    for name in mirror.trackers:
+        for round_ in range(last + 1):
+            told = _ledger(mirror).get(name, [])
+            if round_ in told or not mirror.run.alarm(round_).exists():
+                continue
+            values = tracked_values(read_json(mirror.run.drift(round_)), read_json(mirror.run.alarm(round_)))
+            if not _succeeds(name, partial(_tell_round, name, mirror, round_, values)):
+                break  # in order, since W&B takes no step before its last
+            _note(mirror, name, [*told, round_])
+
+
+def _tell_round(name: str, mirror: Mirror, round_: int, values: Mapping[str, float]) -> None:
+    if name == "tensorboard":
+        write_events(mirror.run.path / "tensorboard", round_, values)
+        return
+    with _service(name, mirror, "") as tell:
+        tell(round_, values)
+
+
+@contextmanager
+def mirror_training(mirror: Mirror, round_: int) -> Iterator[Log]:
+    """What to call with the step and the Trainer's numbers; a tracker is opened when it is first told something."""
+    opened: dict[str, Log] = {}
+    closing = {name: ExitStack() for name in mirror.trackers}
+    failed: set[str] = set()
+    label = f"round-{round_:02d}"
+
+    def tell(name: str, step: int, values: Mapping[str, float]) -> None:
+        if name not in opened:
+            events = mirror.run.path / "tensorboard" / label
+            to = open_events(events, step) if name == "tensorboard" else _service(name, mirror, f"-{label}")
+            opened[name] = closing[name].enter_context(to)
+        opened[name](step, values)
+
+    def tell_all(step: int, numbers: Mapping[str, float]) -> None:
+        values = {f"train/{key}": value for key, value in numbers.items()}
+        for name in mirror.trackers:
+            if name not in failed and not _succeeds(name, partial(tell, name, step, values)):
+                failed.add(name)
+
+    try:
+        yield tell_all
+    finally:
+        for name, stack in closing.items():
+            _succeeds(name, stack.close)
+
+
+def _service(name: str, mirror: Mirror, suffix: str) -> AbstractContextManager[Log]:
+    identity = _ledger(mirror).get("id") or _note(mirror, "id", uuid.uuid4().hex[:12])
+    to = TrackerRun(
+        mirror.project,
+        mirror.title,
+        f"{mirror.title}{suffix}",
+        f"{identity}{suffix}",
+        mirror.run.path,
+        mirror.settings,
+    )
+    return open_wandb(to) if name == "wandb" else open_trackio(to)
+
+
+def _succeeds(name: str, act: Callable[[], None]) -> bool:
+    """Whether it went well; services fail in ways of their own, and none of them may end a run."""
+    try:
+        act()
+    except Exception as error:
+        log.warning("report_to: %s failed (%s: %s); the run goes on without it", name, type(error).__name__, error)
+        return False
+    return True
+
+
+def _ledger(mirror: Mirror) -> dict[str, Any]:
+    """The rounds that each tracker was told of, and the run's id, which no other run directory has."""
+    path = mirror.run.path / "trackers.json"
+    return dict(read_json(path)) if path.exists() else {}
+
+
+def _note(mirror: Mirror, key: str, value: Any) -> Any:
+    write_json(mirror.run.path / "trackers.json", _ledger(mirror) | {key: value})
+    return value
