@@ -60,7 +60,8 @@ def run_round(session: Session, round_: int) -> None:
     if session.recipe.placebo:
         colors["placebo_alarm"] = placebo.run_round(session, round_)["color"]
     if ranks.is_main():
-        session.run.record_round(round_, _summary(session, round_) | colors, _metrics(drift))
+        measured = _metrics(drift) | audit.metrics(session.run, round_)
+        session.run.record_round(round_, _summary(session, round_) | colors, measured)
         judged = [judge_report(read_json(session.run.judge(round_)))] if session.judging else []
         log.info(
             "\n%s\n", "\n\n".join([drift_report(drift), *judged, *_audited(session, round_), alarm_report(raised)])
@@ -158,7 +159,7 @@ def _stopped(session: Session, round_: int) -> str:
 
 
 def _manifests(session: Session, round_: int) -> Iterator[Any]:
-    for name in ("generate", "refine", "distill", "measure"):
+    for name in ("generate", "refine", "audit", "distill", "measure"):
         for path in sorted(session.run.stage_dir(round_, name).glob("*manifest.json")):
             yield read_json(path)
     for name in ("calibration", "again", "alarm"):
