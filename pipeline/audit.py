@@ -21,6 +21,7 @@ from pipeline.report.audit import (
     JUDGED,
     LABELLED,
     Knowledge,
+    Ratings,
     critic_record,
     is_sandbox,
     panel_of,
@@ -69,8 +70,7 @@ def _knowledge(session: Session) -> Knowledge:
     # The first rubric of which much is bad: what a policy should be kept from, rather than what it is for.
     rubric = min(judging.rubrics.values(), key=lambda one: one.worse != "high")
     column = next(iter(judge_columns(rubric, judging.by_policy)))
-    middle = sum(rubric.range) / 2
-    return Knowledge(sandbox, labelled, (column, rubric.worse), -middle if rubric.worse == "low" else middle)
+    return Knowledge(sandbox, labelled, Ratings(column, rubric.worse, *rubric.range))
 
 
 def _stage(session: Session, round_: int, output: str, **inputs: Any) -> Stage:
@@ -176,11 +176,27 @@ def audit_report(run_: RunDir, *, rounds: Sequence[int] | None = None) -> str:
         elif is_sandbox(resolved) and (run_.stage_dir(round_, "refine") / "manifest.json").exists():
             records.append(critic_record(run_, round_, Knowledge(sandbox=True)))
     told = [critic_report(one) for one in records if (rounds is None or one["round"] in rounds) and _known(one)]
-    proxies = proxies_of(records)
-    if proxies:
-        gold = proxies[0][1]["gold"]
+    for gold, proxies in proxies_of(records).items():
         told.append(proxy_report(proxies, panel_of(run_, measured_rounds(run_), gold)))
     return "\n\n".join(told)
+
+
+def metrics(run_: RunDir, round_: int) -> dict[str, float]:
+    """The numbers of a round's ``critic.json`` and ``judge.json`` for its line in ``metrics.jsonl``."""
+    found: dict[str, float | None] = {}
+    if run_.critic(round_).exists():
+        record = read_json(run_.critic(round_))
+        for number, source in enumerate(record["sources"]):
+            name = "critic" if number == 0 else f"critic_{number + 1}"
+            for cell in source["cells"]:
+                found[f"{name}/{cell['principle'] or 'all'}/{cell['rate']}"] = cell["value"]
+        for proxy in record["proxies"]:
+            found["critic/objections"] = proxy["objections"]["value"]
+            found[f"critic/bad_though_passed/{proxy['gold']}"] = proxy["confidently_wrong"]["value"]
+    for one in read_json(run_.judge(round_))["rubrics"] if run_.judge(round_).exists() else []:
+        found[f"{one['column']}/again_abs_difference"] = (one["noise"] or {}).get("mean_abs_difference")
+        found[f"{one['column']}/again_icc"] = (one["noise"] or {}).get("icc")
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _known(record: Row) -> bool:

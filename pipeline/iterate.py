@@ -65,7 +65,8 @@ def run_round(session: Session, round_: int) -> None:
         with command.at_work("placebo", round_):
             colors["placebo_alarm"] = placebo.run_round(session, round_)["color"]
     if ranks.is_main():
-        session.run.record_round(round_, _summary(session, round_) | colors, metric_values(drift))
+        measured = metric_values(drift) | audit.metrics(session.run, round_)
+        session.run.record_round(round_, _summary(session, round_) | colors, measured)
         judged = [judge_report(read_json(session.run.judge(round_)))] if session.judging else []
         log.info(
             "\n%s\n", "\n\n".join([drift_report(drift), *judged, *_audited(session, round_), alarm_report(raised)])

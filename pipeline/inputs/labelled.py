@@ -94,7 +94,7 @@ def _problems(row: Any, principles: dict[str, Principle]) -> Iterator[str]:
         yield "`response` must be a text that is not empty."
     if not isinstance(row.get("faulty"), bool):
         yield "`faulty` must be true or false."
-    if row.get("principle") not in principles:
+    if row.get("principle") not in list(principles):
         yield f"no principle `{row.get('principle')}`; the constitution has {', '.join(principles)}."
     if not _is_texts(row.get("facts", [])):
         yield "`facts` must be a list of texts."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,23 +17,45 @@ from pipeline.report.critic import (
     chains_of,
     critic_cells,
     flat,
+    rate,
     repeated_errors,
     shared_blind_spots,
     verdicts_of,
 )
-from pipeline.report.proxy import Judged, judged_of, proxy_record
+from pipeline.report.proxy import judged_of, proxy_record
 from pipeline.runs.files import read_json
 from pipeline.runs.rundir import RunDir
 from pipeline.runs.tables import read_table
 from pipeline.scorers.base import Worse
-from pipeline.scorers.critic import Truth, labelled_truth, sandbox_harm, sandbox_truth
+from pipeline.scorers.critic import SANDBOX_GOLDS, Truth, labelled_truth, sandbox_gold, sandbox_truth
 from pipeline.tails import estimate
 
 LABELLED, JUDGED = "labelled.parquet", "judged.parquet"
 """In ``round-NN/audit``: the labelled answers as the round's critic and reviser took them, and the judge's ratings."""
 
+_NOTICEABLE = 0.05
+"""A rewrite counts as worse by a judge from this share of the scale on: less is within most judges' noise."""
+
 FIRST, FINAL = "first", "final"
 """What stands for the probe set in the judge's ratings: the answer before the rewrites, and after."""
+
+
+GoldOf = Callable[[Row], float | None]
+"""The gold score of a row's first answer, high being bad; None where there is none."""
+
+
+class Ratings(NamedTuple):
+    """The judge's ratings by one rubric: their column, which end is the bad one, and the ends of the scale."""
+
+    column: str
+    worse: Worse
+    low: float
+    high: float
+
+    @property
+    def sign(self) -> int:
+        """By which ratings are multiplied so that high is bad."""
+        return -1 if self.worse == "low" else 1
 
 
 class Knowledge(NamedTuple):
@@ -41,14 +64,12 @@ class Knowledge(NamedTuple):
     Attributes:
         sandbox: whether the prompts are the sandbox's, whose truth is exact.
         labelled: answers that people labelled.
-        judged: column of the judge's ratings, and which end is the bad one.
-        bad_beyond: ratings beyond this, towards the bad end, are bad: the middle of the rubric's scale.
+        judged: what the judge rates them by.
     """
 
     sandbox: bool
     labelled: LabelledAnswers | None = None
-    judged: tuple[str, Worse] | None = None
-    bad_beyond: float = 0.0
+    judged: Ratings | None = None
 
 
 def is_sandbox(resolved: Mapping[str, Any]) -> bool:
@@ -73,7 +94,7 @@ def critic_record(run: RunDir, round_: int, known: Knowledge) -> Record:
         truth = _sandbox_truth_of(run, round_)
         record["sources"].append(_source("the sandbox's truth", *verdicts_of(rows[0], truth, keep)))
         if round_ > 1:
-            now, before = (chains_of(one, _is_harmful, keep) for one in rows)
+            now, before = (chains_of(one, _is_bad, keep) for one in rows)
             record["blind_spots"] = shared_blind_spots(before, now, seed)
     if known.labelled:
         tried = [_labelled_verdicts(run, r, known.labelled, keep) for r in (round_, round_ - 1) if r]
@@ -83,14 +104,38 @@ def critic_record(run: RunDir, round_: int, known: Knowledge) -> Record:
         record["sources"].append(source)
     if known.judged:
         record["rewrites_by_judge"] = _rewrites_by_judge(run, round_, known.judged)
-    record["proxy"] = proxy_record(
-        _judged(run, round_, known),
-        _judged(run, 1, known),
-        gold=known.judged[0] if known.judged and not known.sandbox else "gold.harm",
-        bad_beyond=known.bad_beyond if known.judged and not known.sandbox else 0.0,
-        kl=panel_value(run, round_ - 1, "kl", "mean"),
-    )
+    kl = panel_value(run, round_ - 1, "kl", "mean")
+    first = rows[0] if round_ == 1 else _refinements(run, 1)
+    proxies = []
+    for name, of_round, bad_beyond in _golds(run, known):
+        sides = judged_of(rows[0], of_round(round_)), judged_of(first, of_round(1))
+        proxies.append(proxy_record(*sides, gold=name, bad_beyond=bad_beyond, kl=kl))
+    record["proxies"] = [one for one in proxies if one is not None]
     return record
+
+
+def _golds(run: RunDir, known: Knowledge) -> Iterator[tuple[str, Callable[[int], GoldOf], float]]:
+    """The gold scores that a run has: name, what tells it for the answers of a round, and beyond what it is bad."""
+    if known.sandbox:
+        for name in SANDBOX_GOLDS:
+            yield f"gold.{name}", partial(_sandbox_gold_of, name), 0.0
+    elif known.judged:
+        middle = known.judged.sign * (known.judged.low + known.judged.high) / 2
+        yield known.judged.column, partial(_rating_of, run, known.judged), middle
+
+
+def _sandbox_gold_of(name: str, round_: int) -> GoldOf:
+    return lambda row: sandbox_gold(row["prompt"], row["response"], name)
+
+
+def _rating_of(run: RunDir, judged: Ratings, round_: int) -> GoldOf:
+    found = _ratings(run, round_, judged.column)
+
+    def gold(row: Row) -> float | None:
+        score = found.get((FIRST, row["prompt_id"], row["sample"]))
+        return None if score is None else judged.sign * score
+
+    return gold
 
 
 def _refinements(run: RunDir, round_: int) -> list[Row]:
@@ -112,9 +157,10 @@ def _sandbox_truth_of(run: RunDir, round_: int) -> Callable[[Row, str], Truth | 
     return truth
 
 
-def _is_harmful(row: Row, text: str) -> bool | None:
-    harm = sandbox_harm(row["prompt"], text)
-    return None if harm is None else harm > 0
+def _is_bad(row: Row, text: str) -> bool | None:
+    found = [sandbox_gold(row["prompt"], text, name) for name in SANDBOX_GOLDS]
+    known = [value for value in found if value is not None]
+    return any(value > 0 for value in known) if known else None
 
 
 def _labelled_verdicts(
@@ -141,39 +187,23 @@ def _ratings(run: RunDir, round_: int, column: str) -> dict[tuple[str, str, int]
     }
 
 
-def _rewrites_by_judge(run: RunDir, round_: int, judged: tuple[str, Worse]) -> Record | None:
-    """Ratings of answers before and after the rewrites: their means, and how many got worse."""
-    column, worse = judged
-    found = _ratings(run, round_, column)
+def _rewrites_by_judge(run: RunDir, round_: int, judged: Ratings) -> Record | None:
+    """Ratings of answers before and after the rewrites: their means, and how many got worse beyond ``_NOTICEABLE``."""
+    found = _ratings(run, round_, judged.column)
     both = sorted(key[1:] for key in found if key[0] == FINAL and (FIRST, *key[1:]) in found)
     if not both:
         return None
-    sign = -1 if worse == "low" else 1
-    changes = [sign * (found[FINAL, *key] - found[FIRST, *key]) for key in both]
+    changes = [judged.sign * (found[FINAL, *key] - found[FIRST, *key]) for key in both]
+    noticeable = _NOTICEABLE * (judged.high - judged.low)
     return {
-        "column": column,
+        "column": judged.column,
         "n": len(both),
         "mean_first": float(np.mean([found[FIRST, *key] for key in both])),
         "mean_final": float(np.mean([found[FINAL, *key] for key in both])),
         "worsening": flat(estimate(np.array(changes)[:, None], "mean"), len(both)),
-        "share_worse": float(np.mean([change > 0 for change in changes])),
+        "noticeable": noticeable,
+        "made_worse": rate([prompt_id for prompt_id, _ in both], [change > noticeable for change in changes]),
     }
-
-
-def _judged(run: RunDir, round_: int, known: Knowledge) -> list[Judged]:
-    """The first answers of a round's policy with the critic's verdict and their gold score."""
-    if known.sandbox:
-        return judged_of(_refinements(run, round_), lambda row: sandbox_harm(row["prompt"], row["response"]))
-    if known.judged is None:
-        return []
-    found = _ratings(run, round_, known.judged[0])
-    sign = -1 if known.judged[1] == "low" else 1
-
-    def gold(row: Row) -> float | None:
-        score = found.get((FIRST, row["prompt_id"], row["sample"]))
-        return None if score is None else sign * score
-
-    return judged_of(_refinements(run, round_), gold)
 
 
 def panel_value(run: RunDir, round_: int, scorer: str, quantity: str) -> float | None:
@@ -187,9 +217,13 @@ def panel_value(run: RunDir, round_: int, scorer: str, quantity: str) -> float |
     return None
 
 
-def proxies_of(records: Sequence[Mapping[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:
-    """The proxies of critic records by the round whose policy they are of, the one before the critic's."""
-    return [(record["round"] - 1, record["proxy"]) for record in records if record["proxy"]]
+def proxies_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, Mapping[str, Any]]]]:
+    """By gold score, the proxies of critic records, each with the round of the policy: the one before the critic's."""
+    found: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
+    for record in records:
+        for proxy in record["proxies"]:
+            found.setdefault(proxy["gold"], []).append((record["round"] - 1, proxy))
+    return found
 
 
 def panel_of(run: RunDir, rounds: Sequence[int], gold: str) -> dict[int, dict[str, float | None]]:

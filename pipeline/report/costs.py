@@ -78,7 +78,7 @@ def read_price(given: Sequence[str]) -> Price | None:
 
 def round_manifests(run: RunDir, round_: int) -> Iterator[dict[str, Any]]:
     """The manifests of the stages that a round has finished; those of its alarm under the one name ``alarm``."""
-    for name in ("generate", "refine", "distill", "measure"):
+    for name in ("generate", "refine", "audit", "distill", "measure"):
         for path in sorted(run.stage_dir(round_, name).glob("*manifest.json")):
             yield read_json(path)
     for name in ("calibration", "again", "alarm"):

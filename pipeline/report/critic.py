@@ -28,18 +28,18 @@ class Verdict(NamedTuple):
 
 
 def verdicts_of(rows: Iterable[Row], truth_of: TruthOf, keep_dropped: Sequence[str] = ()) -> tuple[list[Verdict], int]:
-    """The critiques whose truth is known, and how many others there are.
+    """The critiques whose truth is known, and how many others there are, those that failed among them.
 
     Args:
-        rows: of a table of refinements; those without a critique are left out.
+        rows: of a table of refinements; those of which no critique was asked are left out.
         truth_of: tells the truth of a row and of the text that stands after it.
         keep_dropped: drop reasons whose revisions count all the same, as in the recipe.
     """
     found, unknown = [], 0
     for row in rows:
-        if not is_criticised(row):
+        if row["critique"] is None:
             continue
-        truth = truth_of(row, text_after(row, keep_dropped))
+        truth = truth_of(row, text_after(row, keep_dropped)) if is_criticised(row) else None
         if truth is None:
             unknown += 1
             continue
@@ -220,6 +220,11 @@ def critic_report(record: Mapping[str, Any]) -> str:
                 lines.append(f"      with a fault    {of['miss']['n']:>6,}:  {_said(of, without_fault=False)}")
         if repeated := source.get("repeated_errors"):
             lines.append(f"    errs on the same answers as a round ago: kappa {_number(repeated['kappa'])}")
+    if rated := record["rewrites_by_judge"]:
+        lines.append(
+            f"  {rated['column']} of {rated['n']} rewritten answers: {rated['mean_first']:.3g} before, "
+            f"{rated['mean_final']:.3g} after; worse by over {rated['noticeable']:.2g}: {_share(rated['made_worse'])}"
+        )
     if spots := record["blind_spots"]:
         lines += _blind_spots(spots)
     return "\n".join(lines)
@@ -241,7 +246,7 @@ def _blind_spots(spots: Mapping[str, Any]) -> list[str]:
         f"  of {spots['n']} bad answers a round ago {spots['n_came_through']} came through critique and rewrite, and "
         f"{spots['n_bad_again']} prompts are answered badly again: phi {_number(spots['phi'])}"
     ]
-    shown = sorted(spots["families"], key=lambda one: (-one["came_through"], one["slice"]))
+    shown = sorted(spots["families"], key=lambda one: (-one["came_through"] * one["n_bad_before"], one["slice"]))
     kept = [one for one in shown if one["came_through"] or one["bad_again"]]
     for one in kept[:6]:
         lines.append(

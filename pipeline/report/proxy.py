@@ -62,6 +62,8 @@ def proxy_record(
         return None
     passed = [one for one in judged if not one.objects]
     severe = frozen_threshold(_gold(base), 0.99)
+    if not any(one.gold > severe for one in base):
+        severe = math.nan  # a score that only says yes or no has nothing beyond its worst
     record: Record = {
         "gold": gold,
         "n": len(judged),
@@ -101,16 +103,16 @@ def _aligned(judged: Sequence[Judged], base: Sequence[Judged]) -> tuple[list[Jud
 
 
 def _apart(record: Mapping[str, Any]) -> str | None:
-    """Where proxy and gold part: the critic objects to less, beyond its interval, and gold there is no better."""
+    """Where proxy and gold part: the critic objects to less, beyond its interval, and gold there is worse."""
     fewer = record["objections.change"]["high"]
     if fewer is None or fewer >= 0:
         return None
-    parted = [name for name in QUANTITIES if _not_better(record[f"gold.{name}.change"])]
+    parted = [name for name in QUANTITIES if _is_worse(record[f"gold.{name}.change"])]
     return " and ".join("at the mean" if name == "mean" else "at the tail" for name in parted) or None
 
 
-def _not_better(cell: Mapping[str, Any]) -> bool:
-    return cell["value"] is not None and cell["value"] >= 0
+def _is_worse(cell: Mapping[str, Any]) -> bool:
+    return cell["value"] is not None and cell["value"] > 0
 
 
 def proxy_report(records: Sequence[tuple[int, Mapping[str, Any]]], panel: Mapping[int, Mapping[str, Any]]) -> str:

@@ -224,10 +224,10 @@ class RunDir:
             write_json_lines(path, sorted([*others, {"round": round_, **line}], key=lambda row: row["round"]))
 
     def update_metrics(self, round_: int, metrics: Mapping[str, float]) -> None:
-        """Replace a round's line in ``metrics.jsonl``, if it has one."""
+        """Renew numbers of a round's line in ``metrics.jsonl``, if it has one."""
         rows = read_json_lines(self.metrics)
         if any(row["round"] == round_ for row in rows):
-            lines = [{"round": round_, **metrics} if row["round"] == round_ else row for row in rows]
+            lines = [row | metrics if row["round"] == round_ else row for row in rows]
             write_json_lines(self.metrics, lines)
 
 

@@ -84,12 +84,16 @@ def sandbox_truth(prompt: Sequence[Message], principle: str, response: str, revi
     )
 
 
-def sandbox_harm(prompt: Sequence[Message], response: str) -> float | None:
-    """The harm of an answer in the sandbox; None outside the grammar."""
+SANDBOX_GOLDS = ("harm", "over_refusal")
+"""What is bad in the sandbox, of harmful requests and of innocent ones; both are 0 where nothing is."""
+
+
+def sandbox_gold(prompt: Sequence[Message], response: str, name: str) -> float | None:
+    """One of ``SANDBOX_GOLDS`` of an answer; None where it is not defined, or the text is outside the grammar."""
     from pipeline.sandbox import gold
 
-    harm = gold(prompt[-1]["content"], response).harm
-    return None if math.isnan(harm) else harm
+    value = float(getattr(gold(prompt[-1]["content"], response), name))
+    return None if math.isnan(value) else value
 
 
 def labelled_truth(*, faulty: bool, facts: Sequence[str], response: str, revision: str) -> Truth:
