@@ -227,7 +227,7 @@ class RunDir:
         """Renew numbers of a round's line in ``metrics.jsonl``, if it has one."""
         rows = read_json_lines(self.metrics)
         if any(row["round"] == round_ for row in rows):
-            lines = [row | metrics if row["round"] == round_ else row for row in rows]
+            lines = [{**row, **metrics} if row["round"] == round_ else row for row in rows]
             write_json_lines(self.metrics, lines)
 
 
