@@ -51,7 +51,7 @@ def run_dir(session: Session) -> RunDir:
 
 def _arm(session: Session) -> Session:
     """The session with another run directory; models, prompts and settings are shared."""
-    session.roles.base()  # opened here, or each arm would open its own
+    _ = session.roles  # made here, or each arm would open models of its own
     arm = copy.copy(session)
     arm.run = run_dir(session)
     return arm
