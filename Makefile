@@ -1,20 +1,27 @@
-# Two commands: `make demo` and `make test`. Both make .venv when it is missing.
+# Two commands: `make demo` and `make test`. Both make .venv when it is missing; `make test-servers` makes .venv-vllm too.
 # `make lm-eval-env` makes an environment for lm-evaluation-harness; tests with LM_EVAL_PYTHON set to its Python use it.
 PYTHON ?= python3
 VENV := .venv
+VLLM_VENV := .venv-vllm
 BIN := $(VENV)/bin
 # No hub and no telemetry: everything these targets need is in the repository.
 export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint clean lm-eval-env
+.PHONY: demo test test-servers vllm-env lm-eval-env lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml pipeline/iterate.py
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not servers"
+
+# Real servers: vLLM's CPU build in an environment of its own, and `transformers serve` in .venv.
+test-servers: $(VENV)/installed-dev $(VLLM_VENV)/installed
+	VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/pytest -q -m servers tests/servers
+
+vllm-env: $(VLLM_VENV)/installed
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -38,5 +45,10 @@ lm-eval-env: .venv-lm-eval/installed
 	.venv-lm-eval/bin/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0" "lm-eval[hf]==0.4.13"
 	touch $@
 
+$(VLLM_VENV)/installed: tests/servers/vllm-requirements.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --requirement $<
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-lm-eval runs
+	rm -rf $(VENV) $(VLLM_VENV) .venv-lm-eval runs

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.errors import InputError, PipelineError
-from pipeline.inputs.recipe import ParsedRecipe, diff_resolved, parse_recipe
+from pipeline.inputs.recipe import REACHING, ParsedRecipe, diff_resolved, parse_recipe
 from pipeline.loading import load_session
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json
@@ -110,7 +110,7 @@ def recipe_text(parsed: ParsedRecipe) -> str:
     """The recipe file and the command line over it, as one recipe that starts the same run."""
     import yaml
 
-    given = {name: value for name, value in parsed.given.items() if name in parsed.resolved}
+    given = {name: value for name, value in parsed.given.items() if name in parsed.resolved.keys() | REACHING}
     return "# What was asked for: the recipe file with the command line over it.\n" + yaml.safe_dump(
         given, sort_keys=True
     )

@@ -76,7 +76,7 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
     )
     if stage.is_complete(renew=renew):
         return
-    from pipeline.engines.answers import Question, answer
+    from pipeline.engines.answers import Question, answer, count_failed
     from pipeline.engines.base import Sampling
 
     recipe = session.recipe
@@ -94,9 +94,10 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
         asked = [question for _, question in chunk]
         rows = answer(session.roles.policy(what.adapter), asked, sampling, what.round, session.model_name)
         named = [{"probe_set": name, **row} for (name, _), row in zip(chunk, rows, strict=True)]
-        return Chunk(named, session.roles.seconds - before)
+        return Chunk(named, session.roles.seconds - before, count_failed(rows))
 
-    stage.collect(questions, work, SAMPLES, "samples.parquet", _whole_prompts(session, what))
+    whole = _whole_prompts(session, what)
+    stage.collect(questions, work, SAMPLES, "samples.parquet", whole, recipe.max_failed_rows)
     stage.finish(["samples.parquet"], stage_facts(stage.folder, ["samples.parquet"]) | session.describe_engine())
 
 

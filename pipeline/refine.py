@@ -51,14 +51,15 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     if not stage.is_complete():
         rows = read_table(responses).to_pylist()
         reviser = Reviser(session, round_)
-        stage.collect(rows, reviser.refine, REFINEMENTS, OUTPUTS[0], session.recipe.chunk_rows)
+        recipe = session.recipe
+        stage.collect(rows, reviser.refine, REFINEMENTS, OUTPUTS[0], recipe.chunk_rows, recipe.max_failed_rows)
         if ranks.is_main():
             write_text(stage.folder / "constitution.txt", session.constitution.source_text)
             write_table(stage.folder / OUTPUTS[1], _pairs(stage.folder / OUTPUTS[0]), PAIRS)
         ranks.barrier()
         outputs = [*OUTPUTS, "constitution.txt"]
         facts = stage_facts(stage.folder, OUTPUTS) | {"constitution": session.constitution.sha256}
-        stage.finish(outputs, facts | session.describe_engine())
+        stage.finish(outputs, facts | session.describe_engine("critic", "reviser"))
     return stage.manifest()
 
 
@@ -72,6 +73,8 @@ class Reviser:
 
     def refine(self, responses: Sequence[Row]) -> Chunk:
         """One row a revision; a response that could not be sampled keeps one row that says so."""
+        from pipeline.engines.answers import count_failed
+
         before = self._session.roles.seconds
         usable = [row for row in responses if row["drop_reason"] is None]
         chains = {id(row): [_unusable(row)] for row in responses if row["drop_reason"] is not None}
@@ -94,7 +97,7 @@ class Reviser:
             if text != row["response"]:
                 chains[id(row)][-1]["final"] = text
         rows = [revision for row in responses for revision in chains[id(row)]]
-        return Chunk(rows, self._session.roles.seconds - before)
+        return Chunk(rows, self._session.roles.seconds - before, count_failed(rows))
 
     def _draw(self, row: Row) -> list[Principle]:
         seed = row_seed(self._session.seed, "principle", self._round, row["prompt_id"], row["sample"])
@@ -152,6 +155,7 @@ class Reviser:
                 | {
                     "seed": seed,
                     "finish_reason": revision.finish_reason,
+                    "error": (critique.error if critique else None) or revision.error,
                     "revision_index": index,
                     "principle_id": principle.id,
                     "response": text,
@@ -159,7 +163,7 @@ class Reviser:
                     "revision": revision.text,
                     "drop_reason": defect,
                     "prompt_tokens": revision.prompt_tokens + (critique.prompt_tokens if critique else 0),
-                    "new_tokens": len(revision.token_ids) + (len(critique.token_ids) if critique else 0),
+                    "new_tokens": revision.new_tokens + (critique.new_tokens if critique else 0),
                 }
             )
         return revised
@@ -205,6 +209,7 @@ def _unusable(response: Row) -> Row:
     return _row(response) | {
         "seed": response["seed"],
         "finish_reason": response["finish_reason"],
+        "error": response["error"],
         "revision_index": 0,
         "response": response["response"],
         "drop_reason": f"response_{response['drop_reason']}",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, RunError
+from pipeline.inputs.addresses import read_addresses, read_key_variables
 from pipeline.inputs.battery import Battery, load_batteries
 from pipeline.inputs.choices import load_choices
 from pipeline.inputs.constitution import Constitution
@@ -32,13 +33,13 @@ from pipeline.scorers import Judging, Worse, columns
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
-    from pipeline.engines.roles import Role, Roles
+    from pipeline.engines.roles import Role, Roles, Serving
 
 log = logging.getLogger("pipeline")
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-MODEL = ("model_name_or_path", "model_revision", "dtype", "attn_implementation")
+MODEL = ("model_name_or_path", "model_revision", "dtype", "attn_implementation", "policy_engine")
 """The fields of a recipe that say which model runs and how."""
 
 SCORING = frozenset({"scorers", "batteries", "headline_scorer", "sycophancy_templates"})
@@ -74,19 +75,18 @@ class Session:
         """The base model as the recipe names it."""
         return str(self.parsed.model.model_name_or_path)
 
-    def describe_engine(self) -> dict[str, Any]:
-        """Engine, precision and versions, for manifests: numbers from different ones don't compare."""
+    def describe_engine(self, *roles: str) -> dict[str, Any]:
+        """Engine, precision and versions, for manifests: numbers from different ones don't compare.
+
+        Args:
+            roles: keys of the recipe, such as ``critic``, whose engines count beside the policy's.
+        """
         from accelerate import PartialState
 
-        return {
-            "engine": {
-                "name": "transformers",
-                "model": self.model_name,
-                "dtype": str(self.parsed.model.dtype),
-                "device": PartialState().device.type,
-            },
-            "versions": package_versions(),
-        }
+        device = PartialState().device.type
+        described = self.roles.describe("policy", device) | {"model": self.model_name}
+        others = {role: self.roles.describe(getattr(self.recipe, role), device) for role in roles}
+        return {"engine": described, "versions": package_versions(), **({"roles": others} if others else {})}
 
     @property
     def headline(self) -> str:
@@ -250,6 +250,35 @@ class Session:
             dtype=str(self.parsed.model.dtype),
             chat_template=self.chat_template,
             batch_size=self.recipe.batch_size,
+            serving=self._serving(),
+        )
+
+    def _serving(self) -> Serving:
+        from pipeline.engines.roles import Serving
+        from pipeline.engines.vllm_process import Vllm
+
+        r, model = self.recipe, self.parsed.model
+        vllm = None
+        if r.policy_engine == "vllm":
+            vllm = Vllm(
+                python=r.vllm_python,
+                model=self.model,
+                revision=model.model_revision,
+                dtype=str(model.dtype),
+                lora_rank=model.lora_r,
+                max_model_len=r.vllm_max_model_len,
+                tensor_parallel=r.vllm_tensor_parallel,
+                gpu_memory=r.vllm_gpu_memory,
+                folder=self.run.path / "logs" / "vllm",
+            )
+        return Serving(
+            policy=read_addresses(",".join(r.policy_endpoints)) if r.policy_endpoints else (),
+            vllm=vllm,
+            keep_running=r.vllm_keep_running,
+            keys=read_key_variables(r.api_keys),
+            limit=r.max_concurrent_requests,
+            attempts=r.request_retries + 1,
+            timeout=r.request_timeout,
         )
 
     def adapter(self, round_: int) -> Adapter | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.engines.base import Request, Sampling
@@ -34,13 +34,19 @@ def answer(
             "model": model,
             "adapter_sha256": role.adapter.sha256 if role.adapter else None,
             "finish_reason": completion.finish_reason,
+            "error": completion.error,
             "prompt": list(question.prompt.messages),
             "slice": question.prompt.slice,
             "response": completion.text,
             "token_ids": completion.token_ids,
             "drop_reason": completion.defect,
             "prompt_tokens": completion.prompt_tokens,
-            "new_tokens": len(completion.token_ids),
+            "new_tokens": completion.new_tokens,
         }
         for question, completion in zip(questions, completions, strict=True)
     ]
+
+
+def count_failed(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many rows no attempt could answer."""
+    return sum(row["drop_reason"] == "error" for row in rows)

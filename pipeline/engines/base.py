@@ -37,7 +37,8 @@ class Request(NamedTuple):
 class Completion(NamedTuple):
     """An answer. ``text`` is meaningful for ``stop`` and ``length`` only; ``error`` says what went wrong otherwise.
 
-    ``token_ids`` are as sampled, the end-of-turn token included.
+    ``token_ids`` are as sampled, the end-of-turn token included; empty where a server keeps them to itself and says
+    only how many there were (``counted``).
     """
 
     text: str
@@ -45,6 +46,12 @@ class Completion(NamedTuple):
     finish_reason: FinishReason
     prompt_tokens: int
     error: str | None = None
+    counted: int | None = None
+
+    @property
+    def new_tokens(self) -> int:
+        """How many tokens were sampled."""
+        return len(self.token_ids) if self.counted is None else self.counted
 
     @property
     def defect(self) -> Literal["error", "prompt_too_long", "empty"] | None:
@@ -52,6 +59,17 @@ class Completion(NamedTuple):
         if self.finish_reason in ("error", "prompt_too_long"):
             return self.finish_reason
         return None if any(character.isalnum() for character in self.text) else "empty"
+
+
+def too_long(prompt_tokens: int, wanted: int, context: int) -> Completion:
+    """The completion of a prompt that leaves no room for an answer: it is not cut but refused."""
+    return Completion(
+        "",
+        [],
+        "prompt_too_long",
+        prompt_tokens,
+        f"{prompt_tokens} prompt tokens and {wanted} new ones do not fit the context of {context}",
+    )
 
 
 class ScoreRequest(NamedTuple):

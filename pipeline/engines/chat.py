@@ -1,4 +1,4 @@
-"""Dialogues to token ids, in one place, so that sampling and training read a dialogue alike."""
+"""Dialogues to token ids and back, in one place, so that sampling and training read a dialogue alike."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from pipeline.engines.base import Message
 from pipeline.errors import InputError
 
 _JOINER = "\u2060"  # word joiner: no width, no control token contains it
+
+_LOOKS_LIKE_CONTROL = re.compile(
+    r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?(?:INST|SYS)\]"
+    r"|<</?SYS>>|</?think>|\[/?(?:SYSTEM_PROMPT|TOOL_CALLS|AVAILABLE_TOOLS|TOOL_RESULTS)\]",
+    re.IGNORECASE,
+)
+"""Spellings of control tokens in the families of models that servers run: ``<|end|>``, ``</s>``, ``[INST]``."""
 
 
 def as_plain_text(text: str, tokenizer: Any) -> str:
@@ -63,3 +70,54 @@ def require_chat_template(tokenizer: Any) -> None:
             "Give one in the recipe: `chat_template_path: constitutions/templates/chat_plain.jinja` "
             "(or a template of your own, or the folder of a model whose template fits)."
         )
+
+
+def as_plain_text_anywhere(text: str) -> str:
+    """The text with the usual spellings of control tokens broken, for a model whose tokenizer is not at hand."""
+    return _LOOKS_LIKE_CONTROL.sub(lambda found: found[0][0] + _JOINER + found[0][1:], text)
+
+
+def encode_opening(text: str, tokenizer: Any) -> list[int]:
+    """Token ids of an answer that begins with ``text``, as they stand after a dialogue.
+
+    Tokenised within a dialogue, as training does it: by itself a text would begin with another token than after
+    the opening of a turn in many tokenizers (a blank that SentencePiece puts before the first word).
+
+    Raises:
+        InputError: the chat template writes an answer otherwise than it opens one.
+    """
+    asked: list[Message] = [{"role": "user", "content": "hello"}]  # which one does not matter, a turn ends after it
+    prompt = encode(asked, tokenizer)
+    answered = plain_messages([*asked, {"role": "assistant", "content": text}], tokenizer)
+    try:
+        ids = tokenizer.apply_chat_template(answered, continue_final_message=True, tokenize=True, return_dict=True)[
+            "input_ids"
+        ]
+    except ValueError as error:
+        raise InputError(f"{tokenizer.name_or_path}: the chat template does not write {text!r} as it is.") from error
+    if ids[: len(prompt)] != prompt:
+        raise InputError(
+            f"{tokenizer.name_or_path}: the prompt is not a prefix of prompt and answer in this chat "
+            "template. Give a template that only appends (`chat_template_path`)."
+        )
+    return list(ids[len(prompt) :])
+
+
+def decode(token_ids: Sequence[int], tokenizer: Any) -> str:
+    """The text of an answer's tokens, without control tokens and surrounding blanks."""
+    text = tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return str(text).strip()
+
+
+def end_tokens(config: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer, by the model's ``GenerationConfig`` (or None) and its tokenizer.
+
+    Raises:
+        InputError: there is none.
+    """
+    ends = config.eos_token_id if config is not None else None
+    listed = ends if isinstance(ends, list) else [ends]
+    found = {token for token in [*listed, tokenizer.eos_token_id] if token is not None}
+    if not found:
+        raise InputError(f"{tokenizer.name_or_path}: has no end-of-sequence token, so no answer could ever end.")
+    return sorted(found)

@@ -44,7 +44,7 @@ class Rows(NamedTuple):
 
 
 @torch.inference_mode()
-def decode(
+def sample(
     model: Model, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling, batch_size: int
 ) -> list[list[int]]:
     """Sample one answer a prompt.

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from pipeline.engines.base import Adapter, Completion, FinishReason, Message, Request, Sampling, ScoreRequest
-from pipeline.engines.chat import encode, plain_messages, require_chat_template
-from pipeline.engines.decoding import Model, decode, left_padded
-from pipeline.errors import EngineError, InputError
+from pipeline.engines.base import Adapter, Completion, FinishReason, Message, Request, Sampling, ScoreRequest, too_long
+from pipeline.engines.chat import decode, encode, encode_opening, end_tokens, require_chat_template
+from pipeline.engines.decoding import Model, left_padded, sample
+from pipeline.errors import EngineError
 
 
 class _Pass(NamedTuple):
@@ -53,7 +53,7 @@ class LocalEngine:
             self.tokenizer.chat_template = chat_template
         require_chat_template(self.tokenizer)
         self._context: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        self._end_tokens = _end_tokens(self._model.generation_config, self.tokenizer)
+        self._end_tokens = end_tokens(self._model.generation_config, self.tokenizer)
         self._pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self._end_tokens[0]
         self._adapters: set[str] = set()
         self._seconds = 0.0
@@ -73,13 +73,13 @@ class LocalEngine:
         fitting = []
         for i, prompt in enumerate(prompts):
             if self._context is not None and len(prompt) + sampling.max_new_tokens > self._context:
-                answers[i] = _too_long(len(prompt), sampling.max_new_tokens, self._context)
+                answers[i] = too_long(len(prompt), sampling.max_new_tokens, self._context)
             else:
                 fitting.append(i)
         # The longest first, as decoding asks for; and in an order that the order of requests can't change.
         fitting.sort(key=lambda i: (-len(prompts[i]), requests[i].seed))
         with self._wearing(adapter):
-            drawn = decode(
+            drawn = sample(
                 Model(self._model, self._end_tokens, self._pad),
                 [prompts[i] for i in fitting],
                 [requests[i].seed for i in fitting],
@@ -93,8 +93,7 @@ class LocalEngine:
 
     def _completion(self, tokens: list[int], prompt_tokens: int) -> Completion:
         reason: FinishReason = "stop" if tokens and tokens[-1] in self._end_tokens else "length"
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Completion(text.strip(), tokens, reason, prompt_tokens)
+        return Completion(decode(tokens, self.tokenizer), tokens, reason, prompt_tokens)
 
     # -- scoring ---------------------------------------------------------------------------------------------
 
@@ -146,31 +145,10 @@ class LocalEngine:
     def encode_opening(self, text: str) -> list[int]:
         """Token ids of an answer that begins with ``text``, as they stand after a dialogue.
 
-        Tokenised within a dialogue, as training does it: by itself a text would begin with another token than after
-        the opening of a turn in many tokenizers (a blank that SentencePiece puts before the first word).
-
         Raises:
             InputError: the chat template writes an answer otherwise than it opens one.
         """
-        asked: list[Message] = [
-            {"role": "user", "content": "hello"}
-        ]  # which one does not matter, a turn ends after it
-        prompt = encode(asked, self.tokenizer)
-        answered = plain_messages([*asked, {"role": "assistant", "content": text}], self.tokenizer)
-        try:
-            ids = self.tokenizer.apply_chat_template(
-                answered, continue_final_message=True, tokenize=True, return_dict=True
-            )["input_ids"]
-        except ValueError as error:
-            raise InputError(
-                f"{self.tokenizer.name_or_path}: the chat template does not write {text!r} as it is."
-            ) from error
-        if ids[: len(prompt)] != prompt:
-            raise InputError(
-                f"{self.tokenizer.name_or_path}: the prompt is not a prefix of prompt and answer in this chat "
-                "template. Give a template that only appends (`chat_template_path`)."
-            )
-        return list(ids[len(prompt) :])
+        return encode_opening(text, self.tokenizer)
 
     # -- plumbing --------------------------------------------------------------------------------------------
 
@@ -226,22 +204,3 @@ def _load(model: str, revision: str | None, dtype: str, device: torch.device) ->
             "tokenizer files and *.safetensors weights as `model_name_or_path`."
         ) from error
     return tokenizer, loaded.eval()
-
-
-def _end_tokens(config: GenerationConfig | None, tokenizer: Any) -> list[int]:
-    ends = config.eos_token_id if config is not None else None
-    listed = ends if isinstance(ends, list) else [ends]
-    found = {token for token in [*listed, tokenizer.eos_token_id] if token is not None}
-    if not found:
-        raise InputError(f"{tokenizer.name_or_path}: has no end-of-sequence token, so no answer could ever end.")
-    return sorted(found)
-
-
-def _too_long(prompt_tokens: int, wanted: int, context: int) -> Completion:
-    return Completion(
-        "",
-        [],
-        "prompt_too_long",
-        prompt_tokens,
-        f"{prompt_tokens} prompt tokens and {wanted} new ones do not fit the context of {context}",
-    )

@@ -1,11 +1,23 @@
-"""Who speaks: policy, critic and reviser, each the policy itself, the frozen base, or a model of its own."""
+"""Who speaks: policy, critic and reviser, each the policy itself, the frozen base, or a model of its own.
+
+A model speaks in this process (`local.py`), behind an address (`server.py`), or on a vLLM of the pipeline's own
+(`vllm_process.py`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.engines.base import Adapter, Completion, Engine, Request, Sampling, ScoreRequest
+from pipeline.engines.vllm_process import Vllm, VllmServers, find_python, vllm_version
+from pipeline.errors import InputError
+from pipeline.inputs.addresses import Address, is_address, read_addresses
+
+if TYPE_CHECKING:
+    from pipeline.engines.server import Reader
 
 
 class Role(NamedTuple):
@@ -23,6 +35,32 @@ class Role(NamedTuple):
         return self.engine.score(requests, self.adapter)
 
 
+class Serving(NamedTuple):
+    """How servers are reached.
+
+    Attributes:
+        policy: addresses of the base model and its adapters; empty for a model in this process.
+        vllm: settings of the pipeline's own vLLM for the base model and its adapters, or None.
+        keep_running: whether that vLLM runs on while the policy is trained.
+        keys: host -> environment variable that holds the key.
+        limit: requests that one endpoint may have at once.
+        attempts: of a request, in all.
+        timeout: seconds of an attempt.
+    """
+
+    policy: Sequence[Address] = ()
+    vllm: Vllm | None = None
+    keep_running: bool = False
+    keys: Mapping[str, str] = MappingProxyType({})
+    limit: int = 256
+    attempts: int = 6
+    timeout: float = 600.0
+
+
+IN_PROCESS = Serving()
+"""Everything runs in this process."""
+
+
 class Roles:
     """Opens every model once, when it is first asked for.
 
@@ -32,16 +70,25 @@ class Roles:
         dtype: precision of every model in this run; the same in all rounds, or rounds would not compare.
         chat_template: Jinja source for the base model, or None for its own.
         batch_size: rows decoded together.
+        serving: how servers are reached.
     """
 
     def __init__(
-        self, base: str, *, revision: str | None, dtype: str, chat_template: str | None, batch_size: int
+        self,
+        base: str,
+        *,
+        revision: str | None,
+        dtype: str,
+        chat_template: str | None,
+        batch_size: int,
+        serving: Serving = IN_PROCESS,
     ) -> None:
         self._base = base
         self._revision = revision
         self._dtype = dtype
         self._chat_template = chat_template
         self._batch_size = batch_size
+        self._serving = serving
         self._engines: dict[str, Engine] = {}
         self._seconds_of_closed = 0.0
 
@@ -54,7 +101,7 @@ class Roles:
         return Role(self._engine(self._base), adapter)
 
     def named(self, name: str, policy: Adapter | None) -> Role:
-        """The role that a recipe names ``policy``, ``base``, or by a model's id or folder."""
+        """The role that a recipe names ``policy``, ``base``, or by a model's id, folder or addresses."""
         if name == "policy":
             return self.policy(policy)
         return self.base() if name == "base" else Role(self._engine(name), None)
@@ -64,23 +111,85 @@ class Roles:
         """Wall time spent inside all models so far."""
         return self._seconds_of_closed + sum(engine.seconds for engine in self._engines.values())
 
+    def describe(self, name: str, device: str) -> dict[str, Any]:
+        """Software, model and precision behind a role's name, for manifests.
+
+        Args:
+            name: as for ``named``.
+            device: of models in this process.
+        """
+        own = name in ("policy", "base")
+        serving = self._serving
+        if is_address(name):
+            found = read_addresses(name)
+            return {"name": "server", "model": found[0].model, "endpoints": [address.url for address in found]}
+        if own and serving.policy:
+            urls = [address.url for address in serving.policy]
+            return {"name": "server", "model": serving.policy[0].model, "endpoints": urls}
+        described = {"model": self._base if own else name, "dtype": self._dtype, "device": device}
+        if own and serving.vllm is not None:
+            return {"name": "vllm", "version": vllm_version(find_python(serving.vllm.python)), **described}
+        return {"name": "transformers", **described}
+
+    def make_room(self) -> None:
+        """Give back the memory of this node, for training; a vLLM that is to keep running does."""
+        kept = self._serving.vllm is not None and self._serving.keep_running
+        self._close_all_but({self._base} if kept else set())
+
     def close(self) -> None:
         """Give all memory back; models open again when next asked for."""
-        self._seconds_of_closed = self.seconds
-        for engine in self._engines.values():
+        self._close_all_but(set())
+
+    def _close_all_but(self, kept: set[str]) -> None:
+        for name in [name for name in self._engines if name not in kept]:
+            engine = self._engines.pop(name)
+            self._seconds_of_closed += engine.seconds
             engine.close()
-        self._engines.clear()
 
     def _engine(self, model: str) -> Engine:
         if model not in self._engines:
-            from pipeline.engines.local import LocalEngine
-
-            own = model == self._base
-            self._engines[model] = LocalEngine(
-                model,
-                revision=self._revision if own else None,
-                dtype=self._dtype,
-                chat_template=self._chat_template if own else None,
-                batch_size=self._batch_size,
-            )
+            self._engines[model] = self._open(model)
         return self._engines[model]
+
+    def _open(self, model: str) -> Engine:
+        own = model == self._base
+        revision, template = (self._revision, self._chat_template) if own else (None, None)
+        if is_address(model):
+            return self._served(partial(read_addresses, model), None, None)
+        if own and (self._serving.policy or self._serving.vllm is not None):
+            from pipeline.engines.server import load_reader
+
+            read = partial(load_reader, model, revision=revision, chat_template=template)
+            if self._serving.vllm is None:
+                return self._served(lambda: self._serving.policy, read, None)
+            servers = VllmServers(self._serving.vllm)
+            return self._served(servers.addresses, read, servers.stop)
+        from pipeline.engines.local import LocalEngine
+
+        return LocalEngine(
+            model, revision=revision, dtype=self._dtype, chat_template=template, batch_size=self._batch_size
+        )
+
+    def _served(
+        self,
+        addresses: Callable[[], Sequence[Address]],
+        reader: Callable[[], Reader] | None,
+        stop: Callable[[], None] | None,
+    ) -> Engine:
+        try:
+            from pipeline.engines.server import Patience, ServerEngine
+        except ModuleNotFoundError as error:
+            if error.name != "openai":
+                raise
+            raise InputError(
+                "Models behind an address need the openai client: `pip install -e '.[server]'`."
+            ) from error
+        serving = self._serving
+        return ServerEngine(
+            addresses,
+            reader=reader,
+            key_variables=serving.keys,
+            limit=serving.limit,
+            patience=Patience(serving.attempts, serving.timeout),
+            stop=stop,
+        )

@@ -31,7 +31,21 @@ from pipeline.inputs.recipe_values import BOOLEANS, Spec, describe_type, read_sp
 if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig
 
-UNRESOLVED = frozenset(
+REACHING = frozenset(
+    {
+        "policy_endpoints",
+        "api_keys",
+        "max_concurrent_requests",
+        "request_timeout",
+        "request_retries",
+        "vllm_python",
+        "vllm_gpu_memory",
+        "vllm_keep_running",
+    }
+)
+"""How servers are reached, which decides no answer."""
+
+UNRESOLVED = REACHING | frozenset(
     {
         # Where things lie, which may move between attempts.
         "output_dir",

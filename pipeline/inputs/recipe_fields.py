@@ -12,6 +12,7 @@ from math import inf
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import InputError
+from pipeline.inputs.addresses import is_address, read_addresses, read_key_variables
 from pipeline.inputs.scorer_names import describe_names, name_problem, split_name
 
 SANDBOX = "sandbox"
@@ -110,8 +111,16 @@ class Recipe:
     draw_with_replacement: bool = _setting(
         "refine", True, "Whether the passes over one response may draw the same principle twice."
     )
-    critic: str = _setting("refine", "policy", "Who critiques: `policy`, `base`, or the id or path of another model.")
-    reviser: str = _setting("refine", "policy", "Who rewrites: `policy`, `base`, or the id or path of another model.")
+    critic: str = _setting(
+        "refine",
+        "policy",
+        "Who critiques: `policy`, `base`, the id or path of another model, or an address, http://host:8000/v1#model.",
+    )
+    reviser: str = _setting(
+        "refine",
+        "policy",
+        "Who rewrites: `policy`, `base`, the id or path of another model, or an address; several with commas.",
+    )
     see_exchange: bool = _setting(
         "refine",
         True,
@@ -125,6 +134,56 @@ class Recipe:
     keep_dropped: list[str] = field(
         default_factory=list,
         metadata=_about("refine", "Drop reasons whose revisions are trained on all the same."),
+    )
+
+    policy_engine: Literal["local", "vllm", "server"] = _setting(
+        "engines",
+        "local",
+        "What samples and scores the policy: this process, a vLLM started by the run, or servers that run already.",
+    )
+    policy_endpoints: list[str] = field(
+        default_factory=list,
+        metadata=_about("engines", "With `server`: vLLM addresses of the base model, as http://host:8000/v1."),
+    )
+    api_keys: list[str] = field(
+        default_factory=lambda: ["api.openai.com=OPENAI_API_KEY"],
+        metadata=_about("engines", "`host=VARIABLE`: the environment variable with an address's key, never the key."),
+    )
+    max_concurrent_requests: int = _setting(
+        "engines", 256, "Requests that one address may have at once, from each process.", COUNT
+    )
+    request_timeout: float = _setting(
+        "engines", 600.0, "Seconds that an attempt of a request may take.", Range(0, above=True)
+    )
+    request_retries: int = _setting("engines", 5, "Further attempts of a request that failed.", Range(0))
+    max_failed_rows: float = _setting(
+        "engines",
+        0.01,
+        "Share of a stage's rows that may fail in every attempt; they are kept as `error`. Beyond it the stage fails.",
+        SHARE,
+    )
+    vllm_python: str | None = _setting(
+        "engines",
+        None,
+        "With `vllm`: Python of the environment that has it; that of the `vllm` on the path when unset.",
+    )
+    vllm_max_model_len: int | None = _setting(
+        "engines",
+        None,
+        "With `vllm`: longest prompt and answer together, in tokens; the model's own when unset.",
+        COUNT,
+    )
+    vllm_tensor_parallel: int = _setting(
+        "engines",
+        1,
+        "With `vllm`: GPUs that share one copy of the model; the node's others hold further copies.",
+        COUNT,
+    )
+    vllm_gpu_memory: float = _setting(
+        "engines", 0.9, "With `vllm`: share of each GPU's memory that it takes.", Range(0, 1, above=True)
+    )
+    vllm_keep_running: bool = _setting(
+        "engines", False, "With `vllm`: keep it running while the policy trains; else it stops to free the memory."
     )
 
     probe_sets: list[str] = field(
@@ -258,6 +317,7 @@ def find_problems(values: Mapping[str, Any]) -> dict[str, str]:
         found.setdefault("judge", "is missing, and `scorers` has something to be judged; name a model, or `base`")
     if values.get("second_judge") and not values.get("judge"):
         found["second_judge"] = "needs a first one; name it as `judge`"
+    found |= _engine_problems(values)
     if values.get("constitution", MISSING) == "":
         found["constitution"] = "must name a file, found nothing"
     return found
@@ -267,6 +327,27 @@ def _scorers_problem(scorers: list[str]) -> str | None:
     if repeated := [name for i, name in enumerate(scorers) if name in scorers[:i]]:
         return f"names `{repeated[0]}` twice"
     return next((problem for entry in scorers if (problem := name_problem(entry))), None)
+
+
+def _engine_problems(values: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
+    endpoints = values.get("policy_endpoints") or []
+    if (values.get("policy_engine") == "server") != bool(endpoints):
+        found["policy_endpoints"] = "and `policy_engine: server` need each other"
+    given = {name: str(values.get(name, "")) for name in ("critic", "reviser")}
+    given = {name: text for name, text in given.items() if is_address(text)}
+    if endpoints:
+        given["policy_endpoints"] = ",".join(endpoints)
+    for name, text in given.items():
+        try:
+            read_addresses(text)
+        except ValueError as error:
+            found[name] = str(error)
+    try:
+        read_key_variables(values.get("api_keys") or [])
+    except ValueError as error:
+        found["api_keys"] = str(error)
+    return found
 
 
 def _probe_set_problem(probe_sets: list[str]) -> str | None:

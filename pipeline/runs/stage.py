@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -27,10 +28,14 @@ log = logging.getLogger("pipeline")
 
 @dataclass(frozen=True)
 class Chunk:
-    """What the work on one chunk of items gave: rows of the stage's table, and the seconds a model was busy."""
+    """What the work on one chunk of items gave: rows of the stage's table, and the seconds a model was busy.
+
+    ``failed`` counts the items that no attempt could answer; their rows say why in ``error``.
+    """
 
     rows: list[dict[str, Any]]
     model_seconds: float = 0.0
+    failed: int = 0
 
 
 @dataclass
@@ -103,6 +108,7 @@ class Stage:
         schema: pa.Schema,
         output: str,
         chunk_rows: int,
+        max_failed: float = 0.0,
         *,
         kept: pa.Table | None = None,
     ) -> None:
@@ -110,6 +116,10 @@ class Stage:
 
         Chunk i holds the same items in every launch, whichever rank has it and however often the work was
         cut short: so what a chunk's rows are cannot depend on that. ``kept`` are rows to stand before them (rank 0).
+
+        Raises:
+            RunError: a larger share of the items than ``max_failed`` failed. Their chunks are not kept, so that the
+                same command again asks them again.
         """
         parts = self.folder / f"parts-{Path(output).stem}"
         bounds = [(start, min(start + chunk_rows, len(items))) for start in range(0, len(items), chunk_rows)]
@@ -120,15 +130,23 @@ class Stage:
         left = [i for i in mine if not _part(parts, i).exists()]
         rows = {i: bounds[i][1] - bounds[i][0] for i in mine}
         done = sum(rows.values()) - sum(rows[i] for i in left)
+        failed = 0
         with Progress(sum(rows.values()), done, f"round {self.round} {self.name}") as progress:
             for i in left:
                 start, stop = bounds[i]
-                tokens = self._do_chunk(_part(parts, i), items[start:stop], work, schema)
+                chunk = self._do_chunk(_part(parts, i), items[start:stop], work, schema)
+                tokens = sum(row.get("new_tokens") or 0 for row in chunk.rows)
                 # The other ranks are about as fast.
                 progress.advance(rows[i], tokens * ranks.world_size())
+                failed += chunk.failed
+                if failed > max_failed * len(items):
+                    break
         ranks.barrier()
+        paths = [_part(parts, i) for i in range(len(bounds))]
+        said = self._too_many_failed(paths, schema, len(items), max_failed) if ranks.is_main() else None
+        if said := ranks.from_main(said):
+            raise RunError(said)
         if ranks.is_main():
-            paths = [_part(parts, i) for i in range(len(bounds))]
             before = [] if kept is None else [kept.cast(schema).replace_schema_metadata(None)]
             write_table(self.folder / output, chain(before, self._join(paths, schema)), schema)
         ranks.barrier()
@@ -150,13 +168,30 @@ class Stage:
 
     def _do_chunk(
         self, path: Path, items: Sequence[T], work: Callable[[Sequence[T]], Chunk], schema: pa.Schema
-    ) -> int:
+    ) -> Chunk:
         started = time.monotonic()
         chunk = work(items)
         seconds = {"work": time.monotonic() - started, "model": chunk.model_seconds}
-        with_seconds = schema.with_metadata({"seconds": json.dumps(seconds)})
-        write_table(path, [to_table(chunk.rows, with_seconds)], with_seconds)
-        return sum(row.get("new_tokens") or 0 for row in chunk.rows)
+        noted = schema.with_metadata({"seconds": json.dumps(seconds), "failed": str(chunk.failed)})
+        write_table(path, [to_table(chunk.rows, noted)], noted)
+        return chunk
+
+    def _too_many_failed(self, paths: Sequence[Path], schema: pa.Schema, items: int, max_failed: float) -> str | None:
+        """Drop the chunks with failed items if there are too many of these, and say so."""
+        noted = {path: read_table(path, schema.names[:1]).schema.metadata for path in paths if path.exists()}
+        failed = {path: int(metadata[b"failed"]) for path, metadata in noted.items()}
+        total = sum(failed.values())
+        if total <= max_failed * items:
+            return None
+        reasons: Counter[str] = Counter()
+        for path in [path for path, count in failed.items() if count]:
+            reasons.update(reason for reason in read_table(path, ["error"])["error"].to_pylist() if reason)
+            path.unlink()
+        return (
+            f"{self.folder}: {total:,} of {items:,} rows failed in every attempt, more than `max_failed_rows` "
+            f"({max_failed:g}) allows; most of them with: {reasons.most_common(1)[0][0]}. The same command again "
+            "asks them again, and keeps the others."
+        )
 
     def _join(self, paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
         self.timing.work = self.timing.model = 0.0

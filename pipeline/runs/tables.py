@@ -22,6 +22,7 @@ _IDENTITY: list[tuple[str, pa.DataType]] = [
     ("model", pa.string()),
     ("adapter_sha256", pa.string()),
     ("finish_reason", pa.string()),
+    ("error", pa.string()),
 ]
 _COST: list[tuple[str, pa.DataType]] = [("prompt_tokens", pa.int32()), ("new_tokens", pa.int32())]
 _PROMPT: list[tuple[str, pa.DataType]] = [("prompt", _MESSAGES), ("slice", pa.string())]

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from pipeline.engines.base import Sampling
-from pipeline.engines.decoding import Model, decode, left_padded
+from pipeline.engines.decoding import Model, left_padded, sample
 from pipeline.engines.window import n_window_layers
 
 SIZES: dict[str, Any] = {
@@ -69,7 +69,7 @@ def test_greedy_answers_are_those_of_one_prompt_at_a_time(name: str) -> None:
     lengths = {len(answer) for answer in expected}
     assert len(lengths) > 3 and max(lengths) == NEW > min(lengths)
     for batch_size in (1, 4, 30):
-        assert decode(Model(model, ENDS, 0), prompts, [0] * 16, Sampling(0.0, 1.0, NEW), batch_size) == expected
+        assert sample(Model(model, ENDS, 0), prompts, [0] * 16, Sampling(0.0, 1.0, NEW), batch_size) == expected
 
 
 def test_which_memories_can_lie_side_by_side() -> None:
@@ -85,9 +85,9 @@ def test_sampled_answers_do_not_depend_on_the_batch() -> None:
     model, prompts = random_model(LlamaConfig(**SIZES)), prompts_of(40)
     model = model.double()  # so that rounding decides no draw
     seeds = list(range(100, 140))
-    alone = decode(Model(model, ENDS, 0), prompts, seeds, Sampling(1.0, 0.9, NEW), 1)
+    alone = sample(Model(model, ENDS, 0), prompts, seeds, Sampling(1.0, 0.9, NEW), 1)
     for batch_size in (3, 8, 64):
-        assert decode(Model(model, ENDS, 0), prompts, seeds, Sampling(1.0, 0.9, NEW), batch_size) == alone
+        assert sample(Model(model, ENDS, 0), prompts, seeds, Sampling(1.0, 0.9, NEW), batch_size) == alone
     assert len({tuple(answer) for answer in alone}) > 30
 
 
@@ -98,7 +98,7 @@ def test_the_batch_stays_full_while_prompts_wait() -> None:
         lambda _, args, given: rows.append(given["input_ids"].shape[0]) if given["input_ids"].shape[1] == 1 else None,
         with_kwargs=True,
     )
-    answers = decode(Model(model, ENDS, 0), prompts, list(range(64)), Sampling(1.0, 1.0, NEW), 8)
+    answers = sample(Model(model, ENDS, 0), prompts, list(range(64)), Sampling(1.0, 1.0, NEW), 8)
     drawn_by_steps = sum(len(answer) - 1 for answer in answers)  # first tokens come with the prompts
     assert max(rows) == 8
     assert drawn_by_steps > 0.75 * sum(rows)

@@ -20,6 +20,7 @@ def response(i: int, drop_reason: str | None = None) -> dict[str, object]:
         "model": "m",
         "adapter_sha256": None,
         "finish_reason": "stop",
+        "error": None,
         "prompt": [{"role": "user", "content": "hi"}],
         "slice": "s",
         "response": "é",

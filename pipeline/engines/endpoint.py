@@ -1,0 +1,338 @@
+"""One OpenAI-compatible endpoint: what it serves, a single request to it, and what its answers and errors mean."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import httpx2
+import openai
+
+from pipeline.engines.balance import AttemptFailed
+from pipeline.engines.base import Adapter, Message, Sampling
+from pipeline.errors import EngineError
+from pipeline.inputs.addresses import Address
+
+_IDLE = 3.0
+"""Seconds after which an idle connection is closed: uvicorn closes it after 5, perhaps as a request is under way."""
+
+_DOWN = (408, 502, 503, 504)
+_TOO_LONG = ("context_length_exceeded", "maximum context length", "context length", "context window")
+
+
+class Card(NamedTuple):
+    """What an endpoint says of itself.
+
+    Attributes:
+        model: the name to ask for.
+        software: ``vllm`` where it is one, which takes and gives token ids and loads adapters; else ``unknown``.
+        root: where the server has the model from, if it says so.
+        context: most tokens of prompt and answer together, if it says so.
+    """
+
+    model: str
+    software: Literal["vllm", "unknown"]
+    root: str | None
+    context: int | None
+
+
+class Answer(NamedTuple):
+    """A checked answer; ``token_ids`` is None where the server keeps them to itself."""
+
+    text: str
+    token_ids: list[int] | None
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int
+    new_tokens: int
+
+
+class Endpoint:
+    """A server, and the adapters that it is known to have loaded.
+
+    Args:
+        address: of the server.
+        key: to it, or None. It is sent to this address only and shown nowhere.
+        connections: open at once, at most.
+    """
+
+    def __init__(self, address: Address, key: str | None, connections: int) -> None:
+        self.address = address
+        self._key = key
+        self._client = openai.AsyncOpenAI(
+            base_url=address.url,
+            api_key=key or "none",
+            max_retries=0,  # retries may go to another endpoint, so they are not the client's
+            http_client=openai.DefaultAsyncHttpxClient(
+                limits=httpx2.Limits(
+                    max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_IDLE
+                ),
+                timeout=None,  # that of an attempt is the balancer's
+                trust_env=urlsplit(address.url).hostname
+                not in ("127.0.0.1", "localhost", "::1"),  # no proxy to oneself
+            ),
+        )
+        if address.host != "api.openai.com":
+            # From the environment, where they are meant for that host alone.
+            self._client.organization = self._client.project = None
+        self._card: Card | None = None
+        self._loaded: set[str] = set()
+        self._lock = asyncio.Lock()
+
+    def __str__(self) -> str:
+        return self.address.url
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    # -- what it serves --------------------------------------------------------------------------------------
+
+    async def card(self) -> Card:
+        """What the endpoint serves; asked once.
+
+        Raises:
+            AttemptFailed: no answer.
+            EngineError: it does not serve the model.
+        """
+        async with self._lock:
+            if self._card is None:
+                self._card = self._read_card(await self._call(self._client.get("/models", cast_to=object)))
+            return self._card
+
+    def _read_card(self, listed: Any) -> Card:
+        models = listed.get("data") if isinstance(listed, dict) else None
+        if not isinstance(models, list) or not all(isinstance(m, dict) and "id" in m for m in models):
+            raise EngineError(f"{self}: lists no models, so it is no OpenAI-compatible API. Should it end in `/v1`?")
+        wanted = self.address.model
+        bases = [model for model in models if model.get("parent") is None]
+        chosen = next((model for model in models if model["id"] == wanted), None)
+        if wanted is None and len(bases) == 1:
+            chosen = bases[0]
+        if chosen is None and wanted is not None and not any(model.get("owned_by") == "vllm" for model in models):
+            return Card(wanted, "unknown", None, None)  # `transformers serve` lists less than it serves
+        if chosen is None:
+            names = ", ".join(str(model["id"]) for model in models[:10]) or "none"
+            raise EngineError(
+                f"{self}: {f'has no model `{wanted}`' if wanted else 'serves no or several models'}; it lists "
+                f"{names}. Name one behind the address: `{self}#MODEL`."
+            )
+        is_vllm = chosen.get("owned_by") == "vllm"
+        context = chosen.get("max_model_len")
+        return Card(
+            str(chosen["id"]),
+            "vllm" if is_vllm else "unknown",
+            chosen.get("root") if is_vllm else None,
+            context if isinstance(context, int) else None,
+        )
+
+    # -- requests --------------------------------------------------------------------------------------------
+
+    async def complete(
+        self, prompt: Sequence[int], sampling: Sampling, seed: int, ends: Sequence[int], adapter: Adapter | None
+    ) -> Answer:
+        """An answer to token ids, as token ids (vLLM).
+
+        Raises:
+            AttemptFailed: no answer that could be used.
+            EngineError: no request to this endpoint could succeed.
+        """
+        if (await self.card()).software != "vllm":
+            raise EngineError(f"{self}: is no vLLM, unlike the other addresses of this model.")
+        model = await self._name_of(adapter)
+        found = await self._call(
+            self._client.completions.create(
+                model=model,
+                prompt=list(prompt),
+                max_tokens=sampling.max_new_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seed=seed,
+                extra_body={
+                    "return_token_ids": True,
+                    "stop_token_ids": list(ends),
+                    # What a server may take from the model's own generation_config unless told otherwise.
+                    "top_k": 0,
+                    "min_p": 0.0,
+                    "repetition_penalty": 1.0,
+                },
+            ),
+            adapter,
+        )
+        choice = _only_choice(found)
+        ids = (choice.model_extra or {}).get("token_ids")
+        usage = _usage(found)
+        if ids is None or not _are_token_ids(ids) or len(ids) != usage[1] or usage[0] != len(prompt):
+            raise AttemptFailed("the answer's tokens are not those that it counts", again=True)
+        return Answer("", ids, _finish_reason(choice), *usage)
+
+    async def chat(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Answer:
+        """An answer to a dialogue, written by the server's own template.
+
+        Raises:
+            AttemptFailed: no answer that could be used.
+            EngineError: no request to this endpoint could succeed.
+        """
+        model = await self._name_of(None)
+        # OpenAI has renamed the limit and refuses the old name for new models; most other servers know the old one.
+        limit = "max_completion_tokens" if self.address.host == "api.openai.com" else "max_tokens"
+        options: dict[str, Any] = {limit: sampling.max_new_tokens}
+        found = await self._call(
+            self._client.chat.completions.create(
+                model=model,
+                messages=[dict(message) for message in messages],  # type: ignore[misc]
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seed=seed,
+                **options,
+            )
+        )
+        choice = _only_choice(found)
+        message = getattr(choice, "message", None)
+        text = getattr(message, "content", None) or getattr(message, "refusal", None) or ""
+        usage = _usage(found)
+        if not isinstance(text, str) or (not text and usage[1] > 1):
+            raise AttemptFailed("the answer has no text", again=True)
+        return Answer(text.strip(), None, _finish_reason(choice), *usage)
+
+    async def log_probabilities(self, prompt: Sequence[int], wanted: int, adapter: Adapter | None) -> list[float]:
+        """Log-probabilities of the last ``wanted`` of the prompt's tokens (vLLM).
+
+        Raises:
+            AttemptFailed: no answer that could be used.
+            EngineError: no request to this endpoint could succeed.
+        """
+        model = await self._name_of(adapter)
+        found = await self._call(
+            self._client.completions.create(
+                model=model,
+                prompt=list(prompt),
+                max_tokens=1,  # one is the least
+                temperature=0,
+                extra_body={"prompt_logprobs": 0},
+            ),
+            adapter,
+        )
+        rows = (_only_choice(found).model_extra or {}).get("prompt_logprobs")
+        if not isinstance(rows, list) or len(rows) != len(prompt):
+            raise AttemptFailed("the answer has not one log-probability a token of the prompt", again=True)
+        try:
+            scored = zip(rows[-wanted:], prompt[-wanted:], strict=True)
+            return [float(row[str(token)]["logprob"]) for row, token in scored]
+        except (KeyError, TypeError, ValueError) as error:
+            raise AttemptFailed("a token of the prompt has no log-probability", again=True) from error
+
+    # -- adapters --------------------------------------------------------------------------------------------
+
+    async def _name_of(self, adapter: Adapter | None) -> str:
+        card = await self.card()
+        if adapter is None:
+            return card.model
+        # The name holds the digest: another adapter never has the name, and so the cached prefixes, of an earlier one.
+        name = f"adapter-{adapter.sha256[:32]}"
+        async with self._lock:
+            if name not in self._loaded:
+                await self._load(name, adapter, card)
+                self._loaded.add(name)
+        return name
+
+    async def _load(self, name: str, adapter: Adapter, card: Card) -> None:
+        if card.software != "vllm":
+            raise EngineError(f"{self}: only vLLM loads adapters at run time, so it alone can serve a trained policy.")
+        listed = await self._call(self._client.get("/models", cast_to=object))
+        if isinstance(listed, dict) and any(model.get("id") == name for model in listed.get("data", [])):
+            return
+        body = {"lora_name": name, "lora_path": str(adapter.path.resolve())}
+        try:
+            await self._client.post("/load_lora_adapter", body=body, cast_to=str)
+        except openai.APIStatusError as error:
+            if error.status_code == 400 and "already" in str(error):
+                return  # another process of this launch was first
+            if error.status_code in (400, 404, 405):
+                raise EngineError(
+                    f"{self}: cannot load the adapter {adapter.path} ({self._said(error)}). Start vLLM with "
+                    "--enable-lora, --max-lora-rank of at least `lora_r`, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True "
+                    "in its environment, on a machine that sees the run directory under the same path."
+                ) from error
+            raise self._failure(error) from error
+        except openai.OpenAIError as error:
+            raise self._failure(error) from error
+
+    # -- errors ----------------------------------------------------------------------------------------------
+
+    async def _call(self, call: Any, adapter: Adapter | None = None) -> Any:
+        try:
+            return await call
+        except openai.NotFoundError as error:
+            if adapter is None:
+                raise self._failure(error) from error
+            self._loaded.clear()  # a server that was started again has forgotten its adapters
+            raise AttemptFailed("the server has lost the adapter", again=True) from error
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> Exception:
+        """What an error means: another attempt may succeed, this request cannot, or none to this endpoint can."""
+        if isinstance(error, openai.APIStatusError):
+            status, said = error.status_code, self._said(error)
+            if status in (401, 403):
+                host = self.address.host
+                return EngineError(
+                    f"{self}: refuses the key ({status}). Put the key into an environment variable and name it in the "
+                    f"recipe, `api_keys: [{host}=VARIABLE]`."
+                )
+            if status == 404 or "insufficient_quota" in said:
+                return EngineError(f"{self}: {said} ({status}).")
+            if status in (408, 409, 429) or status >= 500:
+                return AttemptFailed(f"{status}: {said}", again=True, down=status in _DOWN, after=_retry_after(error))
+            return AttemptFailed(f"{status}: {said}", again=False)
+        if isinstance(error, openai.APIConnectionError | httpx2.HTTPError):
+            return AttemptFailed(f"connection failed ({self._said(error)})", again=True, down=True)
+        return AttemptFailed(f"unreadable answer ({type(error).__name__})", again=True)
+
+    def _said(self, error: Exception) -> str:
+        cause = error.__cause__ or error
+        text = " ".join(str(cause).split())[:300] or type(cause).__name__
+        return text.replace(self._key, "***") if self._key else text
+
+
+def says_too_long(failure: AttemptFailed) -> bool:
+    """Whether a server refused a request because it does not fit the model's context."""
+    return not failure.again and any(words in failure.reason.lower() for words in _TOO_LONG)
+
+
+def _only_choice(found: Any) -> Any:
+    choices = getattr(found, "choices", None)
+    if not isinstance(choices, list) or len(choices) != 1:
+        raise AttemptFailed("the answer is no completion", again=True)
+    return choices[0]
+
+
+def _finish_reason(choice: Any) -> Literal["stop", "length"]:
+    reason = getattr(choice, "finish_reason", None)
+    if reason == "content_filter":
+        raise AttemptFailed("withheld by the server's content filter", again=False)
+    if reason not in ("stop", "length"):
+        raise AttemptFailed(f"the answer was not finished ({reason})", again=True)
+    return reason
+
+
+def _usage(found: Any) -> tuple[int, int]:
+    usage = getattr(found, "usage", None)
+    counted = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+    if not all(isinstance(count, int) for count in counted):
+        raise AttemptFailed("the answer does not count its tokens", again=True)
+    return counted  # type: ignore[return-value]
+
+
+def _are_token_ids(ids: Any) -> bool:
+    return isinstance(ids, list) and all(isinstance(token, int) for token in ids)
+
+
+def _retry_after(error: openai.APIStatusError) -> float | None:
+    headers: Mapping[str, str] = error.response.headers
+    try:
+        return max(float(headers["retry-after"]), 0.0)
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,99 @@
+"""Runs a program that must not outlive another, nor leave a process behind. Needs the standard library alone.
+
+    python guard.py PARENT_PID PROGRAM ARGUMENT...
+
+Ends PROGRAM, and whatever it has started, when the process PARENT_PID is gone, however it went (a killed process can
+tidy up nothing), or when this is asked to stop with SIGTERM or SIGINT. Otherwise exits as PROGRAM does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+POLL, GRACE = 0.2, 10.0
+"""Seconds between looks at the parent, and for the program to end by itself before it is killed."""
+
+_PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+
+
+def children_of(pid: int) -> list[int]:
+    """Process ids of the children of a process; empty where there is no /proc."""
+    found: list[int] = []
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += map(int, listing.read_text().split())
+        except OSError:  # the thread is gone
+            continue
+    return found
+
+
+def descendants_of(pid: int) -> list[int]:
+    """Process ids of everything that a process has started and that still runs."""
+    found = children_of(pid)
+    for child in found:
+        found += children_of(child)
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Run the program to its end, or to its parent's."""
+    parent, command = int(argv[0]), argv[1:]
+    if sys.platform == "linux":
+        # What the program's own processes leave behind becomes a child of this one, and is found.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    asked: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
+    program = subprocess.Popen(command, start_new_session=True)
+    while program.poll() is None and not asked and os.getppid() == parent:
+        time.sleep(POLL)
+    status = program.poll()
+    _end(program)
+    return status if status is not None else 0
+
+
+def _end(program: subprocess.Popen[bytes]) -> None:
+    if program.poll() is None:
+        program.terminate()
+        deadline = time.monotonic() + GRACE
+        while program.poll() is None and time.monotonic() < deadline:
+            time.sleep(POLL)
+    while left := descendants_of(os.getpid()):
+        for pid in left:
+            _kill(pid)
+        time.sleep(0.05)
+        _reap(program.pid)
+    if program.poll() is None:
+        program.kill()
+        program.wait()
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _reap(program: int) -> None:
+    """Take note of children that have ended: until then they count as running."""
+    for pid in children_of(os.getpid()):
+        try:
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
