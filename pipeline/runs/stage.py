@@ -120,9 +120,8 @@ class Stage:
         with Progress(sum(rows.values()), done, f"round {self.round} {self.name}") as progress:
             for i in left:
                 start, stop = bounds[i]
-                tokens = self._do_chunk(_part(parts, i), items[start:stop], work, schema)
-                # The other ranks are about as fast.
-                progress.advance(rows[i], tokens * ranks.world_size())
+                self._do_chunk(_part(parts, i), items[start:stop], _counting(work, progress), schema)
+                progress.advance(rows[i])
         ranks.barrier()
         if ranks.is_main():
             paths = [_part(parts, i) for i in range(len(bounds))]
@@ -146,13 +145,12 @@ class Stage:
 
     def _do_chunk(
         self, path: Path, items: Sequence[T], work: Callable[[Sequence[T]], Chunk], schema: pa.Schema
-    ) -> int:
+    ) -> None:
         started = time.monotonic()
         chunk = work(items)
         seconds = {"work": time.monotonic() - started, "model": chunk.model_seconds}
         with_seconds = schema.with_metadata({"seconds": json.dumps(seconds)})
         write_table(path, [to_table(chunk.rows, with_seconds)], with_seconds)
-        return sum(row.get("new_tokens") or 0 for row in chunk.rows)
 
     def _join(self, paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
         self.timing.work = self.timing.model = 0.0
@@ -215,6 +213,16 @@ class Stage:
         if drops:
             line += "  dropped: " + ", ".join(f"{reason} {number:,}" for reason, number in drops.items())
         return line
+
+
+def _counting(work: Callable[[Sequence[T]], Chunk], progress: Progress) -> Callable[[Sequence[T]], Chunk]:
+    def counted(items: Sequence[T]) -> Chunk:
+        chunk = work(items)
+        # The other ranks are about as fast.
+        progress.sampled(sum(row.get("new_tokens") or 0 for row in chunk.rows) * ranks.world_size())
+        return chunk
+
+    return counted
 
 
 def _part(parts: Path, index: int) -> Path:

@@ -21,7 +21,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch, terminal: io.StringIO, done: int = 0)
     with Progress(100, done, "round 1 refine") as progress:
         for _ in range(4):
             time.sleep(0.11)  # tqdm draws ten times a second
-            progress.advance(10, 50)
+            progress.sampled(50)
+            progress.advance(10)
     return terminal.getvalue()
 
 
