@@ -34,6 +34,10 @@ _NOT_OF_SCORERS = {
     "batteries",
     "headline_scorer",
 }
+# Inputs of the run that scores are made with.
+_INSTRUMENTS = ("batteries.", "scorers.")
+# Compared otherwise, or where the engine stands and not what it is.
+_NOT_OF_ENGINE = {"model", "dtype", "endpoints"}
 _CHANGED = re.compile(r"(?P<name>\w+): (?P<old>.*) -> (?P<new>.*)", re.DOTALL)
 
 
@@ -64,13 +68,13 @@ def recipe_at(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def probe_prompts(checkpoint: Checkpoint) -> dict[str, dict[str, str]]:
-    """The prompts that a checkpoint was measured on: probe set -> prompt id -> slice."""
-    table = read_table(
-        checkpoint.run.stage_dir(checkpoint.round, "measure") / "samples.parquet", ["probe_set", "prompt_id", "slice"]
-    )
+    """The prompts that a checkpoint was measured on: probe set -> prompt id -> slice; sets with samples first."""
+    columns = ["probe_set", "prompt_id", "slice"]
+    samples = checkpoint.run.stage_dir(checkpoint.round, "measure") / "samples.parquet"
     found: dict[str, dict[str, str]] = {}
-    for name, prompt, slice_name in zip(*(table[column].to_pylist() for column in table.column_names), strict=True):
-        found.setdefault(name, {})[prompt] = slice_name
+    for path in (samples, checkpoint.run.scores(checkpoint.round)):
+        for row in read_table(path, columns).group_by(columns, use_threads=False).aggregate([]).to_pylist():
+            found.setdefault(row["probe_set"], {})[row["prompt_id"]] = row["slice"]
     return found
 
 
@@ -147,12 +151,12 @@ def _measured_with(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
         "engine": sampling
         | {f"scoring {name}": value for name, value in scoring.items() if value != sampling.get(name)},
         "scorers": {name: recipe[name] for name in measuring if name in recipe and name not in _NOT_OF_SCORERS}
-        | {name: digest for name, digest in inputs.items() if name.startswith("batteries.")},
+        | {name: digest for name, digest in inputs.items() if name.startswith(_INSTRUMENTS)},
     }
 
 
 def _computed_with(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    engine = {name: value for name, value in manifest["engine"].items() if name not in ("model", "dtype")}
+    engine = {name: value for name, value in manifest["engine"].items() if name not in _NOT_OF_ENGINE}
     return engine | {name: version for name, version in manifest["versions"].items() if name in COMPUTING}
 
 

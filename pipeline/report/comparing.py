@@ -73,7 +73,7 @@ def compare_checkpoints(
 ) -> SideBySide:
     """Compare checkpoints with the first of them, paired by prompt. Reads the runs, and writes nothing.
 
-    The headline scorer on every probe set and slice, the others on the first probe set as a whole.
+    The headline scorer on every probe set and slice, the others on the first set that they score, as a whole.
 
     Args:
         checkpoints: measured, the baseline first.
@@ -102,7 +102,8 @@ def compare_checkpoints(
     entries = []
     for scorer, tail in ends:
         in_full = everything or scorer == drift["headline"]
-        for name in common if in_full else list(common)[:1]:
+        sets = [name for name in common if all(name in of.probe_sets(scorer) for of in scores)]
+        for name in sets if in_full else sets[:1]:
             entries += comparer.entries(Group(scorer, tail, name, None), common[name], slices=in_full)
     return SideBySide(
         list(checkpoints),
@@ -111,10 +112,7 @@ def compare_checkpoints(
         entries,
         {name: (len(ids), len(probes[0][name])) for name, ids in common.items()},
         overlooked,
-        [
-            *_left_out("the probe set", probes, checkpoints),
-            *_left_out("the score", [s.columns for s in scores], checkpoints),
-        ],
+        left_out,
     )
 
 
@@ -124,6 +122,9 @@ class _Scores:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._table = read_table(checkpoint.run.scores(checkpoint.round))
         self.columns = [str(name) for name in pc.unique(self._table["scorer"]).to_pylist()]
+
+    def probe_sets(self, scorer: str) -> list[str]:
+        return list(pc.unique(self._table.filter(pc.field("scorer") == scorer)["probe_set"]).to_pylist())
 
     def panel(self, scorer: str, probe_set: str) -> Panel:
         return to_panel(self._table.filter((pc.field("scorer") == scorer) & (pc.field("probe_set") == probe_set)))

@@ -224,7 +224,12 @@ def _marked(line: Sequence[tuple[str, bool]], signs: tuple[str, str, str], color
     text = ""
     for changed, group in groupby(joined, key=lambda piece: piece[1]):
         words = "".join(word for word, _ in group)
-        text += (paint(words, style) if color else f"{opening}{words}{closing}") if changed else words
+        core = words.strip(" ")
+        if changed and core:
+            # Blanks at the ends of a change stay outside of its marks.
+            before, after = words.split(core)
+            words = before + (paint(core, style) if color else f"{opening}{core}{closing}") + after
+        text += words
     return text
 
 

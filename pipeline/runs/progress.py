@@ -36,13 +36,16 @@ class Progress:
             disable=None if ranks.is_main() else True,
         )
 
-    def advance(self, count: int, tokens: int) -> None:
-        """Count what is done, and the tokens of it on all processes."""
-        self._tokens += tokens
+    def advance(self, count: int) -> None:
+        """Count what is done."""
         if self._tokens:
             speed = self._tokens / max(time.monotonic() - self._started, 1e-9)
             self._bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
         self._bar.update(count)
+
+    def sampled(self, tokens: int) -> None:
+        """Count tokens, of all processes; they are shown when rows or steps advance."""
+        self._tokens += tokens
 
     def close(self) -> None:
         """Take the bar away."""

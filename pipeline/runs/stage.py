@@ -134,10 +134,8 @@ class Stage:
         with Progress(sum(rows.values()), done, f"round {self.round} {self.name}") as progress:
             for i in left:
                 start, stop = bounds[i]
-                chunk = self._do_chunk(_part(parts, i), items[start:stop], work, schema)
-                tokens = sum(row.get("new_tokens") or 0 for row in chunk.rows)
-                # The other ranks are about as fast.
-                progress.advance(rows[i], tokens * ranks.world_size())
+                chunk = self._do_chunk(_part(parts, i), items[start:stop], _counting(work, progress), schema)
+                progress.advance(rows[i])
                 failed += chunk.failed
                 if failed > max_failed * len(items):
                     break
@@ -254,6 +252,16 @@ class Stage:
         if drops:
             line += "  dropped: " + ", ".join(f"{reason} {number:,}" for reason, number in drops.items())
         return line
+
+
+def _counting(work: Callable[[Sequence[T]], Chunk], progress: Progress) -> Callable[[Sequence[T]], Chunk]:
+    def counted(items: Sequence[T]) -> Chunk:
+        chunk = work(items)
+        # The other ranks are about as fast.
+        progress.sampled(sum(row.get("new_tokens") or 0 for row in chunk.rows) * ranks.world_size())
+        return chunk
+
+    return counted
 
 
 def _part(parts: Path, index: int) -> Path:

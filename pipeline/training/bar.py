@@ -26,7 +26,8 @@ def training_bar(label: str, tokens: int) -> TrainerCallback:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             # A step is one of all processes together.
-            self._progress.advance(1, self._of_step)
+            self._progress.sampled(self._of_step)
+            self._progress.advance(1)
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self._progress.close()

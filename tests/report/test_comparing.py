@@ -158,7 +158,8 @@ def run_inputs(run: RunDir) -> dict[str, str]:
 
 
 def test_versions_that_compute_nothing_and_more_samples_are_no_obstacle(run: RunDir, tmp_path: Path) -> None:
-    other = write_run(tmp_path / "two", rounds=1, versions=VERSIONS | {"numpy": "3.0"})
+    engine = ENGINE | {"endpoints": ["http://elsewhere"]}
+    other = write_run(tmp_path / "two", rounds=1, versions=VERSIONS | {"numpy": "3.0"}, engine=engine)
     write_json(other.resolved, RECIPE | {"learning_rate": 1.0, "probe_samples": 8})
     assert not between(f"{run.path}:0", str(other.path)).overlooked
 
@@ -188,11 +189,35 @@ def test_probe_sets_of_one_side_are_left_out_and_named(run: RunDir, tmp_path: Pa
     found = between(f"{run.path}:0", str(other.path))
     assert list(found.prompts) == ["probe"]
     assert found.left_out == ["the probe set other, which only one:0 has"]
+    assert {one.group.probe_set for one in found.entries} == {"probe"}
     for name, schema in (("samples", SAMPLES), ("scores", SCORES)):
         path = other.stage_dir(0, "measure") / f"{name}.parquet"
         write_table(path, [read_table(path).filter(pc.field("probe_set") == "other")], schema)
     with pytest.raises(InputError, match="nothing to compare"):
         between(f"{run.path}:0", str(other.path))
+
+
+def test_a_score_is_compared_on_the_set_that_has_it(tmp_path: Path) -> None:
+    """Questions are scored and not sampled."""
+    import pyarrow as pa
+
+    from pipeline.runs.tables import SCORES, read_table, to_table, write_table
+
+    run = write_run(tmp_path / "run", rounds=2)
+    for round_ in range(2):
+        rows = [
+            {"prompt_id": f"q{i}", "sample": 0, "probe_set": "questions", "slice": "all", "scorer": "choice"}
+            | {"score": float(i % 7 + round_)}
+            for i in range(40)
+        ]
+        pieces = [read_table(run.scores(round_)), to_table(rows, SCORES)]
+        write_table(run.scores(round_), [pa.concat_tables(pieces)], SCORES)
+        drift = read_json(run.drift(round_))
+        write_json(run.drift(round_), drift | {"cells": [*drift["cells"], {"scorer": "choice", "tail": "upper"}]})
+    found = between(str(run.path))
+    cell = next(one for one in found.entries if one.group.scorer == "choice" and one.checkpoint).cells["mean"]
+    assert (cell["probe_set"], cell["baseline_value"]) == ("questions", pytest.approx(1.0))
+    assert next(iter(found.prompts)) == "probe"
 
 
 def test_a_round_was_measured_by_the_recipe_of_its_time(tmp_path: Path) -> None:
