@@ -172,7 +172,7 @@ def test_a_failure_is_a_missing_value_with_its_reason(question: str, answers: tu
     scores = ask(Fixed({"yes": -1.0, "no": -1.0}), question, *answers)
     missing = Score(None, reason)
     assert scores == {
-        column: None if column in ("choice.brier", "choice.confidence") else missing for column in scores
+        column: None if column in ("choice.brier", "choice.overconfidence") else missing for column in scores
     }
 
 
