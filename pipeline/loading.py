@@ -63,6 +63,13 @@ def _check_scoring(session: Session) -> None:
         if name is not None and name not in columns:
             raise InputError(f"{key}: no score `{name}`; there are {', '.join(columns)}.")
 
+    asked = [name for name in recipe.alarm_scorers if name in session.question_columns]
+    if asked:
+        raise InputError(
+            f"alarm_scorers: `{asked[0]}` has questions of its own, and alarms watch sampled answers, which can be "
+            "drawn on fresh prompts; its changes are in the drift table, and it may be a `guard`."
+        )
+
 
 def _check_reserve(session: Session) -> None:
     recipe = session.recipe

@@ -19,7 +19,8 @@ NOISE = "again"
 def measure_again(session: Session, *, rescore: bool = False) -> Path:
     """Probe the base again and write ``noise_floor.json``; return the path of the scores.
 
-    ``rescore`` scores samples that are there with scorers that were added since.
+    Questions that scorers ask by themselves are not asked again: there is no sampling in their scores. With
+    ``rescore`` scorers that were added since score the samples that are there.
     """
     what = Probe(
         folder=session.run.stage_dir(0, "again"),
@@ -27,11 +28,12 @@ def measure_again(session: Session, *, rescore: bool = False) -> Path:
         adapter=None,
         prompts={name: loaded.prompts for name, loaded in session.probe_sets.items()},
         samples=session.recipe.probe_samples,
-        scorers=session.recipe.scorers,
+        scorers=[entry for entry in session.recipe.scorers if entry not in session.question_sets],
         noise=NOISE,
     )
     scores = probe(session, what, rescore=rescore)
     if ranks.is_main():
-        cells = drift_cells(session.run, 1, session.columns, None, session.seed, scores=scores)
+        worse = {name: end for name, end in session.columns.items() if name not in session.question_columns}
+        cells = drift_cells(session.run, 1, worse, None, session.seed, scores=scores)
         write_json(session.run.noise_floor(), {"level": LEVEL, "scores_sha256": file_sha256(scores), "cells": cells})
     return scores

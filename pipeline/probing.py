@@ -15,7 +15,7 @@ from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import SAMPLES, SCORES, read_table
-from pipeline.scorers import QuestionScorer, build, columns
+from pipeline.scorers import QuestionScorer, build
 from pipeline.scorers.rows import score_asked, score_rows
 
 if TYPE_CHECKING:
@@ -176,8 +176,7 @@ def _rows_of(session: Session, scores: Path, entries: Sequence[str]) -> pa.Table
     table = read_table(scores)
     found = []
     for entry in entries:
-        names = list(columns([entry], session.batteries, session.judging))
-        wanted = pc.is_in(table["scorer"], pa.array(names, pa.string()))
+        wanted = pc.is_in(table["scorer"], pa.array(list(session.columns_of(entry)), pa.string()))
         if entry in session.question_sets:
             wanted = pc.and_(wanted, pc.equal(table["probe_set"], session.question_sets[entry].name))
         found.append(table.filter(wanted))

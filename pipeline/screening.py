@@ -41,8 +41,9 @@ def properties_of(session: Session) -> list[Property]:
 
 
 def columns_of(session: Session) -> list[str]:
-    """The columns that the recipe watches."""
-    return session.recipe.alarm_scorers or [session.headline]
+    """The columns that the recipe watches: of sampled answers, since only those can be drawn on fresh prompts."""
+    watched = session.recipe.alarm_scorers or [session.headline]
+    return [column for column in watched if column not in session.question_columns]
 
 
 def watched_scorers(session: Session) -> list[str]:

@@ -90,17 +90,27 @@ class Session:
 
     @property
     def headline(self) -> str:
-        """The column that heads the drift table."""
-        return self.recipe.headline_scorer or next(iter(self.columns))
+        """The column that heads the drift table; unless the recipe names one, the first that sampled answers have."""
+        sampled = [column for column in self.columns if column not in self.question_columns]
+        return self.recipe.headline_scorer or next(iter([*sampled, *self.columns]))
 
     @cached_property
     def columns(self) -> dict[str, Worse]:
         """The scores that the recipe's scorers give, and which end of each is the bad one."""
         return columns(self.recipe.scorers, self.batteries, self.judging)
 
+    def columns_of(self, entry: str) -> dict[str, Worse]:
+        """The scores that one scorer of the recipe gives."""
+        return columns([entry], self.batteries, self.judging)
+
     def scorer_of(self, column: str) -> str:
         """The scorer in the recipe that gives a column."""
-        return next(name for name in self.recipe.scorers if column in columns([name], self.batteries, self.judging))
+        return next(entry for entry in self.recipe.scorers if column in self.columns_of(entry))
+
+    @cached_property
+    def question_columns(self) -> frozenset[str]:
+        """The scores of questions that scorers ask by themselves; no sampled answer has them."""
+        return frozenset(column for entry in self.question_sets for column in self.columns_of(entry))
 
     @cached_property
     def batteries(self) -> tuple[Battery, ...]:

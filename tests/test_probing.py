@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from pipeline import command, measure
+from pipeline import command, iterate, measure
 from pipeline.errors import InputError, RunError
+from pipeline.loading import load_session
+from pipeline.report.plan import plan_report
 from pipeline.runs.files import file_sha256, read_json, read_json_lines
 from pipeline.runs.tables import SCORES, read_table, write_table
 from pipeline.session import Session
@@ -40,11 +43,19 @@ def questions(path: Path, topics: str) -> str:
     return f"choice:{path}"
 
 
-def measured(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose round 0 is measured."""
+    folder = tmp_path_factory.mktemp("done")
     (folder / "recipe.yaml").write_text(RECIPE)
     measure.main(["--config", str(folder / "recipe.yaml"), "--run_dir", str(folder / "run")])
     return folder / "run"
+
+
+@pytest.fixture
+def run(done: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(done, tmp_path / "run", symlinks=True))
 
 
 def scores(run: Path) -> dict[str, dict[tuple[str, int], float]]:
@@ -54,8 +65,7 @@ def scores(run: Path) -> dict[str, dict[tuple[str, int], float]]:
     return found
 
 
-def test_scorers_are_added_without_sampling_or_scoring_again(tmp_path: Path) -> None:
-    run = measured(tmp_path)
+def test_scorers_are_added_without_sampling_or_scoring_again(run: Path, tmp_path: Path) -> None:
     folder = run / "round-00" / "measure"
     before, samples = scores(run), file_sha256(folder / "samples.parquet")
     cells = read_json(run / "round-00" / "drift.json")["cells"]
@@ -83,10 +93,11 @@ def test_scorers_are_added_without_sampling_or_scoring_again(tmp_path: Path) -> 
     assert len(read_json_lines(run / "amendments.jsonl")) == 1
 
 
-def test_a_killed_addition_goes_on_and_gives_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_addition_goes_on_and_gives_the_same_table(
+    done: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipeline.runs.stage import Stage
 
-    run = measured(tmp_path)
     added = [
         "--run_dir",
         str(run),
@@ -107,14 +118,12 @@ def test_a_killed_addition_goes_on_and_gives_the_same_table(tmp_path: Path, monk
     measure.main(added)
     resumed = file_sha256(run / "round-00" / "measure" / "scores.parquet")
 
-    (tmp_path / "other").mkdir()
-    other = measured(tmp_path / "other")
+    other = Path(shutil.copytree(done, tmp_path / "other", symlinks=True))
     measure.main(["--run_dir", str(other), *added[2:]])
     assert file_sha256(other / "round-00" / "measure" / "scores.parquet") == resumed
 
 
-def test_an_edited_file_is_refused_and_with_a_reason_its_scores_alone_are_made_again(tmp_path: Path) -> None:
-    run = measured(tmp_path)
+def test_an_edited_file_needs_a_reason_and_its_scores_alone_are_made_again(run: Path, tmp_path: Path) -> None:
     entries = [questions(tmp_path / "a.jsonl", "potion garden"), questions(tmp_path / "b.jsonl", "king tea")]
     measure.main(["--run_dir", str(run), "--add_scorers", *entries])
     before = read_table(run / "round-00" / "measure" / "scores.parquet")
@@ -149,8 +158,7 @@ def test_what_cannot_be_added_is_said_and_changes_nothing(tmp_path: Path, argume
     assert not (tmp_path / "run").exists()
 
 
-def test_a_battery_is_added_with_its_scorer(tmp_path: Path) -> None:
-    run = measured(tmp_path)
+def test_a_battery_is_added_with_its_scorer(run: Path) -> None:
     battery = "constitutions/batteries/sandbox/harm.txt"
     measure.main(["--run_dir", str(run), "--add_scorers", "likelihood", "--add_batteries", battery])
     assert {"likelihood.harm", "likelihood.harm.undesired"} <= set(scores(run))
@@ -161,8 +169,7 @@ def open_run(run: Path, *arguments: str) -> Session:
     return command.open_session(command.parse(argv, command.StageOptions), argv)
 
 
-def test_the_files_of_scorers_are_inputs_of_the_scores_alone(tmp_path: Path) -> None:
-    run = measured(tmp_path)
+def test_the_files_of_scorers_are_inputs_of_the_scores_alone(run: Path, tmp_path: Path) -> None:
     session = open_run(run)
     sampling, scoring = session.settings("measure"), session.settings("measure", scoring=True)
     session.close()
@@ -173,8 +180,7 @@ def test_the_files_of_scorers_are_inputs_of_the_scores_alone(tmp_path: Path) -> 
     session.close()
 
 
-def test_files_of_one_name_and_missing_ones_are_refused(tmp_path: Path) -> None:
-    run = measured(tmp_path)
+def test_files_of_one_name_and_missing_ones_are_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     entries = [questions(tmp_path / "a.jsonl", "potion"), questions(tmp_path / "more" / "a.jsonl", "king")]
     with pytest.raises(InputError, match=r"two files give the question set `choice\.a`; rename one"):
@@ -182,3 +188,26 @@ def test_files_of_one_name_and_missing_ones_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"scorers: no file `gone\.jsonl`"):
         measure.main(["--run_dir", str(run), "--add_scorers", "choice:gone.jsonl"])
     assert not (run / "amendments.jsonl").exists()
+
+
+def test_questions_alone_are_a_recipe_and_are_no_alarms(tmp_path: Path) -> None:
+    entry = questions(tmp_path / "likes.jsonl", "potion garden king")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("[length, kl]", f"[{entry}]"))
+    argv = ["--config", str(tmp_path / "recipe.yaml"), "--run_dir", str(tmp_path / "run")]
+    assert "questions     choice.likes 3; read, not sampled" in plan_report(
+        load_session(command.parse(argv, command.StageOptions))
+    )
+    iterate.main(argv)
+    assert read_json(tmp_path / "run" / "round-00" / "drift.json")["headline"] == "choice"
+    assert read_json(tmp_path / "run" / "round-00" / "alarm.json")["properties"] == []
+    with pytest.raises(InputError, match="alarm_scorers: `choice` has questions of its own"):
+        iterate.main([*argv, "--alarm_scorers", "choice"])
+
+
+def test_the_headline_is_a_score_of_sampled_answers_where_there_is_one(tmp_path: Path) -> None:
+    entry = questions(tmp_path / "likes.jsonl", "potion")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("[length, kl]", f"[{entry}, length]"))
+    argv = ["--config", str(tmp_path / "recipe.yaml"), "--run_dir", str(tmp_path / "run")]
+    session = load_session(command.parse(argv, command.StageOptions))
+    assert session.headline == "length"
+    assert session.question_columns == {name for name in session.columns if name != "length"}

@@ -46,6 +46,7 @@ def plan_report(session: Session) -> str:
         f"  constitution  {session.recipe.constitution}, {len(session.constitution.principles)} principles",
         f"  prompts       {prompts:,} to train on, {helpful:,} helpful; probes: "
         + ", ".join(f"{name} {rows:,} samples" for name, rows in probes.items()),
+        *_questions(session),
         "",
         "  stage       rows a round   new tokens a round, at most",
         *(f"  {name:<10} {rows:>13,} {tokens:>29,}" for name, rows, tokens in stages),
@@ -60,6 +61,12 @@ def plan_report(session: Session) -> str:
         *_rendered(session),
     ]
     return "\n".join(lines)
+
+
+def _questions(session: Session) -> list[str]:
+    sets = session.question_sets.values()
+    named = ", ".join(f"{one.name} {len(one.items):,}" for one in sets)
+    return [f"  questions     {named}; read, not sampled"] if sets else []
 
 
 def _rendered(session: Session) -> list[str]:

@@ -41,10 +41,13 @@ def choose(colors: Mapping[int, str | None], on_alarm: OnAlarm, guard: Mapping[i
 
 
 def guard_values(drifts: Mapping[int, Mapping[str, Any]], scorer: str, quantity: str) -> dict[int, float]:
-    """A quantity of the first probe set by round, lower is better; rounds where it is not identified are left out."""
+    """A quantity by round, lower is better, on the first set of prompts that has the score.
+
+    Rounds where it is not identified are left out.
+    """
     found: dict[int, float] = {}
     for round_, drift in drifts.items():
-        panel = drift["cells"][0]["probe_set"]
+        panel = next((cell["probe_set"] for cell in drift["cells"] if cell["scorer"] == scorer), None)
         for cell in drift["cells"]:
             named = (cell["scorer"], cell["quantity"], cell["probe_set"], cell["slice"])
             if named == (scorer, quantity, panel, None) and cell["value"] is not None:

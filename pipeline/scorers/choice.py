@@ -12,7 +12,7 @@ from pipeline.inputs.question_sets import QuestionSet
 from pipeline.scorers.base import Score, Worse
 from pipeline.scorers.options import Asking, OptionReader
 
-_OF_KNOWLEDGE = ("choice.brier", "choice.confidence")
+_OF_KNOWLEDGE = ("choice.brier", "choice.overconfidence")
 
 
 class Choice:
@@ -32,7 +32,9 @@ class Choice:
     Where the matching answer is the true one (TruthfulQA), two more, from q = p / sum of p:
 
     * ``choice.brier``: the sum over options of (q_i - [i is true])^2, in [0, 2]; high is bad (Brier 1950).
-    * ``choice.confidence``: the greatest q, in [1/n, 1]: with ``choice.prefers``, what calibration is made from.
+    * ``choice.overconfidence``: the greatest q minus ``choice.prefers``, in [-1, 1]; both ends are watched. Its mean
+      is by how much confidence exceeds accuracy. (Binned calibration errors are not reported: bootstrap intervals for
+      them miss the truth most often where a model is well calibrated.)
     """
 
     columns: Mapping[str, Worse] = {
@@ -40,7 +42,7 @@ class Choice:
         "choice.prefers": "both",
         "choice.neither": "high",
         "choice.brier": "high",
-        "choice.confidence": "both",
+        "choice.overconfidence": "both",
     }
 
     def __init__(self, policy: Role, questions: QuestionSet[ChoiceQuestion]) -> None:
@@ -72,14 +74,15 @@ def _scores(question: ChoiceQuestion, read: Sequence[np.ndarray | str]) -> dict[
     matches = np.array([i in question.matching for i in range(len(log_p))])
     best, other = log_p[matches].max(), log_p[~matches].max()
     p = np.exp(log_p)
+    prefers = 0.5 if best == other else float(best > other)
     found = {
         "choice": Score(float(p[matches].sum())),
-        "choice.prefers": Score(0.5 if best == other else float(best > other)),
+        "choice.prefers": Score(prefers),
         "choice.neither": Score(float(max(1 - p.sum(), 0.0))),
         **dict.fromkeys(_OF_KNOWLEDGE),
     }
     if question.knowledge:
         q = np.exp(log_p - np.logaddexp.reduce(log_p))
         found["choice.brier"] = Score(float(((q - matches) ** 2).sum()))
-        found["choice.confidence"] = Score(float(q.max()))
+        found["choice.overconfidence"] = Score(float(q.max()) - prefers)
     return found

@@ -205,7 +205,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         load_batteries([tmp_path / "one.txt", tmp_path / "two.txt"])
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_shipped_batteries_keep_their_own_advice(path: Path) -> None:
     (battery,) = load_batteries([path])
     for name in {"anything", *(name for block in battery.blocks for name in block.applies_to)}:
@@ -220,4 +220,9 @@ def test_shipped_batteries_keep_their_own_advice(path: Path) -> None:
 
 
 def test_there_are_shipped_batteries() -> None:
-    assert len(SHIPPED) == 2
+    assert {path.stem for path in SHIPPED} == {"harm", "harm-es", "flattery", "evasion"}
+
+
+def test_shipped_batteries_can_be_listed_together() -> None:
+    names = [one.name for one in load_batteries([path for path in SHIPPED if path.parent.name == "batteries"])]
+    assert sorted(names) == ["evasion", "flattery", "harm", "harm-es"]

@@ -74,9 +74,10 @@ def test_it_is_what_transformers_computes_directly(kind: str, policy: Role, shar
         assert scores["choice"][i].value == pytest.approx(matching, abs=1e-6, rel=1e-4)
         assert scores["choice.neither"][i].value == pytest.approx(neither, abs=1e-4)
         if question.knowledge:
-            assert scores["choice.confidence"][i].value == pytest.approx(greatest, abs=1e-4)
+            over = greatest - scores["choice.prefers"][i].value
+            assert scores["choice.overconfidence"][i].value == pytest.approx(over, abs=1e-4)
         else:
-            assert scores["choice.confidence"][i] is None
+            assert scores["choice.overconfidence"][i] is None
 
 
 class Fixed:
@@ -144,8 +145,20 @@ def test_brier_score_of_what_is_known() -> None:
     scores = score(engine, question)
     # In shares 0.5, 0.25, 0.25.
     assert value(scores, "choice.brier") == pytest.approx(0.25 + 2 * 0.0625)
-    assert value(scores, "choice.confidence") == pytest.approx(0.5)
+    assert value(scores, "choice.overconfidence") == pytest.approx(0.5 - 1)
     assert value(scores, "choice.neither") == pytest.approx(0.6)
+
+
+def test_confidence_beyond_accuracy_is_overconfidence() -> None:
+    """Sure at 0.9 of every answer, and right in three questions of four."""
+    rng = np.random.default_rng(0)
+    over = []
+    for right in rng.permutation([True] * 30 + [False] * 10):
+        targets = {"choices": ["this", "that"], "labels": [1, 0] if right else [0, 1]}
+        question = read_choice(Row("", {"question": "Q", "mc1_targets": targets}))
+        engine = Fixed({"this": math.log(0.9), "that": math.log(0.1)})
+        over.append(value(score(engine, question), "choice.overconfidence"))
+    assert np.mean(over) == pytest.approx(0.9 - 0.75)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +172,7 @@ def test_a_failure_is_a_missing_value_with_its_reason(question: str, answers: tu
     scores = ask(Fixed({"yes": -1.0, "no": -1.0}), question, *answers)
     missing = Score(None, reason)
     assert scores == {
-        column: None if column in ("choice.brier", "choice.confidence") else missing for column in scores
+        column: None if column in ("choice.brier", "choice.overconfidence") else missing for column in scores
     }
 
 
