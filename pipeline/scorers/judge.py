@@ -101,7 +101,9 @@ class Judge:
             try:
                 self._token_ids = [self._role.engine.encode_opening(text) for text, _ in self._says]
             except EngineError as error:
-                raise EngineError(f"{error} A judge can be asked for votes in their place: `judge_votes: 5`.") from error
+                raise EngineError(
+                    f"{error} A judge can be asked for votes in their place: `judge_votes: 5`."
+                ) from error
         rows = self._role.score([ScoreRequest(d, tokens) for d in dialogues for tokens in self._token_ids])
         values = [value for _, value in self._says]
         return [_masses(rows[i : i + len(values)], values) for i in range(0, len(rows), len(values))]
