@@ -229,7 +229,7 @@ class Recipe:
     judge_votes: int = _setting(
         "judge",
         0,
-        "Ratings sampled an answer, whose mean counts; 0 reads their probabilities, which some servers do not tell.",
+        "Ratings sampled an answer, whose mean counts; 0 reads their probabilities, which most servers do not tell.",
         Range(0),
     )
     judge_retest: int = _setting(

@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.engines.base import Message, Request, Sampling, ScoreRequest
 from pipeline.engines.roles import Role
+from pipeline.errors import EngineError
 from pipeline.inputs.rubric import Rubric
 from pipeline.inputs.templates import JudgeTemplate, dialogue_text
 from pipeline.scorers.base import Sample, Score, Worse
@@ -97,7 +98,12 @@ class Judge:
     def _by_probabilities(self, dialogues: Sequence[list[Message]]) -> list[_Masses | None]:
         """Mass and mean of the ratings in each reply; None where the dialogue does not fit the context."""
         if not self._token_ids:
-            self._token_ids = [self._role.engine.encode_opening(text) for text, _ in self._says]
+            try:
+                self._token_ids = [self._role.engine.encode_opening(text) for text, _ in self._says]
+            except EngineError as error:
+                raise EngineError(
+                    f"{error} A judge can be asked for votes in their place: `judge_votes: 5`."
+                ) from error
         rows = self._role.score([ScoreRequest(d, tokens) for d in dialogues for tokens in self._token_ids])
         values = [value for _, value in self._says]
         return [_masses(rows[i : i + len(values)], values) for i in range(0, len(rows), len(values))]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from pipeline.errors import InputError
 from pipeline.tails.arrays import Floats
@@ -14,7 +14,7 @@ REPLICATES = 1000
 
 
 class Agreement(NamedTuple):
-    """A coefficient with its percentile bootstrap interval over items; NaN where not identified, which `why` tells."""
+    """A coefficient with its interval, items being the unit; NaN where not identified, which `why` tells."""
 
     value: float
     low: float
@@ -27,49 +27,68 @@ def rating_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0.95
     """Return the one-way intraclass correlation of two ratings of each item (Shrout & Fleiss 1979, ICC(1,1)).
 
     (MSB - MSW) / (MSB + MSW): 1 where the ratings are equal, 0 where two ratings of one item are as far apart as
-    those of two items. A shift of one of the two readings counts as disagreement.
+    those of two items. A shift of one of the two readings counts as disagreement. Percentile bootstrap over items.
 
     Args:
         first: ratings, [n_items].
         second: of the same items, [n_items].
         level: coverage of the interval.
         seed: of the bootstrap.
+
+    Raises:
+        InputError: two readings of different items, or missing ones.
     """
-    return _agreement(_icc, first, second, "the ratings do not vary", level, seed)
+    one, other = _readings(first, second)
+    n = len(one)
+    value = float(_icc(one[None], other[None])[0]) if n >= MIN_ITEMS else np.nan
+    if np.isnan(value):
+        return _unidentified(n, "the ratings do not vary")
+    drawn = np.random.default_rng(seed).integers(0, n, (REPLICATES, n))
+    return _agreement(value, _icc(one[drawn], other[drawn]), n, level)
 
 
 def phi(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Agreement:
-    """Return the correlation of two verdicts, 0 or 1, on the same items; arguments as for `rating_agreement`."""
-    return _agreement(_phi, first, second, "one of the two verdicts is always the same", level, seed)
+    """Return the correlation of two verdicts, 0 or 1, on the same items.
+
+    The interval holds the middle of the posterior under Jeffreys' prior on the table of the four outcomes (Dirichlet,
+    half a count each): a bootstrap would never leave a cell that is empty. Arguments as for `rating_agreement`.
+    """
+    return _of_verdicts(_phi, first, second, "one of the two verdicts is always the same", level, seed)
 
 
 def kappa(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Agreement:
-    """Return Cohen's (1960) kappa of two verdicts, 0 or 1: agreement beyond chance; arguments as for `phi`."""
-    return _agreement(_kappa, first, second, "both verdicts are always the same", level, seed)
+    """Return Cohen's (1960) kappa of two verdicts, 0 or 1: agreement beyond chance. Interval as for `phi`."""
+    return _of_verdicts(_kappa, first, second, "both verdicts are always the same", level, seed)
 
 
-def _agreement(
-    statistic: Callable[[Floats, Floats], Floats],
-    first: ArrayLike,
-    second: ArrayLike,
-    constant: str,
-    level: float,
-    seed: int,
+def _of_verdicts(
+    statistic: Callable[[Floats], Floats], first: ArrayLike, second: ArrayLike, constant: str, level: float, seed: int
 ) -> Agreement:
+    one, other = _readings(first, second)
+    n = len(one)
+    counts = np.array([np.sum((one == a) & (other == b)) for a in (0, 1) for b in (0, 1)], float)
+    if counts.sum() != n:
+        raise InputError("verdicts: expected 0 or 1 for every item")
+    value = float(statistic(counts[None] / max(n, 1))[0]) if n >= MIN_ITEMS else np.nan
+    if np.isnan(value):
+        return _unidentified(n, constant)
+    return _agreement(value, statistic(np.random.default_rng(seed).dirichlet(counts + 0.5, REPLICATES)), n, level)
+
+
+def _readings(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
     one, other = np.asarray(first, float), np.asarray(second, float)
     if one.shape != other.shape or one.ndim != 1 or np.isnan(one).any() or np.isnan(other).any():
         raise InputError(f"expected two readings of the same items, got shapes {one.shape} and {other.shape}, or NaN")
-    n = len(one)
-    if n < MIN_ITEMS:
-        return Agreement(np.nan, np.nan, np.nan, n, f"fewer than {MIN_ITEMS} items")
-    value = float(statistic(one[None], other[None])[0])
-    if np.isnan(value):
-        return Agreement(np.nan, np.nan, np.nan, n, constant)
-    drawn: NDArray[np.intp] = np.random.default_rng(seed).integers(0, n, (REPLICATES, n))
-    replicates = statistic(one[drawn], other[drawn])
-    known = replicates[~np.isnan(replicates)]
+    return one, other
+
+
+def _unidentified(n: int, constant: str) -> Agreement:
+    return Agreement(np.nan, np.nan, np.nan, n, constant if n >= MIN_ITEMS else f"fewer than {MIN_ITEMS} items")
+
+
+def _agreement(value: float, replicates: Floats, n: int, level: float) -> Agreement:
     tail = (1 - level) / 2
-    low, high = np.quantile(known, [tail, 1 - tail])
+    low, high = np.quantile(replicates[~np.isnan(replicates)], [tail, 1 - tail])
     return Agreement(value, min(float(low), value), max(float(high), value), n)
 
 
@@ -82,16 +101,18 @@ def _icc(first: Floats, second: Floats) -> Floats:
         return np.where(between + within > 0, (between - within) / (between + within), np.nan)
 
 
-def _phi(first: Floats, second: Floats) -> Floats:
-    one, other = first.mean(axis=1), second.mean(axis=1)
+def _phi(shares: Floats) -> Floats:
+    """Phi of tables [tables, 4]: the shares of (0, 0), (0, 1), (1, 0) and (1, 1)."""
+    neither, second, first, both = shares.T
+    one, other = first + both, second + both
     spread = np.sqrt(one * (1 - one) * other * (1 - other))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(spread > 0, ((first * second).mean(axis=1) - one * other) / spread, np.nan)
+        return np.where(spread > 1e-12, (both * neither - first * second) / spread, np.nan)
 
 
-def _kappa(first: Floats, second: Floats) -> Floats:
-    one, other = first.mean(axis=1), second.mean(axis=1)
+def _kappa(shares: Floats) -> Floats:
+    neither, second, first, both = shares.T
+    one, other = first + both, second + both
     by_chance = one * other + (1 - one) * (1 - other)
-    observed = (first == second).mean(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(by_chance < 1, (observed - by_chance) / (1 - by_chance), np.nan)
+        return np.where(by_chance < 1 - 1e-12, (both + neither - by_chance) / (1 - by_chance), np.nan)
