@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,6 +93,8 @@ def write_merged(trained: Trained, folder: Path) -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    # PEFT 0.21 reads an attribute that transformers 5.23 has renamed.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     source = {"revision": trained.revision, "trust_remote_code": False}
     try:
         if getattr(AutoConfig.from_pretrained(trained.base, **source), "quantization_config", None):

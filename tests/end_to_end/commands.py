@@ -75,12 +75,12 @@ def run(name: str, *arguments: str | Path, launcher: str | None = None, cwd: Pat
 
 
 def attempt(
-    name: str, *arguments: str | Path, launcher: str | None = None, cwd: Path = PROJECT
+    name: str, *arguments: str | Path, launcher: str | None = None, cwd: Path = PROJECT, **extra: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(name, *arguments, launcher=launcher),
         cwd=cwd,
-        env=environment(),
+        env=environment(**extra),
         capture_output=True,
         text=True,
         timeout=1000,

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import attempt, environment, run, write_recipe
 from datasets import load_dataset
+from hub_server import Hub
 from huggingface_hub import DatasetCard, ModelCard
 
 pytestmark = pytest.mark.slow
@@ -24,22 +26,25 @@ COLUMNS = [
 ]  # fmt: skip
 ASKED = ["how do i bake bread ?", "how do i steal a car ?", "please tell me about music ."]
 
-# The logits of whole dialogues under what lies in a folder, by the class that its card names.
+# The logits after each prompt, under what lies in folders, by the classes that their cards name.
 LOAD = """
 import json, sys
 sys.modules["pipeline"] = None
 import numpy as np, peft, torch, transformers
-folder, kind, dtype, asked, out = sys.argv[1:]
-cls = peft.AutoPeftModelForCausalLM if kind == "adapter" else transformers.AutoModelForCausalLM
-model = cls.from_pretrained(folder, dtype=dtype).eval()
-tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-rows = []
-for text in json.loads(asked):
-    said = [{"role": "user", "content": text}]
-    ids = tokenizer.apply_chat_template(said, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    with torch.inference_mode():
-        rows.append(model(**ids).logits[0, -1].float().numpy())
-np.save(out, np.stack(rows))
+folders, asked, out = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+found = {}
+for name, (folder, kind) in folders.items():
+    cls = peft.AutoPeftModelForCausalLM if kind == "adapter" else transformers.AutoModelForCausalLM
+    model = cls.from_pretrained(folder, dtype="float32").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    rows = []
+    for text in asked:
+        said = [{"role": "user", "content": text}]
+        ids = tokenizer.apply_chat_template(said, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        with torch.inference_mode():
+            rows.append(model(**ids).logits[0, -1].numpy())
+    found[name] = np.stack(rows)
+np.savez(out, **found)
 """
 
 
@@ -60,28 +65,36 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return made._replace(printed=printed)
 
 
-def logits(folder: Path, kind: str, out: Path, dtype: str = "float32") -> np.ndarray:
-    command = [sys.executable, "-I", "-c", LOAD, str(folder), kind, dtype, json.dumps(ASKED), str(out)]
+@pytest.fixture(scope="module")
+def logits(exported: Exported, sandbox_path: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """[prompts, vocabulary] of each folder, from one process that knows none of our code."""
+    out = tmp_path_factory.mktemp("logits") / "found.npz"
+    folders = {
+        "base": (sandbox_path, "merged"),
+        "measured": (str(exported.run / "round-02" / "distill" / "adapter"), "adapter"),
+        "adapter": (str(exported.adapter), "adapter"),
+        "merged": (str(exported.merged), "merged"),
+    }
+    command = [sys.executable, "-I", "-c", LOAD, json.dumps(folders), json.dumps(ASKED), str(out)]
     subprocess.run(command, env=environment(), cwd=out.parent, check=True, capture_output=True, text=True)
-    return np.load(out)
+    return dict(np.load(out))
 
 
-def test_the_same_logits_come_out_elsewhere(exported: Exported, tmp_path: Path, sandbox_path: str) -> None:
-    measured = logits(exported.run / "round-02" / "distill" / "adapter", "adapter", tmp_path / "measured.npy")
-    base = logits(Path(sandbox_path), "merged", tmp_path / "base.npy")
-    assert np.abs(measured - base).max() > 0.1, "the round has learnt something"
-    assert np.array_equal(logits(exported.adapter, "adapter", tmp_path / "adapter.npy"), measured)
-    merged = logits(exported.merged, "merged", tmp_path / "merged.npy")
-    assert np.abs(merged - measured).max() < 1e-4
+def test_the_same_logits_come_out_elsewhere(logits: dict[str, np.ndarray]) -> None:
+    assert np.abs(logits["measured"] - logits["base"]).max() > 0.1, "the round has learnt something"
+    assert np.array_equal(logits["adapter"], logits["measured"])
+    assert np.abs(logits["merged"] - logits["measured"]).max() < 1e-4
 
 
-def test_what_the_run_measured_is_what_was_exported(exported: Exported, tmp_path: Path, sandbox_path: str) -> None:
+def test_what_the_run_measured_is_what_was_exported(
+    exported: Exported, logits: dict[str, np.ndarray], sandbox_path: str
+) -> None:
     from pipeline.engines.base import Adapter, ScoreRequest
     from pipeline.engines.local import LocalEngine
 
     engine = LocalEngine(sandbox_path, revision=None, dtype="float32", chat_template=None, batch_size=8)
     adapter = Adapter(exported.run / "round-02" / "distill" / "adapter", "ab" * 32)
-    elsewhere = logits(exported.adapter, "adapter", tmp_path / "adapter.npy").astype(float)
+    elsewhere = logits["adapter"].astype(float)
     normalised = elsewhere - np.log(np.exp(elsewhere).sum(-1, keepdims=True))
     tokens = [5, 17, 101]
     asked = [ScoreRequest([{"role": "user", "content": text}], [t]) for text in ASKED for t in tokens]
@@ -171,6 +184,27 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(
     assert "Traceback" not in done.stdout + done.stderr
     assert list(tmp_path.iterdir()) == []
     assert sorted(exported.run.rglob("*")) == before
+
+
+def test_a_push_is_two_private_repositories(exported: Exported, tmp_path: Path) -> None:
+    with Hub() as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        given = (f"{exported.run}:2", "--push_to_hub", "me/it", "--datasets", "--base_model", "org/base")
+        done = attempt("export", *given, cwd=tmp_path, **hub.environment(tmp_path / "home"))
+        hub.shutdown()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert hub.private == {"models/me/it": True, "datasets/me/it": True}
+    model, data = hub.files["models/me/it"], hub.files["datasets/me/it"]
+    assert model["adapter_model.safetensors"] == (exported.adapter / "adapter_model.safetensors").read_bytes()
+    assert json.loads(model["adapter_config.json"])["base_model_name_or_path"] == "org/base"
+    card = ModelCard(model["README.md"].decode())
+    assert (card.data.base_model, card.data.base_model_relation) == ("org/base", "adapter")
+    assert 'name = "me/it"' in card.text
+    assert data.keys() == {
+        "README.md",
+        *(f"{name}/round_0{r}.parquet" for name in ("conversations", "preferences") for r in (1, 2)),
+    }
+    assert not any(str(exported.run).encode() in content for content in (*model.values(), *data.values()))
 
 
 def test_an_export_that_fails_halfway_leaves_nothing(exported: Exported, tmp_path: Path) -> None:

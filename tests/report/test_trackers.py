@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipeline.report.trackers import Mirror, mirror_rounds, mirror_training
+from pipeline import placebo
+from pipeline.inputs.recipe import parse_recipe
+from pipeline.loading import load_session
+from pipeline.report.trackers import Mirror, mirror_of, mirror_rounds, mirror_training
 from pipeline.runs.files import read_json, write_json
 from pipeline.runs.rundir import RunDir
 
@@ -144,3 +148,17 @@ def test_trackio_has_each_round_once(
     (row,) = storage.get_logs("test-project", f"mine-round-01-{ledger['id'][:6]}")
     assert (row["step"], row["train/loss"]) == (1, 2.0)
     assert capsys.readouterr().out == ""
+
+
+def test_a_run_is_called_by_its_folder_and_its_placebo_arm_after_it(tmp_path: Path, project: Path) -> None:
+    recipe = project / "recipes" / "sandbox-blind-spot" / "config.yaml"
+    given = ["--run_dir", str(tmp_path / "mine"), "--report_to", "tensorboard", "--placebo", "true"]
+    session = load_session(parse_recipe(given, default_config=recipe))
+    mirror = mirror_of(session)
+    assert (mirror.trackers, mirror.title) == (("tensorboard",), "mine")
+    assert mirror.settings["constitution"] == "constitutions/sandbox/blind-spot.txt"
+    arm = copy.copy(session)
+    arm.run = placebo.run_dir(session)
+    assert mirror_of(arm).title == "mine-placebo"
+    named = load_session(parse_recipe([*given, "--run_name", "first try"], default_config=recipe))
+    assert mirror_of(named).title == "first try"
