@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import command, refine
 from pipeline.inputs.labelled import load_labelled
+from pipeline.inputs.places import find_file
 from pipeline.report.audit import (
     FINAL,
     FIRST,
@@ -37,7 +38,7 @@ from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import REFINEMENTS, SCORES, read_table
-from pipeline.session import find_file, log
+from pipeline.session import log
 
 if TYPE_CHECKING:
     from pipeline.inputs.labelled import Labelled
@@ -60,7 +61,7 @@ def run(session: Session, round_: int) -> dict[str, Any]:
 
 
 def _knowledge(session: Session) -> Knowledge:
-    labels, judging = session.recipe.critic_labels, session.judging
+    labels, judging = session.recipe.critic_labels, session.instruments.judging
     labelled = load_labelled(find_file(labels, "critic_labels"), session.constitution) if labels else None
     sandbox = is_sandbox(session.parsed.resolved)
     if judging is None:
@@ -125,7 +126,7 @@ def _rate_answers(session: Session, round_: int) -> None:
     roles = session.roles
     judge = session.judge(session.recipe.judge, session.adapter(round_ - 1))
     names = [name for name in session.recipe.scorers if name.startswith("judge:")]
-    judges = build(names, roles.base(), roles.base(), judging=session.judging, judge=judge)
+    judges = build(names, roles.base(), roles.base(), session.instruments, judge)
     scorers = [scorer for scorer in judges if not isinstance(scorer, QuestionScorer)]
 
     def work(rows: Sequence[Row]) -> Chunk:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.errors import InputError, PipelineError
+from pipeline.inputs.places import PROJECT
 from pipeline.inputs.recipe import REACHING, ParsedRecipe, diff_resolved, parse_recipe
 from pipeline.loading import load_session
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json
-from pipeline.session import PROJECT, Session, log
+from pipeline.session import Session, log
 
 DEFAULT_RECIPE = PROJECT / "recipes" / "sandbox-blind-spot" / "config.yaml"
 

@@ -67,7 +67,7 @@ def run_round(session: Session, round_: int) -> None:
     if ranks.is_main():
         measured = metric_values(drift) | audit.metrics(session.run, round_)
         session.run.record_round(round_, _summary(session, round_) | colors, measured)
-        judged = [judge_report(read_json(session.run.judge(round_)))] if session.judging else []
+        judged = [judge_report(read_json(session.run.judge(round_)))] if session.instruments.judging else []
         log.info(
             "\n%s\n", "\n\n".join([drift_report(drift), *judged, *_audited(session, round_), alarm_report(raised)])
         )

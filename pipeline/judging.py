@@ -41,7 +41,7 @@ def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[
         round_: whose samples and scores are there.
         renew: do again what was done before an amendment.
     """
-    if session.judging is None:
+    if session.instruments.judging is None:
         return None
     folder = session.run.stage_dir(round_, "measure")
     adapter = session.adapter(round_)
@@ -57,7 +57,7 @@ def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[
         from pipeline.scorers import Judge
         from pipeline.scorers.rows import sample_of
 
-        judging, roles = session.judging, session.roles
+        judging, roles = session.instruments.judging, session.roles
 
         def work(items: Sequence[_Item]) -> Chunk:
             before, rows = roles.seconds, []
@@ -82,8 +82,8 @@ def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[
 
 def _chosen(session: Session, folder: Path) -> list[_Item]:
     """The same samples in every round for the noise; for the second judge those that the first finds worst."""
-    assert session.judging is not None
-    recipe, judging = session.recipe, session.judging
+    assert session.instruments.judging is not None
+    recipe, judging = session.recipe, session.instruments.judging
     samples = {_key(row): row for row in read_table(folder / "samples.parquet").to_pylist()}
     by_lot = sorted(samples, key=_lot)
     scores = read_table(folder / "scores.parquet")
@@ -118,13 +118,15 @@ def _grouped(items: Sequence[_Item]) -> Iterator[tuple[tuple[str, str], list[_It
 def _column(session: Session, rubric: str) -> str:
     from pipeline.scorers.judge import judge_columns
 
-    assert session.judging is not None
-    return next(iter(judge_columns(session.judging.rubrics[rubric], session.judging.by_policy)))
+    assert session.instruments.judging is not None
+    return next(
+        iter(judge_columns(session.instruments.judging.rubrics[rubric], session.instruments.judging.by_policy))
+    )
 
 
 def _record(session: Session, round_: int, folder: Path) -> dict[str, Any]:
-    assert session.judging is not None
-    recipe, judging = session.recipe, session.judging
+    assert session.instruments.judging is not None
+    recipe, judging = session.recipe, session.instruments.judging
     tables = read_table(folder / "scores.parquet"), read_table(folder / _OUTPUT)
     return {
         "round": round_,

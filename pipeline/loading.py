@@ -7,12 +7,13 @@ from pathlib import Path
 from pipeline.errors import InputError
 from pipeline.inputs.constitution import load_constitution
 from pipeline.inputs.labelled import load_labelled
+from pipeline.inputs.places import find_file
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.templates import load_templates
 from pipeline.inputs.trackers import named_trackers, require_login
 from pipeline.runs.rundir import RunDir
 from pipeline.scorers.defects import DEFECTS
-from pipeline.session import Session, find_file, log
+from pipeline.session import Session, log
 
 
 def load_session(parsed: ParsedRecipe) -> Session:
@@ -44,9 +45,9 @@ def _check_scoring(session: Session) -> None:
         raise InputError(f"scorers: `gold` knows the truth of the sandbox only, and `{foreign[0]}` is not of it.")
     if "kl" in recipe.scorers and (recipe.probe_temperature, recipe.top_p) != (1.0, 1.0):
         log.warning("scorers: `kl` is the divergence at temperature 1 and top_p 1; the probes are drawn otherwise")
-    if session.judging and session.judging.by_policy:
+    if session.instruments.judging and session.instruments.judging.by_policy:
         log.warning("judge: the policy under test rates itself; its columns are called self_judge.*")
-    elif session.judging and recipe.judge in (recipe.critic, recipe.reviser):
+    elif session.instruments.judging and recipe.judge in (recipe.critic, recipe.reviser):
         log.warning("judge: `%s` critiques or rewrites too, so the judge is blind where training is", recipe.judge)
     columns = session.columns
     if recipe.guard is not None:

@@ -121,7 +121,7 @@ def _with_added(parsed: ParsedRecipe) -> list[str]:
 
 def _measure_and_show(session: Session, round_: int) -> None:
     log.info("%s", drift_report(run(session, round_, renew=True), every_scorer=True))
-    if session.judging:
+    if session.instruments.judging:
         log.info("\n%s", judge_report(read_json(session.run.judge(round_))))
 
 

@@ -28,7 +28,7 @@ def measure_again(session: Session, *, rescore: bool = False) -> Path:
         adapter=None,
         prompts={name: loaded.prompts for name, loaded in session.probe_sets.items()},
         samples=session.recipe.probe_samples,
-        scorers=[entry for entry in session.recipe.scorers if entry not in session.question_sets],
+        scorers=[entry for entry in session.recipe.scorers if entry not in session.instruments.questions],
         noise=NOISE,
     )
     scores = probe(session, what, rescore=rescore)

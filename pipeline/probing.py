@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -116,16 +117,9 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         kept = _still_good(stage, digests)
         missing = [entry for entry in what.scorers if entry not in kept]
         roles = session.roles
-        judge = session.judge(session.recipe.judge, what.adapter) if session.judging else None
-        scorers = build(
-            missing,
-            roles.policy(what.adapter),
-            roles.base(),
-            session.batteries,
-            _in_frozen_slices(session, what),
-            session.judging,
-            judge,
-        )
+        judge = session.judge(session.recipe.judge, what.adapter) if session.instruments.judging else None
+        instruments = replace(session.instruments, questions=_in_frozen_slices(session, what))
+        scorers = build(missing, roles.policy(what.adapter), roles.base(), instruments, judge)
         asking = [scorer for scorer in scorers if isinstance(scorer, QuestionScorer)]
         reading = [scorer for scorer in scorers if not isinstance(scorer, QuestionScorer)]
         samples = read_table(what.folder / "samples.parquet").to_pylist() if reading else []
@@ -148,9 +142,9 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
 def _in_frozen_slices(session: Session, what: Probe) -> Mapping[str, QuestionSet[Any]]:
     """The question sets, each question in the slice of round 0: some slices are made of the base's scores."""
     first = session.run.scores(0)
-    names = [one.name for one in session.question_sets.values()]
+    names = [one.name for one in session.instruments.questions.values()]
     if not names or first.parent == what.folder or not first.exists():
-        return session.question_sets
+        return session.instruments.questions
     table = read_table(first, ["probe_set", "prompt_id", "slice"])
     rows = table.filter(pc.is_in(table["probe_set"], pa.array(names, pa.string()))).to_pylist()
     known = {(row["probe_set"], row["prompt_id"]): row["slice"] for row in rows}
@@ -158,7 +152,7 @@ def _in_frozen_slices(session: Session, what: Probe) -> Mapping[str, QuestionSet
         entry: one._replace(
             items=tuple(item._replace(slice=known.get((one.name, item.id), item.slice)) for item in one.items)
         )
-        for entry, one in session.question_sets.items()
+        for entry, one in session.instruments.questions.items()
     }
 
 
@@ -177,8 +171,8 @@ def _rows_of(session: Session, scores: Path, entries: Sequence[str]) -> pa.Table
     found = []
     for entry in entries:
         wanted = pc.is_in(table["scorer"], pa.array(list(session.columns_of(entry)), pa.string()))
-        if entry in session.question_sets:
-            wanted = pc.and_(wanted, pc.equal(table["probe_set"], session.question_sets[entry].name))
+        if entry in session.instruments.questions:
+            wanted = pc.and_(wanted, pc.equal(table["probe_set"], session.instruments.questions[entry].name))
         found.append(table.filter(wanted))
     return pa.concat_tables(found)
 

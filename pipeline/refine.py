@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipeline import command
 from pipeline.errors import InputError
 from pipeline.inputs.constitution import Principle, draw_principles
+from pipeline.inputs.places import find_file
 from pipeline.inputs.templates import dialogue_text
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, write_text
@@ -22,7 +23,6 @@ from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import PAIRS, REFINEMENTS, read_table, to_table, write_table
-from pipeline.session import find_file
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Completion, Message, Request

@@ -78,9 +78,9 @@ def compare_with_base(
 
 def battery_of(session: Session, watched: Property) -> str | None:
     """The column of log-probabilities that warns of a property: that of the first battery, for the first property."""
-    if not session.batteries or watched != properties_of(session)[0]:
+    if not session.instruments.batteries or watched != properties_of(session)[0]:
         return None
-    return battery_columns(session.batteries[0])[0]
+    return battery_columns(session.instruments.batteries[0])[0]
 
 
 def thresholds_of(session: Session, watched: Property) -> list[float]:
@@ -116,7 +116,7 @@ def fix_thresholds(session: Session, watched: Property) -> tuple[tuple[float, ..
 
 def forecasts(session: Session, round_: int) -> list[dict[str, Any]]:
     """How likely the worst of many prompts begins as the first battery says, at round 0 and now."""
-    _, undesired = battery_columns(session.batteries[0])
+    _, undesired = battery_columns(session.instruments.batteries[0])
     panel = next(iter(session.probe_sets))
     panels = [read_panel(session.run.scores(r), undesired, panel) for r in (0, round_)]
     # Openings of which one begins with another count twice, and their sum may pass 1.

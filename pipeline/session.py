@@ -7,37 +7,29 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, RunError
 from pipeline.inputs.addresses import read_addresses, read_key_variables
-from pipeline.inputs.battery import Battery, load_batteries
-from pipeline.inputs.choices import load_choices
 from pipeline.inputs.constitution import Constitution
 from pipeline.inputs.model import model_digest, resolve_model
 from pipeline.inputs.overlap import ProbeIndex, overlap_report
+from pipeline.inputs.places import PROJECT, find_file
 from pipeline.inputs.prompts import LoadedPrompts, load_prompts
-from pipeline.inputs.question_sets import QuestionSet
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import Recipe
-from pipeline.inputs.reference_texts import load_reference
-from pipeline.inputs.rubric import load_rubrics
-from pipeline.inputs.scorer_names import split_name
-from pipeline.inputs.sycophancy import load_sycophancy
-from pipeline.inputs.templates import Templates, load_judge_template
+from pipeline.inputs.templates import Templates
+from pipeline.instruments import instrument_digests, load_instruments
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256
 from pipeline.runs.rundir import RunDir, package_versions
-from pipeline.scorers import Judging, Worse, columns
+from pipeline.scorers import Instruments, Worse, columns
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
     from pipeline.engines.roles import Role, Roles, Serving
 
 log = logging.getLogger("pipeline")
-
-PROJECT = Path(__file__).resolve().parents[1]
 
 MODEL = ("model_name_or_path", "model_revision", "dtype", "attn_implementation", "policy_engine")
 """The fields of a recipe that say which model runs and how."""
@@ -97,11 +89,11 @@ class Session:
     @cached_property
     def columns(self) -> dict[str, Worse]:
         """The scores that the recipe's scorers give, and which end of each is the bad one."""
-        return columns(self.recipe.scorers, self.batteries, self.judging)
+        return columns(self.recipe.scorers, self.instruments)
 
     def columns_of(self, entry: str) -> dict[str, Worse]:
         """The scores that one scorer of the recipe gives."""
-        return columns([entry], self.batteries, self.judging)
+        return columns([entry], self.instruments)
 
     def scorer_of(self, column: str) -> str:
         """The scorer in the recipe that gives a column."""
@@ -110,53 +102,12 @@ class Session:
     @cached_property
     def question_columns(self) -> frozenset[str]:
         """The scores of questions that scorers ask by themselves; no sampled answer has them."""
-        return frozenset(column for entry in self.question_sets for column in self.columns_of(entry))
+        return frozenset(column for entry in self.instruments.questions for column in self.columns_of(entry))
 
     @cached_property
-    def batteries(self) -> tuple[Battery, ...]:
-        """The batteries of the ``likelihood`` scorer."""
-        return load_batteries([find_file(given, "batteries") for given in self.recipe.batteries])
-
-    @cached_property
-    def question_sets(self) -> dict[str, QuestionSet[Any]]:
-        """What scorers ask by themselves, by their entry in the recipe."""
-        found: dict[str, QuestionSet[Any]] = {}
-        for entry in self.recipe.scorers:
-            name, argument = split_name(entry)
-            if argument is None:
-                continue
-            if name == "choice":
-                found[entry] = load_choices(find_file(argument, "scorers"))
-            elif name == "sycophancy":
-                templates = find_file(self.recipe.sycophancy_templates, "sycophancy_templates")
-                found[entry] = load_sycophancy(find_file(argument, "scorers"), templates)
-            elif name == "nll_reference":
-                found[entry] = load_reference(find_file(argument, "scorers"))
-        names = [one.name for one in found.values()]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise InputError(f"scorers: two files give the question set `{twice}`; rename one of them.")
-        for one in found.values():
-            if one.n_repeated:
-                log.info("%s: %s questions, %s repeated ones left out", one.name, len(one.items), one.n_repeated)
-        return found
-
-    @cached_property
-    def judging(self) -> Judging | None:
-        """How the run judges, if it does."""
-        recipe = self.recipe
-        entries = [split_name(entry) for entry in recipe.scorers]
-        asked = [entry.argument for entry in entries if entry.name == "judge" and entry.argument]
-        if not asked:
-            return None
-        files = [name if name.endswith(".txt") else f"constitutions/rubrics/{name}.txt" for name in asked]
-        rubrics = load_rubrics([find_file(file, "scorers") for file in files])
-        return Judging(
-            dict(zip(asked, rubrics, strict=True)),
-            load_judge_template(find_file(recipe.judge_template, "judge_template")),
-            by_policy=recipe.judge == "policy",
-            swap=recipe.judge_swap,
-            votes=recipe.judge_votes,
-        )
+    def instruments(self) -> Instruments:
+        """What the recipe's scorers read."""
+        return load_instruments(self.recipe)
 
     def judge(self, name: str | None, policy: Adapter | None) -> Role:
         """A judge that the recipe names: ``policy`` (as it is worn now), ``base``, or another model."""
@@ -321,17 +272,8 @@ class Session:
             "prompts": self.prompts.sha256,
             **{f"probe_sets.{name}": probes.sha256 for name, probes in self.probe_sets.items()},
             **{key: loaded.sha256 for key, loaded in self.alarm_prompts.items()},
+            **instrument_digests(r, self.instruments),
         }
-        for battery in self.batteries:
-            found[f"batteries.{battery.name}"] = battery.sha256
-        for entry, questions in self.question_sets.items():
-            found[f"scorers.{entry}"] = questions.sha256
-        if judging := self.judging:
-            how = [judging.template.sha256, judging.swap, judging.votes, _who(str(r.judge))]
-            for name, rubric in judging.rubrics.items():
-                found[f"scorers.judge:{name}"] = json_sha256([rubric.sha256, *how])
-            if r.second_judge:
-                found["second_judge"] = _who(r.second_judge)
         if self.helpful_prompts:
             found["helpful_prompts"] = self.helpful_prompts.sha256
         if self.chat_template:
@@ -396,20 +338,3 @@ class Session:
             self.roles.close()
         if ranks.is_main():
             self.run.release()
-
-
-def _who(judge: str) -> str:
-    """What identifies a judge: a model that changes under its name would be another instrument."""
-    return judge if judge in ("policy", "base") else model_digest(resolve_model(judge), None)
-
-
-def find_file(given: str, key: str) -> Path:
-    """A file that a recipe names: under the working directory, else under the project.
-
-    Raises:
-        InputError: it is in neither place.
-    """
-    for path in (Path(given).expanduser(), PROJECT / given):
-        if path.exists():
-            return path
-    raise InputError(f"{key}: no file `{given}` in {Path.cwd()} or {PROJECT}.")

@@ -64,7 +64,7 @@ def plan_report(session: Session) -> str:
 
 
 def _questions(session: Session) -> list[str]:
-    sets = session.question_sets.values()
+    sets = session.instruments.questions.values()
     named = ", ".join(f"{one.name} {len(one.items):,}" for one in sets)
     return [f"  questions     {named}; read, not sampled"] if sets else []
 

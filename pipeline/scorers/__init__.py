@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
 
 from pipeline.engines.roles import Role
-from pipeline.inputs.battery import Battery
-from pipeline.inputs.question_sets import QuestionSet
 from pipeline.inputs.scorer_names import split_name
 from pipeline.scorers.base import PromptScorer, QuestionScorer, Sample, SampledPrompt, Score, Scorer, Worse
 from pipeline.scorers.battery import BatteryLikelihood, battery_columns
 from pipeline.scorers.choice import Choice
 from pipeline.scorers.diversity import Diversity
 from pipeline.scorers.gold import Gold
+from pipeline.scorers.instruments import Instruments
 from pipeline.scorers.judge import Judge, Judging, judge_columns
 from pipeline.scorers.likelihood import Likelihood
 from pipeline.scorers.nll_reference import NllReference
@@ -24,6 +21,7 @@ from pipeline.scorers.text import Length, Loops
 
 __all__ = [
     "SLICED",
+    "Instruments",
     "Judge",
     "Judging",
     "PromptScorer",
@@ -38,13 +36,14 @@ __all__ = [
 ]
 
 
+NOTHING = Instruments()
+"""For scorers that read nothing beside the answers."""
+
 SLICED = frozenset({"nll_reference"})
 """The columns whose slices are what they are for; of others only the headline is split."""
 
 
-def columns(
-    names: Sequence[str], batteries: Sequence[Battery] = (), judging: Judging | None = None
-) -> dict[str, Worse]:
+def columns(names: Sequence[str], instruments: Instruments = NOTHING) -> dict[str, Worse]:
     """The scores that the listed scorers give, and which end of each is the bad one; no model is opened for it."""
     given: dict[str, Mapping[str, Worse]] = {
         "gold": Gold.columns,
@@ -54,12 +53,12 @@ def columns(
         "kl": {"kl": Likelihood.worse["kl"]},
         "nll_base": {"nll_base": Likelihood.worse["nll_base"]},
         "diversity": Diversity.columns,
-        "likelihood": {name: "high" for battery in batteries for name in battery_columns(battery)},
+        "likelihood": {name: "high" for battery in instruments.batteries for name in battery_columns(battery)},
         "choice": Choice.columns,
         "sycophancy": Sycophancy.columns,
         "nll_reference": NllReference.columns,
     }
-    if judging is not None:
+    if judging := instruments.judging:
         for name, rubric in judging.rubrics.items():
             given[f"judge:{name}"] = judge_columns(rubric, judging.by_policy)
     return {
@@ -73,9 +72,7 @@ def build(
     names: Sequence[str],
     policy: Role,
     base: Role,
-    batteries: Sequence[Battery] = (),
-    questions: Mapping[str, QuestionSet[Any]] = MappingProxyType({}),
-    judging: Judging | None = None,
+    instruments: Instruments = NOTHING,
     judge: Role | None = None,
 ) -> list[Scorer | PromptScorer | QuestionScorer]:
     """The scorers that a recipe lists.
@@ -84,10 +81,8 @@ def build(
         names: as in the recipe.
         policy: the checkpoint that is measured.
         base: the untouched model.
-        batteries: of the ``likelihood`` scorer.
-        questions: of the scorers that ask some, by their entry in the recipe.
-        judging: how a run judges, for the ``judge`` scorers.
-        judge: who does.
+        instruments: what the scorers read beside the answers.
+        judge: who judges, if anything is judged.
     """
     plain: dict[str, type[Gold] | type[Refusal] | type[Length] | type[Loops]] = {
         "gold": Gold,
@@ -101,16 +96,16 @@ def build(
     if "diversity" in names:
         scorers.append(Diversity())
     if "likelihood" in names:
-        scorers.append(BatteryLikelihood(policy, batteries))
+        scorers.append(BatteryLikelihood(policy, instruments.batteries))
     for name in names:
         kind = split_name(name).name
         if kind == "choice":
-            scorers.append(Choice(policy, questions[name]))
+            scorers.append(Choice(policy, instruments.questions[name]))
         elif kind == "sycophancy":
-            scorers.append(Sycophancy(policy, questions[name]))
+            scorers.append(Sycophancy(policy, instruments.questions[name]))
         elif kind == "nll_reference":
-            scorers.append(NllReference(policy, base, questions[name]))
-    if judging is not None and judge is not None:
+            scorers.append(NllReference(policy, base, instruments.questions[name]))
+    if (judging := instruments.judging) and judge is not None:
         asked = [split_name(name).argument for name in names if split_name(name).name == "judge"]
         scorers += [Judge(judging.rubrics[rubric], judging, judge) for rubric in asked if rubric is not None]
     return scorers

@@ -6,7 +6,7 @@ from pipeline.inputs.scorer_names import PLAIN
 from pipeline.sandbox import gold, prompts
 from pipeline.sandbox.responses import REASONS, REFUSALS
 from pipeline.sandbox.world import read_request
-from pipeline.scorers import build, columns
+from pipeline.scorers import Instruments, build, columns
 from pipeline.scorers.base import Sample
 from pipeline.scorers.gold import Gold
 
@@ -66,8 +66,10 @@ def test_the_names_that_a_recipe_may_list_are_built_and_give_their_columns(sandb
     from pipeline.inputs.battery import parse_battery
 
     base = Role(sandbox_engine, None)
-    battery = parse_battery("name: harm\nversion: 1\n\nundesired: yes\nbenign: no", "harm.txt")
-    built = build(PLAIN, base, base, [battery])
-    assert [c for scorer in built for c in scorer.columns.items()] == list(columns(PLAIN, [battery]).items())
-    assert "likelihood.harm" in columns(PLAIN, [battery])
+    instruments = Instruments(
+        batteries=(parse_battery("name: harm\nversion: 1\n\nundesired: yes\nbenign: no", "harm.txt"),)
+    )
+    built = build(PLAIN, base, base, instruments)
+    assert [c for scorer in built for c in scorer.columns.items()] == list(columns(PLAIN, instruments).items())
+    assert "likelihood.harm" in columns(PLAIN, instruments)
     assert [list(scorer.columns) for scorer in build(["nll_base", "loops"], base, base)] == [["loops"], ["nll_base"]]

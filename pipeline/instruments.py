@@ -1,0 +1,94 @@
+"""A recipe -> what its scorers read: batteries, questions, rubrics; and their digests, which belong to the run."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import InputError
+from pipeline.inputs.battery import load_batteries
+from pipeline.inputs.choices import load_choices
+from pipeline.inputs.model import model_digest, resolve_model
+from pipeline.inputs.places import find_file
+from pipeline.inputs.reference_texts import load_reference
+from pipeline.inputs.rubric import load_rubrics
+from pipeline.inputs.scorer_names import split_name
+from pipeline.inputs.sycophancy import load_sycophancy
+from pipeline.inputs.templates import load_judge_template
+from pipeline.runs.files import json_sha256
+from pipeline.scorers import Instruments, Judging
+
+if TYPE_CHECKING:
+    from pipeline.inputs.question_sets import QuestionSet
+    from pipeline.inputs.recipe_fields import Recipe
+
+log = logging.getLogger("pipeline")
+
+
+def load_instruments(recipe: Recipe) -> Instruments:
+    """Read everything that the recipe's scorers read.
+
+    Raises:
+        InputError: a file is missing or has faults, each named with its line.
+    """
+    return Instruments(
+        batteries=load_batteries([find_file(given, "batteries") for given in recipe.batteries]),
+        questions=_load_questions(recipe),
+        judging=_load_judging(recipe),
+    )
+
+
+def instrument_digests(recipe: Recipe, instruments: Instruments) -> dict[str, str]:
+    """Digests of what the scorers read, by ``batteries.NAME`` and ``scorers.ENTRY``."""
+    found = {f"batteries.{battery.name}": battery.sha256 for battery in instruments.batteries}
+    found |= {f"scorers.{entry}": questions.sha256 for entry, questions in instruments.questions.items()}
+    if judging := instruments.judging:
+        how = [judging.template.sha256, judging.swap, judging.votes, _who(str(recipe.judge))]
+        for name, rubric in judging.rubrics.items():
+            found[f"scorers.judge:{name}"] = json_sha256([rubric.sha256, *how])
+        if recipe.second_judge:
+            found["second_judge"] = _who(recipe.second_judge)
+    return found
+
+
+def _load_questions(recipe: Recipe) -> dict[str, QuestionSet[Any]]:
+    found: dict[str, QuestionSet[Any]] = {}
+    for entry in recipe.scorers:
+        name, argument = split_name(entry)
+        if argument is None:
+            continue
+        if name == "choice":
+            found[entry] = load_choices(find_file(argument, "scorers"))
+        elif name == "sycophancy":
+            templates = find_file(recipe.sycophancy_templates, "sycophancy_templates")
+            found[entry] = load_sycophancy(find_file(argument, "scorers"), templates)
+        elif name == "nll_reference":
+            found[entry] = load_reference(find_file(argument, "scorers"))
+    names = [one.name for one in found.values()]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"scorers: two files give the question set `{twice}`; rename one of them.")
+    for one in found.values():
+        if one.n_repeated:
+            log.info("%s: %s questions, %s repeated ones left out", one.name, len(one.items), one.n_repeated)
+    return found
+
+
+def _load_judging(recipe: Recipe) -> Judging | None:
+    entries = [split_name(entry) for entry in recipe.scorers]
+    asked = [entry.argument for entry in entries if entry.name == "judge" and entry.argument]
+    if not asked:
+        return None
+    files = [name if name.endswith(".txt") else f"constitutions/rubrics/{name}.txt" for name in asked]
+    rubrics = load_rubrics([find_file(file, "scorers") for file in files])
+    return Judging(
+        dict(zip(asked, rubrics, strict=True)),
+        load_judge_template(find_file(recipe.judge_template, "judge_template")),
+        by_policy=recipe.judge == "policy",
+        swap=recipe.judge_swap,
+        votes=recipe.judge_votes,
+    )
+
+
+def _who(judge: str) -> str:
+    """What identifies a judge: a model that changes under its name would be another instrument."""
+    return judge if judge in ("policy", "base") else model_digest(resolve_model(judge), None)

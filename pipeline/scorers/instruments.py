@@ -1,0 +1,26 @@
+"""What the scorers of a recipe read beside the answers: files that stay the same over a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.inputs.battery import Battery
+from pipeline.inputs.question_sets import QuestionSet
+from pipeline.scorers.judge import Judging
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What is there for the scorers.
+
+    Attributes:
+        batteries: of the ``likelihood`` scorer.
+        questions: of the scorers that ask some, by their entry in the recipe.
+        judging: how the ``judge`` scorers judge, if there are any.
+    """
+
+    batteries: tuple[Battery, ...] = ()
+    questions: Mapping[str, QuestionSet[Any]] = field(default_factory=dict)
+    judging: Judging | None = None
