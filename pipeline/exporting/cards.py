@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -63,7 +64,8 @@ def model_card(
     if hub_id:
         header["base_model"] = hub_id
         header["base_model_relation"] = "finetune" if merged else "adapter"
-    base = f"`{hub_id or trained.base_name}`" + (f" at `{trained.revision}`" if trained.revision else "")
+    # Of a folder the last part: where it lies is its owner's business.
+    base = f"`{hub_id or Path(trained.base_name).name}`" + (f" at `{trained.revision}`" if trained.revision else "")
     kind = f"the base {base} with a LoRA merged into it" if merged else f"a LoRA adapter for {base}"
     drift = read_json(run.drift(round_))
     lines = [

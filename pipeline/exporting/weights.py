@@ -56,6 +56,9 @@ def find_trained(run: RunDir, round_: int) -> Trained:
     name = str(manifest["engine"]["model"])
     revision = read_json(run.resolved)["model_revision"]
     base = resolve_model(name)
+    recorded = read_json(folder / "adapter_config.json")["base_model_name_or_path"]
+    if not Path(base).is_dir() and Path(recorded).is_absolute():
+        base = str(recorded)  # the recipe names a folder, seen from where the run was begun
     require_model_folder(base)
     if Path(base).is_dir() and model_digest(base, revision) != read_json(run.inputs)["model"]:
         raise InputError(

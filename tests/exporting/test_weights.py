@@ -12,8 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.engines.base import Adapter
-from pipeline.errors import EngineError, InputError
-from pipeline.exporting.weights import Trained, write_adapter, write_merged
+from pipeline.errors import EngineError, InputError, RunError
+from pipeline.exporting.weights import Trained, find_trained, write_adapter, write_merged
+from pipeline.inputs.model import model_digest
+from pipeline.runs.files import file_sha256, read_json, write_json
+from pipeline.runs.rundir import RunDir
 
 TOKENS = torch.tensor([[4, 90, 31, 200, 7, 55, 12]])
 
@@ -31,6 +34,61 @@ def logits(folder: Path | str, adapter: Path | None = None, dtype: str = "float3
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     model = model if adapter is None else PeftModel.from_pretrained(model, str(adapter))
     return model.eval()(input_ids=TOKENS).logits.float()
+
+
+def make_run(folder: Path, trained: Trained, named: str, base: Path) -> RunDir:
+    """A run directory as far as an export looks at it; its recipe calls the base ``named``."""
+    run = RunDir(folder)
+    shutil.copytree(trained.adapter, run.adapter_dir(1))
+    path = run.adapter_dir(1) / "adapter_config.json"
+    write_json(path, read_json(path) | {"base_model_name_or_path": str(base)})
+    digests = {file.name: file_sha256(file) for file in run.adapter_dir(1).iterdir() if file.name != "README.md"}
+    manifest = {"outputs": {"adapter": digests}, "engine": {"model": named, "dtype": "float32"}}
+    write_json(run.stage_dir(1, "distill") / "manifest.json", manifest)
+    write_json(run.resolved, {"model_revision": "main"})
+    write_json(run.inputs, {"model": model_digest(str(base), "main")})
+    return run
+
+
+def test_what_a_round_trained_is_found_with_its_base(trained: Trained, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", trained, "sandbox", Path(trained.base))
+    found = find_trained(run, 1)
+    assert found == trained._replace(adapter=run.adapter_dir(1))
+    assert found.base_is_local
+
+
+def test_a_base_on_the_hub_keeps_its_revision(trained: Trained, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", trained, "org/base", Path("org/base"))
+    found = find_trained(run, 1)
+    assert (found.base, found.revision, found.base_is_local) == ("org/base", "main", False)
+
+
+def test_a_base_named_from_another_folder_is_still_found(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained.base, tmp_path / "models" / "tiny")
+    run = make_run(tmp_path / "run", trained, "models/tiny", tmp_path / "models" / "tiny")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # where models/tiny would be a Hub id
+    assert find_trained(run, 1).base == str(tmp_path / "models" / "tiny")
+    (tmp_path / "models").rename(tmp_path / "gone")
+    with pytest.raises(InputError, match="models/tiny: no such folder"):
+        find_trained(run, 1)
+
+
+def test_round_0_another_base_and_damage_are_refused(trained: Trained, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(trained.base, base)
+    run = make_run(tmp_path / "run", trained, str(base), base)
+    with pytest.raises(InputError, match="round 0 is the untouched base"):
+        find_trained(run, 0)
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(InputError, match="is not the base that"):
+        find_trained(run, 1)
+    (run.adapter_dir(1) / "adapter_model.safetensors").unlink()
+    with pytest.raises(RunError, match=r"adapter_model\.safetensors: missing or damaged"):
+        find_trained(run, 1)
 
 
 def test_merged_is_base_and_adapter_in_one(trained: Trained, tmp_path: Path) -> None:
