@@ -12,12 +12,10 @@ from math import inf
 from typing import Any, Literal, NamedTuple
 
 from pipeline.errors import InputError
+from pipeline.inputs.scorer_names import describe_names, name_problem
 
 SANDBOX = "sandbox"
 """The value of `model_name_or_path` that names the model shipped with the package, and its small world."""
-
-
-Scorer = Literal["gold", "refusal", "length", "loops", "kl", "nll_base", "diversity", "likelihood"]
 
 
 class Range(NamedTuple):
@@ -140,9 +138,12 @@ class Recipe:
     )
     probe_column: str | None = _setting("measure", None, "Column of the prompt in the probe sets.")
     probe_slice_column: str | None = _setting("measure", None, "Column of the slice in the probe sets.")
-    scorers: list[Scorer] = field(
+    scorers: list[str] = field(
         default_factory=lambda: ["refusal", "length", "loops", "kl", "nll_base"],
-        metadata=_about("measure", "What is measured; `gold` needs the sandbox, `likelihood` needs `batteries`."),
+        metadata=_about(
+            "measure",
+            f"What is measured: {describe_names()}; `gold` needs the sandbox, `likelihood` needs `batteries`.",
+        ),
     )
     batteries: list[str] = field(
         default_factory=list,
@@ -211,13 +212,19 @@ def find_problems(values: Mapping[str, Any]) -> dict[str, str]:
     if problem := _probe_set_problem(values.get("probe_sets", [])):
         found["probe_sets"] = problem
     scorers = values.get("scorers", [])
-    if repeated := [name for i, name in enumerate(scorers) if name in scorers[:i]]:
-        found["scorers"] = f"names `{repeated[0]}` twice"
+    if problem := _scorers_problem(scorers):
+        found["scorers"] = problem
     if ("likelihood" in scorers) != bool(values.get("batteries")):
         found.setdefault("batteries", "and `likelihood` among the `scorers` need each other")
     if values.get("constitution", MISSING) == "":
         found["constitution"] = "must name a file, found nothing"
     return found
+
+
+def _scorers_problem(scorers: list[str]) -> str | None:
+    if repeated := [name for i, name in enumerate(scorers) if name in scorers[:i]]:
+        return f"names `{repeated[0]}` twice"
+    return next((problem for entry in scorers if (problem := name_problem(entry))), None)
 
 
 def _probe_set_problem(probe_sets: list[str]) -> str | None:

@@ -15,7 +15,6 @@ from pipeline.scorers.refusal import Refusal
 from pipeline.scorers.text import Length, Loops
 
 __all__ = [
-    "NAMES",
     "PromptScorer",
     "Sample",
     "SampledPrompt",
@@ -25,9 +24,6 @@ __all__ = [
     "build",
     "columns",
 ]
-
-NAMES = ("gold", "refusal", "length", "loops", "kl", "nll_base", "diversity", "likelihood")
-"""What a recipe may list under ``scorers``."""
 
 
 def columns(names: Sequence[str], batteries: Sequence[Battery] = ()) -> dict[str, Worse]:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import math
 
+from pipeline.inputs.scorer_names import PLAIN
 from pipeline.sandbox import gold, prompts
 from pipeline.sandbox.responses import REASONS, REFUSALS
 from pipeline.sandbox.world import read_request
-from pipeline.scorers import NAMES, build, columns
+from pipeline.scorers import build, columns
 from pipeline.scorers.base import Sample
 from pipeline.scorers.gold import Gold
 
@@ -66,7 +67,7 @@ def test_the_names_that_a_recipe_may_list_are_built_and_give_their_columns(sandb
 
     base = Role(sandbox_engine, None)
     battery = parse_battery("name: harm\nversion: 1\n\nundesired: yes\nbenign: no", "harm.txt")
-    built = build(NAMES, base, base, [battery])
-    assert [c for scorer in built for c in scorer.columns.items()] == list(columns(NAMES, [battery]).items())
-    assert "likelihood.harm" in columns(NAMES, [battery])
+    built = build(PLAIN, base, base, [battery])
+    assert [c for scorer in built for c in scorer.columns.items()] == list(columns(PLAIN, [battery]).items())
+    assert "likelihood.harm" in columns(PLAIN, [battery])
     assert [list(scorer.columns) for scorer in build(["nll_base", "loops"], base, base)] == [["loops"], ["nll_base"]]
