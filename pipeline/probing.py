@@ -105,7 +105,9 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         from pipeline.scorers.rows import score_rows
 
         roles = session.roles
-        scorers = build(what.scorers, roles.policy(what.adapter), roles.base(), session.batteries)
+        scorers = build(
+            what.scorers, roles.policy(what.adapter), roles.base(), session.batteries, session.refusal_model
+        )
         samples = read_table(what.folder / "samples.parquet").to_pylist()
 
         def work(rows: Sequence[Row]) -> Chunk:

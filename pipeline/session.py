@@ -16,11 +16,13 @@ from pipeline.inputs.overlap import ProbeIndex, overlap_report
 from pipeline.inputs.prompts import LoadedPrompts, load_prompts
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import Recipe
+from pipeline.inputs.scorer_names import split_name
 from pipeline.inputs.templates import Templates
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256
 from pipeline.runs.rundir import RunDir, package_versions
 from pipeline.scorers import Worse, columns
+from pipeline.scorers.refusal_model import SHIPPED, RefusalModel, load_model
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
@@ -92,6 +94,16 @@ class Session:
     def batteries(self) -> tuple[Battery, ...]:
         """The batteries of the ``likelihood`` scorer."""
         return load_batteries([find_file(given, "batteries") for given in self.recipe.batteries])
+
+    @property
+    def _refusal_weights(self) -> Path:
+        named = [argument for name, argument in map(split_name, self.recipe.scorers) if name == "refusal" and argument]
+        return find_file(named[0], "scorers") if named else SHIPPED
+
+    @cached_property
+    def refusal_model(self) -> RefusalModel:
+        """The weights of the scorers of refusals."""
+        return load_model(self._refusal_weights)
 
     @cached_property
     def probe_sets(self) -> dict[str, LoadedPrompts]:
@@ -225,6 +237,9 @@ class Session:
         }
         for battery in self.batteries:
             found[f"batteries.{battery.name}"] = battery.sha256
+        for entry in r.scorers:
+            if "refusal" in split_name(entry).name:
+                found[f"scorers.{entry}"] = file_sha256(self._refusal_weights)
         if self.helpful_prompts:
             found["helpful_prompts"] = self.helpful_prompts.sha256
         if self.chat_template:

@@ -24,7 +24,7 @@ ALLOWED = {
     "sandbox": {"errors"},
     "inputs": {"errors", "runs", "sandbox"},
     "engines": {"errors", "inputs"},
-    "scorers": {"errors", "engines", "inputs", "sandbox"},
+    "scorers": {"errors", "engines", "inputs", "sandbox", "tails"},
     "training": {"errors", "engines", "inputs", "runs"},
     "report": {"errors", "inputs", "runs", "scorers", "tails"},
     "session": {"errors", "engines", "inputs", "runs", "scorers"},

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.engines.roles import Role
 from pipeline.inputs.battery import Battery
+from pipeline.inputs.scorer_names import split_name
 from pipeline.scorers.base import PromptScorer, Sample, SampledPrompt, Score, Scorer, Worse
 from pipeline.scorers.battery import BatteryLikelihood, battery_columns
 from pipeline.scorers.diversity import Diversity
 from pipeline.scorers.gold import Gold
 from pipeline.scorers.likelihood import Likelihood
-from pipeline.scorers.refusal import Refusal
+from pipeline.scorers.refusal import Refusal, RefusalWhere
+from pipeline.scorers.refusal_model import RefusalModel
 from pipeline.scorers.text import Length, Loops
 
 __all__ = [
@@ -37,12 +39,18 @@ def columns(names: Sequence[str], batteries: Sequence[Battery] = ()) -> dict[str
         "nll_base": {"nll_base": Likelihood.worse["nll_base"]},
         "diversity": Diversity.columns,
         "likelihood": {name: "high" for battery in batteries for name in battery_columns(battery)},
+        "over_refusal": {"over_refusal": "high"},
+        "under_refusal": {"under_refusal": "high"},
     }
-    return {column: worse for name in names for column, worse in given[name].items()}
+    return {column: worse for name in names for column, worse in given[split_name(name).name].items()}
 
 
 def build(
-    names: Sequence[str], policy: Role, base: Role, batteries: Sequence[Battery] = ()
+    names: Sequence[str],
+    policy: Role,
+    base: Role,
+    batteries: Sequence[Battery] = (),
+    refusal_model: RefusalModel | None = None,
 ) -> list[Scorer | PromptScorer]:
     """The scorers that a recipe lists.
 
@@ -51,18 +59,22 @@ def build(
         policy: the checkpoint that is measured.
         base: the untouched model.
         batteries: of the ``likelihood`` scorer.
+        refusal_model: weights of the scorers of refusals, the package's own when None.
     """
-    plain: dict[str, type[Gold] | type[Refusal] | type[Length] | type[Loops]] = {
+    plain: dict[str, Callable[[], Scorer]] = {
         "gold": Gold,
-        "refusal": Refusal,
+        "refusal": lambda: Refusal(refusal_model),
         "length": Length,
         "loops": Loops,
     }
-    scorers: list[Scorer | PromptScorer] = [plain[name]() for name in names if name in plain]
+    scorers: list[Scorer | PromptScorer] = [plain[name]() for name, _ in map(split_name, names) if name in plain]
     if likelihoods := [name for name in names if name in ("kl", "nll_base")]:
         scorers.append(Likelihood(likelihoods, policy, base))
     if "diversity" in names:
         scorers.append(Diversity())
     if "likelihood" in names:
         scorers.append(BatteryLikelihood(policy, batteries))
+    for name, argument in map(split_name, names):
+        if name in ("over_refusal", "under_refusal"):
+            scorers.append(RefusalWhere(name, argument or "", refusal_model))
     return scorers

@@ -17,6 +17,8 @@ class Sample(NamedTuple):
     prompt: Sequence[Message]
     response: str
     token_ids: Sequence[int]
+    slice: str = ""
+    probe_set: str = ""
 
 
 class SampledPrompt(NamedTuple):

@@ -54,7 +54,7 @@ def _is_usable(row: Row) -> bool:
 
 
 def _sample(row: Row) -> Sample:
-    return Sample(row["prompt"], row["response"], row["token_ids"])
+    return Sample(row["prompt"], row["response"], row["token_ids"], row["slice"], row["probe_set"])
 
 
 def _scored(row: Row, column: str, score: Score) -> Row:

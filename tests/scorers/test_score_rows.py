@@ -107,7 +107,7 @@ def test_an_empty_answer_is_an_answer() -> None:
 def test_a_scorer_sees_prompt_response_and_tokens() -> None:
     scorer = Words()
     score_rows(ROWS[:1], [scorer])
-    assert scorer.seen == [Sample([{"role": "user", "content": "about a"}], "one two", list(range(7)))]
+    assert scorer.seen == [Sample([{"role": "user", "content": "about a"}], "one two", list(range(7)), "s", "main")]
 
 
 def test_a_row_a_prompt_at_its_first_sample() -> None:
