@@ -19,6 +19,7 @@ from pipeline import alarm, command, distill, generate, measure, placebo, refine
 from pipeline.loading import load_session
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.console import cost_report, drift_report, rounds_report
+from pipeline.report.degeneration import degeneration_report
 from pipeline.report.plan import plan_report
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_json, write_text
@@ -60,6 +61,8 @@ def run_round(session: Session, round_: int) -> None:
     if ranks.is_main():
         session.run.record_round(round_, _summary(session, round_) | colors, _metrics(drift))
         log.info("\n%s\n\n%s\n", drift_report(drift), alarm_report(raised))
+        if round_:
+            log.info("%s\n", degeneration_report(read_json(session.run.degeneration(round_))))
         write_text(session.run.done(round_), f"round {round_} is complete\n")
     ranks.barrier()
 

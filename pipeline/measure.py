@@ -12,6 +12,7 @@ from pipeline import command
 from pipeline.probing import Probe, probe
 from pipeline.report.card import write_card
 from pipeline.report.console import drift_report
+from pipeline.report.degeneration import degeneration_report, degeneration_table
 from pipeline.report.drift import LEVEL, THRESHOLD_QUANTILE, drift_cells
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, read_json, write_json
@@ -49,6 +50,9 @@ def run(session: Session, round_: int, *, renew: bool = False) -> dict[str, Any]
             "scores_sha256": file_sha256(scores),
             "cells": drift_cells(session.run, round_, session.columns, session.headline, session.seed),
         }
+        if round_:
+            panel = next(iter(session.probe_sets))
+            write_json(session.run.degeneration(round_), degeneration_table(session.run, round_, panel))
         write_json(path, table)
         if round_:
             write_card(session.run, round_)
@@ -63,6 +67,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _measure_and_show(session: Session, round_: int) -> None:
     log.info("%s", drift_report(run(session, round_, renew=True), every_scorer=True))
+    if round_:
+        log.info("\n%s", degeneration_report(read_json(session.run.degeneration(round_))))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import NamedTuple
 
-PLAIN = ("gold", "refusal", "length", "loops", "kl", "nll_base", "diversity", "likelihood")
+PLAIN = ("gold", "refusal", "length", "loops", "kl", "nll_base", "diversity", "likelihood", "degeneration")
 """The scorers that stand by their name alone."""
 
 WITH_ARGUMENT = {"choice": "FILE", "sycophancy": "FILE", "nll_reference": "FILE"} | {

@@ -9,6 +9,7 @@ from pipeline.inputs.battery import Battery
 from pipeline.inputs.scorer_names import split_name
 from pipeline.scorers.base import PromptScorer, Sample, SampledPrompt, Score, Scorer, Worse
 from pipeline.scorers.battery import BatteryLikelihood, battery_columns
+from pipeline.scorers.degeneration import Degeneration
 from pipeline.scorers.diversity import Diversity
 from pipeline.scorers.gold import Gold
 from pipeline.scorers.likelihood import Likelihood
@@ -39,6 +40,7 @@ def columns(names: Sequence[str], batteries: Sequence[Battery] = ()) -> dict[str
         "nll_base": {"nll_base": Likelihood.worse["nll_base"]},
         "diversity": Diversity.columns,
         "likelihood": {name: "high" for battery in batteries for name in battery_columns(battery)},
+        "degeneration": Degeneration.columns,
         "over_refusal": {"over_refusal": "high"},
         "under_refusal": {"under_refusal": "high"},
     }
@@ -74,6 +76,8 @@ def build(
         scorers.append(Diversity())
     if "likelihood" in names:
         scorers.append(BatteryLikelihood(policy, batteries))
+    if "degeneration" in names:
+        scorers.append(Degeneration())
     for name, argument in map(split_name, names):
         if name in ("over_refusal", "under_refusal"):
             scorers.append(RefusalWhere(name, argument or "", refusal_model))

@@ -19,6 +19,7 @@ class Sample(NamedTuple):
     token_ids: Sequence[int]
     slice: str = ""
     probe_set: str = ""
+    finish_reason: str = ""
 
 
 class SampledPrompt(NamedTuple):

@@ -54,7 +54,9 @@ def _is_usable(row: Row) -> bool:
 
 
 def _sample(row: Row) -> Sample:
-    return Sample(row["prompt"], row["response"], row["token_ids"], row["slice"], row["probe_set"])
+    return Sample(
+        row["prompt"], row["response"], row["token_ids"], row["slice"], row["probe_set"], row["finish_reason"]
+    )
 
 
 def _scored(row: Row, column: str, score: Score) -> Row:
