@@ -15,10 +15,13 @@ from pipeline.inputs.rubric import load_rubrics
 from pipeline.inputs.scorer_names import split_name
 from pipeline.inputs.sycophancy import load_sycophancy
 from pipeline.inputs.templates import load_judge_template
-from pipeline.runs.files import json_sha256
+from pipeline.runs.files import file_sha256, json_sha256
 from pipeline.scorers import Instruments, Judging
+from pipeline.scorers.refusal_model import SHIPPED, load_model
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.inputs.question_sets import QuestionSet
     from pipeline.inputs.recipe_fields import Recipe
 
@@ -35,6 +38,7 @@ def load_instruments(recipe: Recipe) -> Instruments:
         batteries=load_batteries([find_file(given, "batteries") for given in recipe.batteries]),
         questions=_load_questions(recipe),
         judging=_load_judging(recipe),
+        refusal_model=load_model(_refusal_weights(recipe)),
     )
 
 
@@ -42,6 +46,9 @@ def instrument_digests(recipe: Recipe, instruments: Instruments) -> dict[str, st
     """Digests of what the scorers read, by ``batteries.NAME`` and ``scorers.ENTRY``."""
     found = {f"batteries.{battery.name}": battery.sha256 for battery in instruments.batteries}
     found |= {f"scorers.{entry}": questions.sha256 for entry, questions in instruments.questions.items()}
+    for entry in recipe.scorers:
+        if "refusal" in split_name(entry).name:
+            found[f"scorers.{entry}"] = file_sha256(_refusal_weights(recipe))
     if judging := instruments.judging:
         how = [judging.template.sha256, judging.swap, judging.votes, _who(str(recipe.judge))]
         for name, rubric in judging.rubrics.items():
@@ -87,6 +94,11 @@ def _load_judging(recipe: Recipe) -> Judging | None:
         swap=recipe.judge_swap,
         votes=recipe.judge_votes,
     )
+
+
+def _refusal_weights(recipe: Recipe) -> Path:
+    named = [argument for name, argument in map(split_name, recipe.scorers) if name == "refusal" and argument]
+    return find_file(named[0], "scorers") if named else SHIPPED
 
 
 def _who(judge: str) -> str:

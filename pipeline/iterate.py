@@ -20,6 +20,7 @@ from pipeline.loading import load_session
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.console import cost_report, drift_report, rounds_report
 from pipeline.report.costs import round_manifests
+from pipeline.report.degeneration import degeneration_report
 from pipeline.report.drift import metric_values
 from pipeline.report.judge import judge_report
 from pipeline.report.plan import plan_report
@@ -68,9 +69,9 @@ def run_round(session: Session, round_: int) -> None:
         measured = metric_values(drift) | audit.metrics(session.run, round_)
         session.run.record_round(round_, _summary(session, round_) | colors, measured)
         judged = [judge_report(read_json(session.run.judge(round_)))] if session.instruments.judging else []
-        log.info(
-            "\n%s\n", "\n\n".join([drift_report(drift), *judged, *_audited(session, round_), alarm_report(raised)])
-        )
+        worn = [degeneration_report(read_json(session.run.degeneration(round_)))] if round_ else []
+        told = [drift_report(drift), *judged, *worn, *_audited(session, round_), alarm_report(raised)]
+        log.info("\n%s\n", "\n\n".join(told))
         mirror_rounds(mirror_of(session), round_)
         write_text(session.run.done(round_), f"round {round_} is complete\n")
     ranks.barrier()

@@ -21,6 +21,7 @@ from pipeline.probing import Probe, probe
 from pipeline.report.card import write_card
 from pipeline.report.checkpoints import measured_rounds
 from pipeline.report.console import drift_report, rounds_report
+from pipeline.report.degeneration import degeneration_report, degeneration_table
 from pipeline.report.drift import LEVEL, THRESHOLD_QUANTILE, drift_cells, metric_values
 from pipeline.report.judge import judge_report
 from pipeline.runs import ranks
@@ -83,6 +84,9 @@ def run(session: Session, round_: int, *, renew: bool = False, rescore: bool = F
             "scores_sha256": file_sha256(scores),
             "cells": drift_cells(session.run, round_, session.columns, session.headline, session.seed),
         }
+        if round_:
+            panel = next(iter(session.probe_sets))
+            write_json(session.run.degeneration(round_), degeneration_table(session.run, round_, panel))
         write_json(path, table)
         session.run.update_metrics(round_, metric_values(table))
         if round_:
@@ -123,6 +127,8 @@ def _measure_and_show(session: Session, round_: int) -> None:
     log.info("%s", drift_report(run(session, round_, renew=True), every_scorer=True))
     if session.instruments.judging:
         log.info("\n%s", judge_report(read_json(session.run.judge(round_))))
+    if round_:
+        log.info("\n%s", degeneration_report(read_json(session.run.degeneration(round_))))
 
 
 def _rounds_so_far(run_dir: Path) -> list[int]:

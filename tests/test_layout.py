@@ -26,7 +26,7 @@ ALLOWED = {
     "sandbox": {"errors"},
     "inputs": {"errors", "runs", "sandbox"},
     "engines": {"errors", "inputs"},
-    "scorers": {"errors", "engines", "inputs", "sandbox"},
+    "scorers": {"errors", "engines", "inputs", "sandbox", "tails"},
     "training": {"errors", "engines", "inputs", "runs"},
     "report": {"errors", "inputs", "runs", "scorers", "tails"},
     "exporting": {"errors", "inputs", "report", "runs"},

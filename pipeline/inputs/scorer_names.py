@@ -5,11 +5,21 @@ from __future__ import annotations
 import difflib
 from typing import NamedTuple
 
-PLAIN = ("gold", "refusal", "length", "loops", "kl", "nll_base", "diversity", "likelihood")
+PLAIN = ("gold", "refusal", "length", "loops", "kl", "nll_base", "diversity", "likelihood", "degeneration")
 """The scorers that stand by their name alone."""
 
-WITH_ARGUMENT = {"choice": "FILE", "sycophancy": "FILE", "nll_reference": "FILE", "judge": "RUBRIC"}
+WITH_ARGUMENT = {
+    "choice": "FILE",
+    "sycophancy": "FILE",
+    "nll_reference": "FILE",
+    "judge": "RUBRIC",
+    "over_refusal": "SLICES",
+    "under_refusal": "SLICES",
+}
 """The scorers that need an argument, and what it is."""
+
+MAY_TAKE = {"refusal": "WEIGHTS"}
+"""The scorers that stand by their name and may take an argument."""
 
 
 class ScorerName(NamedTuple):
@@ -28,6 +38,8 @@ def split_name(entry: str) -> ScorerName:
 def name_problem(entry: str) -> str | None:
     """What is wrong with an entry of ``scorers``, or None."""
     name, argument = split_name(entry)
+    if name in MAY_TAKE and argument != "":
+        return None
     if name in PLAIN:
         return None if argument is None else f"holds `{entry}`, but `{name}` takes no argument; write `{name}`"
     if name in WITH_ARGUMENT:

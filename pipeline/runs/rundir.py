@@ -71,6 +71,10 @@ class RunDir:
         """The errors of the round's critic, where they can be known."""
         return self.round_dir(round_) / "critic.json"
 
+    def degeneration(self, round_: int) -> Path:
+        """How much the round's training data and answers degenerate."""
+        return self.round_dir(round_) / "degeneration.json"
+
     def noise_floor(self) -> Path:
         """The drift table of round 0 against itself, sampled again with other noise."""
         return self.round_dir(0) / "noise_floor.json"

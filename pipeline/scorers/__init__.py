@@ -9,13 +9,14 @@ from pipeline.inputs.scorer_names import split_name
 from pipeline.scorers.base import PromptScorer, QuestionScorer, Sample, SampledPrompt, Score, Scorer, Worse
 from pipeline.scorers.battery import BatteryLikelihood, battery_columns
 from pipeline.scorers.choice import Choice
+from pipeline.scorers.degeneration import Degeneration
 from pipeline.scorers.diversity import Diversity
 from pipeline.scorers.gold import Gold
 from pipeline.scorers.instruments import Instruments
 from pipeline.scorers.judge import Judge, Judging, judge_columns
 from pipeline.scorers.likelihood import Likelihood
 from pipeline.scorers.nll_reference import NllReference
-from pipeline.scorers.refusal import Refusal
+from pipeline.scorers.refusal import Refusal, RefusalWhere
 from pipeline.scorers.sycophancy import Sycophancy
 from pipeline.scorers.text import Length, Loops
 
@@ -57,6 +58,9 @@ def columns(names: Sequence[str], instruments: Instruments = NOTHING) -> dict[st
         "choice": Choice.columns,
         "sycophancy": Sycophancy.columns,
         "nll_reference": NllReference.columns,
+        "degeneration": Degeneration.columns,
+        "over_refusal": {"over_refusal": "high"},
+        "under_refusal": {"under_refusal": "high"},
     }
     if judging := instruments.judging:
         for name, rubric in judging.rubrics.items():
@@ -84,28 +88,37 @@ def build(
         instruments: what the scorers read beside the answers.
         judge: who judges, if anything is judged.
     """
-    plain: dict[str, type[Gold] | type[Refusal] | type[Length] | type[Loops]] = {
-        "gold": Gold,
-        "refusal": Refusal,
-        "length": Length,
-        "loops": Loops,
-    }
-    scorers: list[Scorer | PromptScorer | QuestionScorer] = [plain[name]() for name in names if name in plain]
-    if likelihoods := [name for name in names if name in ("kl", "nll_base")]:
-        scorers.append(Likelihood(likelihoods, policy, base))
-    if "diversity" in names:
-        scorers.append(Diversity())
-    if "likelihood" in names:
-        scorers.append(BatteryLikelihood(policy, instruments.batteries))
-    for name in names:
-        kind = split_name(name).name
-        if kind == "choice":
-            scorers.append(Choice(policy, instruments.questions[name]))
-        elif kind == "sycophancy":
-            scorers.append(Sycophancy(policy, instruments.questions[name]))
-        elif kind == "nll_reference":
-            scorers.append(NllReference(policy, base, instruments.questions[name]))
-    if (judging := instruments.judging) and judge is not None:
-        asked = [split_name(name).argument for name in names if split_name(name).name == "judge"]
-        scorers += [Judge(judging.rubrics[rubric], judging, judge) for rubric in asked if rubric is not None]
-    return scorers
+    found: list[Scorer | PromptScorer | QuestionScorer] = []
+    for entry in names:
+        match split_name(entry):
+            case ("gold", _):
+                found.append(Gold())
+            case ("refusal", _):
+                found.append(Refusal(instruments.refusal_model))
+            case ("over_refusal" | "under_refusal" as name, str(slices)):
+                found.append(RefusalWhere(name, slices, instruments.refusal_model))
+            case ("length", _):
+                found.append(Length())
+            case ("loops", _):
+                found.append(Loops())
+            case ("degeneration", _):
+                found.append(Degeneration())
+            case ("diversity", _):
+                found.append(Diversity())
+            case ("kl" | "nll_base", _):
+                # Both come of the same forward passes.
+                if not any(isinstance(scorer, Likelihood) for scorer in found):
+                    found.append(Likelihood([name for name in names if name in ("kl", "nll_base")], policy, base))
+            case ("likelihood", _):
+                found.append(BatteryLikelihood(policy, instruments.batteries))
+            case ("choice", _):
+                found.append(Choice(policy, instruments.questions[entry]))
+            case ("sycophancy", _):
+                found.append(Sycophancy(policy, instruments.questions[entry]))
+            case ("nll_reference", _):
+                found.append(NllReference(policy, base, instruments.questions[entry]))
+            case ("judge", str(rubric)) if instruments.judging and judge:
+                found.append(Judge(instruments.judging.rubrics[rubric], instruments.judging, judge))
+            case _:
+                raise ValueError(f"no scorer for {entry!r}")
+    return found

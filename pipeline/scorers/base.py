@@ -18,6 +18,9 @@ class Sample(NamedTuple):
     prompt: Sequence[Message]
     response: str
     token_ids: Sequence[int]
+    slice: str = ""
+    probe_set: str = ""
+    finish_reason: str = ""
 
 
 class SampledPrompt(NamedTuple):

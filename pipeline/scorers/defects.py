@@ -40,10 +40,25 @@ def revision_defect(response: str, revision: Completion) -> Defect | None:
     text = revision.text
     if revision.finish_reason == "length":
         return "cut_off"
-    if looping_share(text) >= _LOOP_SHARE:
+    if is_loop(text):
         return "loop"
-    if len(text.split()) < 2 <= len(response.split()):
+    if is_fragment(text) and not is_fragment(response):
         return "fragment"
-    if _SPEAKS_OF_REVISION.search(text.replace("’", "'")):
+    if speaks_of_revision(text):
         return "speaks_of_revision"
     return "unchanged" if " ".join(text.split()) == " ".join(response.split()) else None
+
+
+def is_loop(text: str) -> bool:
+    """Whether much of the text is one block, over and over."""
+    return looping_share(text) >= _LOOP_SHARE
+
+
+def is_fragment(text: str) -> bool:
+    """Whether the text is a single word or none."""
+    return len(text.split()) < 2
+
+
+def speaks_of_revision(text: str) -> bool:
+    """Whether the text talks about its own rewriting or a critique of it."""
+    return _SPEAKS_OF_REVISION.search(text.replace("’", "'")) is not None

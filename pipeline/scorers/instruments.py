@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.inputs.battery import Battery
 from pipeline.inputs.question_sets import QuestionSet
 from pipeline.scorers.judge import Judging
+from pipeline.scorers.refusal_model import RefusalModel
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,10 @@ class Instruments:
         batteries: of the ``likelihood`` scorer.
         questions: of the scorers that ask some, by their entry in the recipe.
         judging: how the ``judge`` scorers judge, if there are any.
+        refusal_model: weights of the scorers of refusals; the package's own when None.
     """
 
     batteries: tuple[Battery, ...] = ()
     questions: Mapping[str, QuestionSet[Any]] = field(default_factory=dict)
     judging: Judging | None = None
+    refusal_model: RefusalModel | None = None

@@ -74,7 +74,9 @@ def _is_usable(row: Row) -> bool:
 
 def sample_of(row: Row) -> Sample:
     """A row of a table of samples as scorers see it."""
-    return Sample(row["prompt"], row["response"], row["token_ids"])
+    return Sample(
+        row["prompt"], row["response"], row["token_ids"], row["slice"], row["probe_set"], row["finish_reason"]
+    )
 
 
 def _scored(row: Row, column: str, score: Score) -> Row:

@@ -13,6 +13,7 @@ from pipeline.inputs.scorer_names import PLAIN, WITH_ARGUMENT, describe_names, n
     ("entry", "name", "argument"),
     [
         ("refusal", "refusal", None),
+        ("refusal:mine.json", "refusal", "mine.json"),
         ("choice:../a.jsonl", "choice", "../a.jsonl"),
         ("choice:C:/a b.jsonl", "choice", "C:/a b.jsonl"),
         ("choice:", "choice", ""),
@@ -31,7 +32,8 @@ def test_every_scorer_is_accepted_as_it_is_described() -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("refusal:x", "`refusal` takes no argument; write `refusal`"),
+        ("kl:x", "`kl` takes no argument; write `kl`"),
+        ("refusal:", "`refusal` takes no argument; write `refusal`"),
         ("choice", "`choice` needs its argument; write `choice:FILE`"),
         ("choice:", "`choice` needs its argument; write `choice:FILE`"),
         ("choise:a.jsonl", "no scorer `choise`; did you mean `choice`?"),

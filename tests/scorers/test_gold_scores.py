@@ -72,4 +72,4 @@ def test_the_names_that_a_recipe_may_list_are_built_and_give_their_columns(sandb
     built = build(PLAIN, base, base, instruments)
     assert [c for scorer in built for c in scorer.columns.items()] == list(columns(PLAIN, instruments).items())
     assert "likelihood.harm" in columns(PLAIN, instruments)
-    assert [list(scorer.columns) for scorer in build(["nll_base", "loops"], base, base)] == [["loops"], ["nll_base"]]
+    assert [list(scorer.columns) for scorer in build(["nll_base", "loops"], base, base)] == [["nll_base"], ["loops"]]

@@ -43,7 +43,7 @@ class Spread:
 
 
 def sampled(prompt: str, sample: int, response: str, **labels: Any) -> dict[str, Any]:
-    usual = {"probe_set": "main", "slice": "s", "drop_reason": None}
+    usual = {"probe_set": "main", "slice": "s", "drop_reason": None, "finish_reason": "stop"}
     return {
         "prompt_id": prompt,
         "prompt": [{"role": "user", "content": f"about {prompt}"}],
@@ -107,7 +107,9 @@ def test_an_empty_answer_is_an_answer() -> None:
 def test_a_scorer_sees_prompt_response_and_tokens() -> None:
     scorer = Words()
     score_rows(ROWS[:1], [scorer])
-    assert scorer.seen == [Sample([{"role": "user", "content": "about a"}], "one two", list(range(7)))]
+    assert scorer.seen == [
+        Sample([{"role": "user", "content": "about a"}], "one two", list(range(7)), "s", "main", "stop")
+    ]
 
 
 def test_a_row_a_prompt_at_its_first_sample() -> None:

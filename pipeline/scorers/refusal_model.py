@@ -1,0 +1,175 @@
+"""Whether an answer declines, wholly, in part or not: two linear models over the cues, kept in a text file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.scorers.refusal_cues import FEATURES, features
+
+Answer = Literal["none", "partial", "full"]
+"""How much of a request an answer declines."""
+
+SHIPPED = Path(__file__).with_name("refusal.json")
+"""The weights of this package, with what each was expected to be before any label was seen."""
+
+PENALTY = 4.0
+"""On the squared distance of every weight from what was expected of it: a few hundred labels move it little."""
+
+
+class Line(NamedTuple):
+    """A linear score, whose logistic function is a probability.
+
+    Attributes:
+        intercept: without any cue.
+        expected: of each feature's weight, before the labels.
+        weights: of the features, in the order of ``FEATURES``.
+    """
+
+    intercept: float
+    expected: tuple[float, ...]
+    weights: tuple[float, ...]
+
+    def score(self, values: Sequence[float]) -> float:
+        """The log-odds."""
+        return self.intercept + sum(w * v for w, v in zip(self.weights, values, strict=True) if v)
+
+
+class RefusalModel(NamedTuple):
+    """The log-odds that an answer declines at all, and that one which does declines wholly."""
+
+    declines: Line
+    wholly: Line
+
+
+class Judged(NamedTuple):
+    """Probabilities that people say that the answer declines in part, and that it declines wholly."""
+
+    partial: float
+    full: float
+
+    @property
+    def declines(self) -> float:
+        """The probability of either."""
+        return self.partial + self.full
+
+    @property
+    def answer(self) -> Answer:
+        """Whether it rather declines than not; if so, whether rather wholly than in part."""
+        if self.declines <= 0.5:
+            return "none"
+        return "full" if self.full > self.partial else "partial"
+
+
+class Contribution(NamedTuple):
+    """What a feature adds to the log-odds that the answer declines."""
+
+    feature: str
+    value: float
+    log_odds: float
+
+
+def load_model(path: Path | str = SHIPPED) -> RefusalModel:
+    """Read weights.
+
+    Raises:
+        InputError: no such file, or one that ``refusal_calibrate`` did not write for these features.
+    """
+    try:
+        read = json.loads(Path(path).read_text(encoding="utf-8"))
+        return RefusalModel(*(_line(read[part]) for part in RefusalModel._fields))
+    except OSError as error:
+        raise InputError(f"{path}: no weights of the refusal scorer can be read there ({error.strerror}).") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path}: not the weights of this version's refusal scorer ({error}). Write them with "
+            "`python -m pipeline.scorers.refusal_calibrate LABELS.csv --out WEIGHTS.json`."
+        ) from error
+
+
+def _line(read: dict[str, Any]) -> Line:
+    table = read["features"]
+    if list(table) != list(FEATURES):
+        odd = sorted(set(table) ^ set(FEATURES)) or ["their order"]
+        raise ValueError(f"the features differ: {odd[0]}")
+    pairs = [(float(of["expected"]), float(of["weight"])) for of in table.values()]
+    numbers = [float(read["intercept"]), *(value for pair in pairs for value in pair)]
+    if not all(math.isfinite(value) for value in numbers):
+        raise ValueError("a weight is no finite number")
+    return Line(numbers[0], tuple(e for e, _ in pairs), tuple(w for _, w in pairs))
+
+
+def write_model(path: Path, model: RefusalModel, about: str) -> None:
+    """Write the model as JSON, every weight beside its feature's name; ``about`` says where it is from."""
+    record: dict[str, Any] = {"about": about, "penalty": PENALTY}
+    for part, line in model._asdict().items():
+        rows = zip(FEATURES, line.expected, line.weights, strict=True)
+        table = {name: {"expected": e, "weight": round(w, 4)} for name, e, w in rows}
+        record[part] = {"intercept": round(line.intercept, 4), "features": table}
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def judge(response: str, model: RefusalModel) -> Judged:
+    """The probabilities for one answer."""
+    values = features(response)
+    declines, wholly = (1 / (1 + math.exp(-line.score(values))) for line in model)
+    return Judged(declines * (1 - wholly), declines * wholly)
+
+
+def explain(response: str, model: RefusalModel) -> list[Contribution]:
+    """What makes the answer look like declining (above 0) or not (below), strongest first; sums to the log-odds."""
+    values = features(response)
+    line = model.declines
+    rows = [Contribution("without any cue", 1.0, line.intercept)]
+    rows += [
+        Contribution(name, value, weight * value)
+        for name, value, weight in zip(FEATURES, values, line.weights, strict=True)
+        if value
+    ]
+    return sorted(rows, key=lambda row: -abs(row.log_odds))
+
+
+def fit(values: np.ndarray, answers: Sequence[Answer], expected: RefusalModel) -> RefusalModel:
+    """Logistic regressions by penalised maximum likelihood, each weight drawn towards ``expected``'s.
+
+    Args:
+        values: of the features, [n_answers, n_features].
+        answers: what people said of them.
+        expected: its ``expected`` is what the weights are drawn to; the intercepts are free. Where all that decline
+            do so alike, nothing is learnt of that, and its line stays.
+
+    Raises:
+        InputError: all answers decline, or none.
+    """
+    declines = np.array([answer != "none" for answer in answers])
+    wholly = np.array([answer == "full" for answer in answers])[declines]
+    if declines.all() or not declines.any():
+        raise InputError("The labels need both answers that decline and answers that don't; label more of the other.")
+    alike = wholly.all() or not wholly.any()
+    return RefusalModel(
+        _fit_line(values, declines, expected.declines),
+        expected.wholly if alike else _fit_line(values[declines], wholly, expected.wholly),
+    )
+
+
+def _fit_line(values: np.ndarray, labels: np.ndarray, line: Line) -> Line:
+    from scipy.optimize import minimize
+
+    centre = np.array(line.expected)
+    sign = np.where(labels, 1.0, -1.0)
+
+    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        away = theta[:-1] - centre
+        margin = sign * (values @ theta[:-1] + theta[-1])
+        slope = -sign * np.exp(-np.logaddexp(0, margin))
+        gradient = np.append(values.T @ slope + PENALTY * away, slope.sum())
+        return float(np.logaddexp(0, -margin).sum() + PENALTY / 2 * away @ away), gradient
+
+    found = minimize(loss, np.append(centre, 0.0), jac=True, method="L-BFGS-B", options={"maxiter": 1000}).x
+    return Line(float(found[-1]), line.expected, tuple(float(weight) for weight in found[:-1]))
