@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import InputError, RunError
 from pipeline.inputs.battery import Battery, load_batteries
 from pipeline.inputs.constitution import Constitution
+from pipeline.inputs.launch import quantization
 from pipeline.inputs.model import model_digest, resolve_model
 from pipeline.inputs.overlap import ProbeIndex, overlap_report
 from pipeline.inputs.prompts import LoadedPrompts, load_prompts
@@ -69,6 +70,7 @@ class Session:
                 "name": "transformers",
                 "model": self.model_name,
                 "dtype": str(self.parsed.model.dtype),
+                "quantization": quantization(self.parsed.model),
                 "device": PartialState().device.type,
             },
             "versions": package_versions(),
@@ -182,12 +184,15 @@ class Session:
     @cached_property
     def roles(self) -> Roles:
         """The models that speak; each is loaded when it is first asked for."""
+        from trl import get_quantization_config
+
         from pipeline.engines.roles import Roles
 
         return Roles(
             self.model,
             revision=self.parsed.model.model_revision,
             dtype=str(self.parsed.model.dtype),
+            quantization=get_quantization_config(self.parsed.model),
             chat_template=self.chat_template,
             batch_size=self.recipe.batch_size,
         )
@@ -242,6 +247,7 @@ class Session:
         """
         ours = {field.name: field.metadata["group"] for field in fields(Recipe)}
         names = {"seed", "model_name_or_path", "model_revision", "dtype", "attn_implementation"}
+        names |= {"load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant"}
         names |= {name for name, group in ours.items() if group in groups}
         resolved = self.parsed.resolved
         chosen = {name for name in resolved if name in names or (training and name not in ours)}

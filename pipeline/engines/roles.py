@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline.engines.base import Adapter, Completion, Engine, Request, Sampling, ScoreRequest
 
@@ -30,16 +30,25 @@ class Roles:
         base: the model that is trained (Hub id or folder).
         revision: its Hub revision.
         dtype: precision of every model in this run; the same in all rounds, or rounds would not compare.
+        quantization: of the base, transformers' ``BitsAndBytesConfig``, or None; the same in all rounds as well.
         chat_template: Jinja source for the base model, or None for its own.
         batch_size: rows decoded together.
     """
 
     def __init__(
-        self, base: str, *, revision: str | None, dtype: str, chat_template: str | None, batch_size: int
+        self,
+        base: str,
+        *,
+        revision: str | None,
+        dtype: str,
+        quantization: Any,
+        chat_template: str | None,
+        batch_size: int,
     ) -> None:
         self._base = base
         self._revision = revision
         self._dtype = dtype
+        self._quantization = quantization
         self._chat_template = chat_template
         self._batch_size = batch_size
         self._engines: dict[str, Engine] = {}
@@ -80,6 +89,7 @@ class Roles:
                 model,
                 revision=self._revision if own else None,
                 dtype=self._dtype,
+                quantization=self._quantization if own else None,
                 chat_template=self._chat_template if own else None,
                 batch_size=self._batch_size,
             )

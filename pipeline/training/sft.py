@@ -28,8 +28,12 @@ COMPLETE = "COMPLETE"
 
 @dataclass(frozen=True)
 class Training:
-    """What training did; all but ``seconds``, this launch's time in the training loop, is independent of the clock."""
+    """What training did; all but ``seconds``, this launch's time in the training loop, is independent of the clock.
 
+    ``strategy`` is how training was divided over the processes: what ran, not what was asked for.
+    """
+
+    strategy: str
     trainable_parameters: int
     adapter: dict[str, int]
     steps: int
@@ -44,7 +48,7 @@ class Learner:
 
     Attributes:
         model: Hub id or folder of the base.
-        config: precision and LoRA shape.
+        config: precision, quantisation and LoRA shape.
         chat_template: Jinja source in place of the tokenizer's, or None.
         previous: adapter to continue, or None for a fresh one.
     """
@@ -105,6 +109,7 @@ def train(
     ranks.barrier()
     trainer.save_model(str(partial))
     state = trainer.state
+    strategy = _strategy(trainer)
     tokens = sum(len(row["input_ids"]) for row in trainer.train_dataset)
     del trainer
     gc.collect()
@@ -115,7 +120,7 @@ def train(
         partial.rename(adapter_dir)
     ranks.barrier()
     return Training(
-        trainable, check_adapter(adapter_dir), state.global_step, tokens, _curve(state.log_history), seconds
+        strategy, trainable, check_adapter(adapter_dir), state.global_step, tokens, _curve(state.log_history), seconds
     )
 
 
@@ -134,7 +139,7 @@ def _be_quiet() -> None:
 def _build(rows: Sequence[dict[str, Any]], learner: Learner, settings: SFTConfig) -> SFTTrainer:
     from datasets import Dataset
     from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
-    from trl import SFTTrainer, get_peft_config
+    from trl import SFTTrainer, get_peft_config, get_quantization_config
 
     class MarkCheckpoints(TrainerCallback):
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -157,15 +162,22 @@ def _build(rows: Sequence[dict[str, Any]], learner: Learner, settings: SFTConfig
         "use_safetensors": True,
         "trust_remote_code": False,
     }
+    if quantization := get_quantization_config(learner.config):
+        loading["quantization_config"] = quantization
     base: Any = learner.model
     if learner.previous is None:
         settings = replace(settings, model_init_kwargs=loading)
     else:
         from peft import PeftModel
         from transformers import AutoModelForCausalLM
+        from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
         loaded = AutoModelForCausalLM.from_pretrained(learner.model, **loading)
-        base = PeftModel.from_pretrained(loaded, str(learner.previous), is_trainable=True)
+        # ZeRO-3 gathers in one dtype (https://github.com/deepspeedai/DeepSpeed/issues/8072); TRL sees to fresh ones.
+        same_dtype = is_deepspeed_zero3_enabled()
+        base = PeftModel.from_pretrained(
+            loaded, str(learner.previous), is_trainable=True, autocast_adapter_dtype=not same_dtype
+        )
     trainer = SFTTrainer(
         model=base,
         args=settings,
@@ -176,6 +188,12 @@ def _build(rows: Sequence[dict[str, Any]], learner: Learner, settings: SFTConfig
     )
     trainer.remove_callback(PrinterCallback)  # the curve goes into the manifest, not between the lines of the run
     return trainer
+
+
+def _strategy(trainer: SFTTrainer) -> str:
+    plugin = trainer.accelerator.state.deepspeed_plugin
+    kind: str = trainer.accelerator.distributed_type.value
+    return f"{kind} ZeRO-{plugin.zero_stage}" if plugin is not None else kind
 
 
 def _require_room(dataset: Any, tokenizer: Any, max_length: int | None) -> None:
