@@ -27,6 +27,8 @@ def start(timeout_hours: float = 6.0) -> None:
             "the launch configuration asks for DeepSpeed, which is not installed; "
             'run `DS_BUILD_OPS=0 pip install --no-build-isolation -e ".[deepspeed]"`.'
         )
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed, where installed, warns that it found no other
     if world_size() == 1:
         PartialState()
         return

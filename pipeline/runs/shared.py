@@ -12,8 +12,8 @@ from pipeline.errors import RunError
 from pipeline.runs import ranks
 from pipeline.runs.files import write_text
 
-PATIENCE = 60.0
-"""Seconds that a file of another node is waited for: NFS keeps what it knows of a folder for up to a minute."""
+PATIENCE = 30.0
+"""Seconds that a file of another node is waited for: NFS may trust what it knows of a folder for so long."""
 
 
 def require_shared_folder(folder: Path, *, patience: float = PATIENCE) -> None:
