@@ -16,12 +16,18 @@ from typing import Any
 import psutil
 import pytest
 import torch
+import yaml
 from commands import PROJECT, attempt, command, environment, run, write_recipe
 from safetensors.torch import load_file
 
 ROUNDS = 3
 KILLED_IN = "round-01/distill/trainer/checkpoint-2/COMPLETE"
-STRATEGIES = {"cpu_2proc": "MULTI_CPU", "cpu_zero2": "DEEPSPEED ZeRO-2", "cpu_zero3": "DEEPSPEED ZeRO-3"}
+STRATEGIES = {
+    "cpu_2proc": "MULTI_CPU",
+    "cpu_zero2": "DEEPSPEED ZeRO-2",
+    "cpu_zero3": "DEEPSPEED ZeRO-3",
+    "fsdp2": "FSDP",
+}
 HALVED = ("--per_device_train_batch_size", "4")
 """The same global batch: two processes with half of it each."""
 
@@ -43,13 +49,11 @@ def weights(run_dir: Path, round_: int) -> dict[str, torch.Tensor]:
 class Watched:
     """A launch, and the memory of its processes at the end of every round."""
 
-    def __init__(self, *arguments: str | Path, launcher: str, prefix: tuple[str, ...] = (), extra: Any = ()) -> None:
-        words = command("iterate", *arguments, launcher=launcher)
-        at = words.index(str(PROJECT / "pipeline" / "iterate.py"))
+    def __init__(self, words: list[str], **variables: str) -> None:
         self.process = psutil.Popen(
-            [*prefix, *words[:at], *map(str, extra), *words[at:]],
+            words,
             cwd=PROJECT,
-            env=environment(),
+            env=environment(**variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -62,7 +66,7 @@ class Watched:
         self.printed = self.process.stdout.read()
 
     def workers(self) -> list[psutil.Process]:
-        return [p for p in self.process.children(recursive=True) if "iterate.py" in " ".join(p.cmdline())]
+        return [p for p in self.process.children(recursive=True) if "--run_dir" in p.cmdline()]
 
     def kill_when(self, appears: Path, timeout: float = 300) -> None:
         """SIGKILL to the launcher and all that it started, as when a machine loses its power."""
@@ -96,6 +100,20 @@ class Watched:
         return status
 
 
+def launch(launcher: str, *arguments: str | Path, folder: Path) -> Watched:
+    """The command under a shipped configuration; FSDP2, which accelerate does not use on a CPU, by way of a trick."""
+    if launcher != "fsdp2":
+        return Watched(command("iterate", *arguments, launcher=launcher))
+    shipped = yaml.safe_load((PROJECT / "accelerate_configs" / "fsdp2.yaml").read_text())
+    config = folder / "fsdp2_two_processes.yaml"
+    on_a_cpu = {"num_processes": 2, "mixed_precision": "no", "main_process_port": 0}
+    config.write_text(yaml.safe_dump(shipped | on_a_cpu))
+    words = command("iterate", *arguments, "--use_cpu", "false", "--ddp_backend", "gloo", launcher=launcher)
+    words[words.index("--config_file") + 1] = str(config)
+    words[words.index(str(PROJECT / "pipeline" / "iterate.py"))] = str(Path(__file__).with_name("iterate_fsdp_cpu.py"))
+    return Watched(words, ACCELERATE_TORCH_DEVICE="cpu")
+
+
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("one")
@@ -113,10 +131,10 @@ def test_two_processes_killed_and_resumed_train_what_one_trains(
     recipe, expected = one_process
     run_dir = tmp_path / "run"
     arguments = ("--config", recipe, "--run_dir", run_dir, *HALVED)
-    Watched(*arguments, launcher=launcher).kill_when(run_dir / KILLED_IN)
+    launch(launcher, *arguments, folder=tmp_path).kill_when(run_dir / KILLED_IN)
     assert not (run_dir / "round-01" / "distill" / "manifest.json").exists()
 
-    resumed = Watched(*arguments, launcher=launcher)
+    resumed = launch(launcher, *arguments, folder=tmp_path)
     memory = resumed.memory_at([run_dir / f"round-{r:02d}" / "DONE" for r in range(1, ROUNDS)])
     assert resumed.wait() == 0, resumed.printed
 
@@ -168,13 +186,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def two_nodes(*arguments: str | Path, second: tuple[str, ...] = ()) -> Iterator[Watched]:
-    """A launch on each of two nodes, of one process each, that find one another by address and port."""
+def two_nodes(
+    *arguments: str | Path, second: tuple[str, ...] = (), of_second: tuple[str, ...] = ()
+) -> Iterator[Watched]:
+    """A launch on each of two nodes, of one process each, that find one another by address and port.
+
+    The second is started by ``second`` and has the arguments ``of_second`` behind the common ones.
+    """
     port = free_port()
     for rank in (0, 1):
-        extra = ["--num_machines", 2, "--num_processes", 2, "--machine_rank", rank]
-        extra += ["--main_process_ip", "127.0.0.1", "--main_process_port", port]
-        yield Watched(*arguments, launcher="cpu_2proc", prefix=second if rank else (), extra=extra)
+        nodes = ["--num_machines", "2", "--num_processes", "2", "--machine_rank", str(rank)]
+        nodes += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(port)]
+        words = command("iterate", *arguments, *(of_second if rank else ()), launcher="cpu_2proc")
+        at = words.index(str(PROJECT / "pipeline" / "iterate.py"))
+        yield Watched([*(second if rank else ()), *words[:at], *nodes, *words[at:]])
 
 
 def test_two_nodes_make_what_one_makes(one_process: tuple[Path, Path], tmp_path: Path) -> None:
@@ -186,6 +211,14 @@ def test_two_nodes_make_what_one_makes(one_process: tuple[Path, Path], tmp_path:
         assert (run_dir / name).read_bytes() == (expected / name).read_bytes()
     assert losses(run_dir, 1) == pytest.approx(losses(expected, 1), rel=0.05)
     assert "Round 1" in nodes[0].printed and "Round 1" not in nodes[1].printed
+
+
+def test_a_node_that_fails_ends_the_others(one_process: tuple[Path, Path], tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    nodes = list(two_nodes("--config", one_process[0], "--run_dir", run_dir, *HALVED))
+    nodes[1].kill_when(run_dir / KILLED_IN)
+    assert nodes[0].wait(100) != 0
+    assert not (run_dir / "round-01" / "DONE").exists()
 
 
 def mounts_allowed() -> bool:
@@ -204,6 +237,15 @@ def test_nodes_without_a_shared_file_system_are_told_so(one_process: tuple[Path,
         assert "is not seen by process 1" in node.printed, node.printed
         assert "one shared file system" in node.printed
     assert not list(apart.glob("run/round-*")), "nothing was done"
+
+
+def test_nodes_that_read_other_inputs_are_told_so(one_process: tuple[Path, Path], tmp_path: Path) -> None:
+    other = ("--constitution", "constitutions/sandbox/full.txt")
+    nodes = list(two_nodes("--config", one_process[0], "--run_dir", tmp_path / "run", of_second=other))
+    assert all(node.wait(200) for node in nodes), "both fail"
+    for node in nodes:
+        assert "constitution: process 1 on" in node.printed, node.printed
+    assert not list(tmp_path.glob("run/round-*")), "nothing was done"
 
 
 # -- four bits -----------------------------------------------------------------------------------------------
