@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.errors import InputError, PipelineError
+from pipeline.inputs.launch import check_launch, this_launch
 from pipeline.inputs.places import PROJECT
 from pipeline.inputs.recipe import REACHING, ParsedRecipe, diff_resolved, parse_recipe
 from pipeline.loading import load_session
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json
+from pipeline.runs.shared import require_same_inputs, require_shared_folder
 from pipeline.session import Session, log
 
 DEFAULT_RECIPE = PROJECT / "recipes" / "sandbox-blind-spot" / "config.yaml"
@@ -43,10 +45,9 @@ def parse(argv: Sequence[str], options: type) -> ParsedRecipe:
         ranks.start()
     default = _recipe_of_run(argv) or DEFAULT_RECIPE
     parsed = parse_recipe(argv, default_config=default, command=options)
-    if parsed.model.load_in_4bit or parsed.model.load_in_8bit:
-        raise InputError("load_in_4bit, load_in_8bit: quantised bases are not supported yet.")
     if getattr(parsed.training, "trust_remote_code", False):
         raise InputError("trust_remote_code: code from model repositories is never run by this project.")
+    check_launch(this_launch(parsed.training), parsed.model)
     return parsed
 
 
@@ -82,6 +83,8 @@ def open_session(parsed: ParsedRecipe, argv: Sequence[str], *, adding: Sequence[
         _log_to(run.new_attempt() / "log.txt")
         run.record_provenance(argv)
     ranks.barrier()
+    require_shared_folder(session.run.path)
+    require_same_inputs(digests)
     return session
 
 
@@ -193,6 +196,7 @@ def _log_to_console() -> None:
     log.addHandler(console)
     log.setLevel(logging.DEBUG)
     log.propagate = False
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # advice on CPU kernels, from every process
 
 
 def _log_to(path: Path) -> None:

@@ -74,6 +74,7 @@ def _train(session: Session, stage: Stage, previous: Any) -> None:
         "rows": {"train.parquet": len(rows)},
         "sources": count_sources(rows),
         "tokens": {"trained": trained.tokens},
+        "strategy": trained.strategy,
         "trainable_parameters": trained.trainable_parameters,
         "adapter": trained.adapter,
         "steps": trained.steps,

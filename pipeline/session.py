@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import InputError, RunError
 from pipeline.inputs.addresses import read_addresses, read_key_variables
 from pipeline.inputs.constitution import Constitution
+from pipeline.inputs.launch import quantization
 from pipeline.inputs.model import model_digest, resolve_model
 from pipeline.inputs.overlap import ProbeIndex, overlap_report
 from pipeline.inputs.places import PROJECT, find_file
@@ -31,7 +32,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pipeline")
 
-MODEL = ("model_name_or_path", "model_revision", "dtype", "attn_implementation", "policy_engine")
+MODEL = (
+    "model_name_or_path",
+    "model_revision",
+    "dtype",
+    "attn_implementation",
+    "load_in_4bit",
+    "bnb_4bit_quant_type",
+    "use_bnb_nested_quant",
+    "policy_engine",
+)
 """The fields of a recipe that say which model runs and how."""
 
 SCORING = frozenset({"scorers", "batteries", "headline_scorer", "sycophancy_templates"})
@@ -76,7 +86,8 @@ class Session:
         from accelerate import PartialState
 
         device = PartialState().device.type
-        described = self.roles.describe("policy", device) | {"model": self.model_name}
+        described = self.roles.describe("policy", device)
+        described |= {"model": self.model_name, "quantization": quantization(self.parsed.model)}
         others = {role: self.roles.describe(getattr(self.recipe, role), device) for role in roles}
         return {"engine": described, "versions": package_versions(), **({"roles": others} if others else {})}
 
@@ -203,12 +214,15 @@ class Session:
     @cached_property
     def roles(self) -> Roles:
         """The models that speak; each is loaded when it is first asked for."""
+        from trl import get_quantization_config
+
         from pipeline.engines.roles import Roles
 
         return Roles(
             self.model,
             revision=self.parsed.model.model_revision,
             dtype=str(self.parsed.model.dtype),
+            quantization=get_quantization_config(self.parsed.model),
             chat_template=self.chat_template,
             batch_size=self.recipe.batch_size,
             serving=self._serving(),

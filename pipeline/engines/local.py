@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import logging as transformers_logging
 
 from pipeline.engines.base import Adapter, Completion, FinishReason, Message, Request, Sampling, ScoreRequest, too_long
@@ -34,6 +35,7 @@ class LocalEngine:
         model: Hub id or folder.
         revision: Hub revision, or None.
         dtype: name of a torch dtype, such as ``bfloat16``.
+        quantization: transformers' ``BitsAndBytesConfig``, or None.
         chat_template: Jinja source that replaces the tokenizer's own, or None.
         batch_size: rows that are decoded together.
 
@@ -43,12 +45,19 @@ class LocalEngine:
     """
 
     def __init__(
-        self, model: str, *, revision: str | None, dtype: str, chat_template: str | None, batch_size: int
+        self,
+        model: str,
+        *,
+        revision: str | None,
+        dtype: str,
+        chat_template: str | None,
+        batch_size: int,
+        quantization: Any = None,
     ) -> None:
         from accelerate import PartialState
 
         self._batch_size = batch_size
-        self.tokenizer, self._model = _load(model, revision, dtype, PartialState().device)
+        self.tokenizer, self._model = _load(model, revision, dtype, quantization, PartialState().device)
         if chat_template is not None:
             self.tokenizer.chat_template = chat_template
         require_chat_template(self.tokenizer)
@@ -183,17 +192,20 @@ class LocalEngine:
             torch.cuda.empty_cache()
 
 
-def _load(model: str, revision: str | None, dtype: str, device: torch.device) -> tuple[Any, Any]:
+def _load(model: str, revision: str | None, dtype: str, quantization: Any, device: torch.device) -> tuple[Any, Any]:
     from pipeline.inputs.model import require_model_folder
 
     require_model_folder(model)
     transformers_logging.disable_progress_bar()  # one bar a shard and a rank says nothing
+    # ZeRO-3 would divide this model as well, and gather it for every token, by all ranks in step. Training asks anew.
+    unset_hf_deepspeed_config()
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
         loaded = AutoModelForCausalLM.from_pretrained(
             model,
             revision=revision,
             dtype=dtype,
+            quantization_config=quantization,
             trust_remote_code=False,
             use_safetensors=True,
             device_map={"": device} if device.type != "cpu" else None,

@@ -68,6 +68,7 @@ class Roles:
         base: the model that is trained (Hub id or folder).
         revision: its Hub revision.
         dtype: precision of every model in this run; the same in all rounds, or rounds would not compare.
+        quantization: of the base, transformers' ``BitsAndBytesConfig``, or None; the same in all rounds as well.
         chat_template: Jinja source for the base model, or None for its own.
         batch_size: rows decoded together.
         serving: how servers are reached.
@@ -79,6 +80,7 @@ class Roles:
         *,
         revision: str | None,
         dtype: str,
+        quantization: Any = None,
         chat_template: str | None,
         batch_size: int,
         serving: Serving = IN_PROCESS,
@@ -86,6 +88,7 @@ class Roles:
         self._base = base
         self._revision = revision
         self._dtype = dtype
+        self._quantization = quantization
         self._chat_template = chat_template
         self._batch_size = batch_size
         self._serving = serving
@@ -167,7 +170,12 @@ class Roles:
         from pipeline.engines.local import LocalEngine
 
         return LocalEngine(
-            model, revision=revision, dtype=self._dtype, chat_template=template, batch_size=self._batch_size
+            model,
+            revision=revision,
+            dtype=self._dtype,
+            quantization=self._quantization if own else None,
+            chat_template=template,
+            batch_size=self._batch_size,
         )
 
     def _served(

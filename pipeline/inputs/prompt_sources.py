@@ -8,37 +8,70 @@ from pathlib import Path
 from pipeline.errors import InputError
 from pipeline.inputs.prompt_files import Row, is_prompt_file, read_rows
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+# org/name, a folder in it, a configuration, a split in the words of `datasets`: org/name/folder:config[train[:100]]
+_HUB_ID = re.compile(
+    r"(?P<name>[\w.-]+/[\w.-]+)(?P<folder>(?:/[\w.-]+)*)(?::(?P<config>[\w.-]+))?(?:\[(?P<split>[\w:%\[\]+-]+)\])?"
+)
 
 
 def read_dataset(source: str, split: str, project_root: Path | None) -> list[Row]:
     """Rows of a local file if there is one of that name, else of a Hub dataset.
 
+    ``?column=value`` at the end of either keeps the rows that hold this value, as text, in that column.
+
     Raises:
-        InputError: there is neither, or it cannot be read.
+        InputError: there is neither, it cannot be read, or no row is kept.
     """
+    if _file(source, project_root).exists():
+        return _read(source, split, project_root)
+    place, asked, condition = source.partition("?")
+    rows = _read(place, split, project_root)
+    return _kept(source, rows, condition) if asked else rows
+
+
+def _file(source: str, project_root: Path | None) -> Path:
     path = Path(source).expanduser()
-    if project_root is not None and not path.exists():
-        path = project_root / path  # an absolute path stays as it is
+    # An absolute path stays as it is.
+    return path if project_root is None or path.exists() else project_root / path
+
+
+def _read(source: str, split: str, project_root: Path | None) -> list[Row]:
+    path = _file(source, project_root)
     if path.is_dir():
         raise InputError(f"{source}: is a folder; name a file in it.")
     if path.exists() or is_prompt_file(source):
         return read_rows(path)
     # A bare word is never passed on: `datasets` takes "json" for a reader and reads the working directory.
-    if not _HUB_ID.fullmatch(source):
+    found = _HUB_ID.fullmatch(source)
+    if not found:
         raise InputError(
-            f"{source}: no such file, and not a Hub dataset (`org/name` or `org/name:config`) or a sandbox "
-            "pool (`sandbox:POOL`); check the path."
+            f"{source}: no such file, and not a Hub dataset (`org/name`, `org/name/folder` or `org/name:config`, and "
+            "`org/name[test]` for another split) or a sandbox pool (`sandbox:POOL`); check the path."
         )
-    return _hub_rows(source, split)
+    return _hub_rows(source, found, found["split"] or split)
 
 
-def _hub_rows(source: str, split: str) -> list[Row]:
+def _kept(source: str, rows: list[Row], condition: str) -> list[Row]:
+    column, _, value = condition.partition("=")
+    if not column or not value:
+        raise InputError(f"{source}: expected `?column=value` after the name, found `?{condition}`.")
+    present = list(dict.fromkeys(name for row in rows for name in row.fields))
+    if column not in present:
+        raise InputError(f"{source}: no column `{column}`; there are {', '.join(present)}.")
+    kept = [row for row in rows if str(row.fields.get(column)) == value]
+    if not kept:
+        values = sorted({str(row.fields.get(column)) for row in rows})
+        raise InputError(f"{source}: no row has `{value}` in `{column}`; it holds {', '.join(values[:10])}.")
+    return kept
+
+
+def _hub_rows(source: str, found: re.Match[str], split: str) -> list[Row]:
     import datasets
 
-    name, _, config = source.partition(":")
     try:
-        table = datasets.load_dataset(name, config or None, split=split)
+        table = datasets.load_dataset(
+            found["name"], found["config"], data_dir=found["folder"].strip("/") or None, split=split
+        )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         first_line = str(error).split("\n", 1)[0].rstrip(".")
         raise InputError(

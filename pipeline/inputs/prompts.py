@@ -16,7 +16,7 @@ from pipeline.inputs.prompt_cells import read_cell
 from pipeline.inputs.prompt_files import Row
 from pipeline.inputs.prompt_sources import read_dataset, read_sandbox
 
-PROMPT_COLUMNS = ("prompt", "messages", "question", "instruction", "text", "init_prompt", "chosen")
+PROMPT_COLUMNS = ("prompt", "messages", "question", "instruction", "text", "init_prompt", "chosen", "transcript")
 """Columns taken for the prompt where none is named."""
 
 
@@ -67,8 +67,9 @@ def load_prompts(
 
     Args:
         source: ``sandbox:POOL`` or ``sandbox:POOL:N``; a .json, .jsonl, .csv, .parquet or .txt file (.gz
-            too); or a dataset on the Hub, ``org/name`` or ``org/name:config``. The sandbox names its own
-            columns and slices.
+            too); or a dataset on the Hub, ``org/name``, ``org/name/folder`` or ``org/name:config``, with a split
+            in brackets where it is to be another (``org/name[test]``). After a file or dataset, ``?column=value``
+            keeps the rows with that value. The sandbox names its own columns and slices.
         column: the column with the prompts. Without it ``prompt`` is taken if there is no ``messages`` beside
             it, else the only one of `PROMPT_COLUMNS` that is there; several are an error, since one of them
             often holds less than another (the first turn of a dialogue, say).

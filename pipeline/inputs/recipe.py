@@ -183,6 +183,8 @@ def fit_to_machine(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     }
     if "use_cpu" not in given and not (values["deepspeed"] or launched["DEEPSPEED"]):
         fitted["use_cpu"] = launched["CPU"] or not torch.accelerator.is_available()
+    if "ddp_backend" not in given and launched["DEEPSPEED"] and not torch.accelerator.is_available():
+        fitted["ddp_backend"] = "gloo"
     if "bf16" not in given and (fitted["use_cpu"] or not is_torch_bf16_gpu_available()):
         fitted["bf16"] = False
     return fitted

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import TypeVar
+from importlib.util import find_spec
+from typing import Literal, TypeVar
+
+from pipeline.errors import InputError
 
 T = TypeVar("T")
 
@@ -13,14 +16,38 @@ def start(timeout_hours: float = 6.0) -> None:
     """Join the process group of the launch, if there is one.
 
     The first caller sets the group's timeout for good (30 minutes otherwise, on gloo), so this comes before
-    anything of accelerate's or the Trainer's.
+    anything of accelerate's or the Trainer's. The timeout is of a wait: a rank may wait for another's whole
+    share of a stage, and for what rank 0 does alone.
     """
+    import torch
     from accelerate import PartialState
 
-    if world_size() > 1:
-        PartialState(timeout=timedelta(hours=timeout_hours))
-    else:
+    if asked_for("DEEPSPEED") and find_spec("deepspeed") is None:
+        raise InputError(
+            "the launch configuration asks for DeepSpeed, which is not installed; "
+            'run `DS_BUILD_OPS=0 pip install --no-build-isolation -e ".[deepspeed]"`.'
+        )
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed, where installed, warns that it found no other
+    if world_size() == 1:
         PartialState()
+        return
+    timeout = timedelta(hours=timeout_hours)
+    if torch.accelerator.is_available() and not asked_for("CPU"):
+        PartialState(timeout=timeout)
+    elif asked_for("DEEPSPEED"):
+        import deepspeed
+
+        # It would first compile this, for a minute; a build that is killed leaves a lock that later ones wait for.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        PartialState(backend="gloo", timeout=timeout)  # accelerate names no backend for DeepSpeed on a CPU
+    else:
+        PartialState(cpu=True, timeout=timeout)
+
+
+def asked_for(name: Literal["CPU", "DEEPSPEED", "FSDP"]) -> bool:
+    """Whether the launch configuration asks for this (accelerate passes it on as ``ACCELERATE_USE_...``)."""
+    return os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true", "yes")
 
 
 def rank() -> int:
@@ -53,3 +80,12 @@ def from_main(value: T) -> T:
     from accelerate.utils import broadcast_object_list
 
     return broadcast_object_list([value])[0]
+
+
+def gather(value: T) -> list[T]:
+    """What every rank passed, by rank, on every rank (small, picklable)."""
+    if world_size() == 1:
+        return [value]
+    from accelerate.utils import gather_object
+
+    return list(gather_object([value]))

@@ -28,8 +28,12 @@ COMPLETE = "COMPLETE"
 
 @dataclass(frozen=True)
 class Training:
-    """What training did; all but ``seconds``, this launch's time in the training loop, is independent of the clock."""
+    """What training did; all but ``seconds``, this launch's time in the training loop, is independent of the clock.
 
+    ``strategy`` is how training was divided over the processes: what ran, not what was asked for.
+    """
+
+    strategy: str
     trainable_parameters: int
     adapter: dict[str, int]
     steps: int
@@ -45,7 +49,7 @@ class Learner:
 
     Attributes:
         model: Hub id or folder of the base.
-        config: precision and LoRA shape.
+        config: precision, quantisation and LoRA shape.
         chat_template: Jinja source in place of the tokenizer's, or None.
         previous: adapter to continue, or None for a fresh one.
     """
@@ -113,6 +117,7 @@ def train(
     ranks.barrier()
     trainer.save_model(str(partial))
     state = trainer.state
+    strategy = _strategy(trainer)
     del trainer
     gc.collect()
     if ranks.is_main():
@@ -122,6 +127,7 @@ def train(
         partial.rename(adapter_dir)
     ranks.barrier()
     return Training(
+        strategy,
         trainable,
         check_adapter(adapter_dir),
         state.global_step,
@@ -152,7 +158,7 @@ def _build(
 ) -> SFTTrainer:
     from datasets import Dataset
     from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
-    from trl import SFTTrainer, get_peft_config
+    from trl import SFTTrainer, get_peft_config, get_quantization_config
 
     class PassOnLogs(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -180,15 +186,22 @@ def _build(
         "use_safetensors": True,
         "trust_remote_code": False,
     }
+    if quantization := get_quantization_config(learner.config):
+        loading["quantization_config"] = quantization
     base: Any = learner.model
     if learner.previous is None:
         settings = replace(settings, model_init_kwargs=loading)
     else:
         from peft import PeftModel
         from transformers import AutoModelForCausalLM
+        from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
         loaded = AutoModelForCausalLM.from_pretrained(learner.model, **loading)
-        base = PeftModel.from_pretrained(loaded, str(learner.previous), is_trainable=True)
+        # ZeRO-3 gathers in one dtype (https://github.com/deepspeedai/DeepSpeed/issues/8072); TRL sees to fresh ones.
+        same_dtype = is_deepspeed_zero3_enabled()
+        base = PeftModel.from_pretrained(
+            loaded, str(learner.previous), is_trainable=True, autocast_adapter_dtype=not same_dtype
+        )
     trainer = SFTTrainer(
         model=base,
         args=settings,
@@ -199,6 +212,12 @@ def _build(
     )
     trainer.remove_callback(PrinterCallback)  # the curve goes into the manifest, not between the lines of the run
     return trainer
+
+
+def _strategy(trainer: SFTTrainer) -> str:
+    plugin = trainer.accelerator.state.deepspeed_plugin
+    kind: str = trainer.accelerator.distributed_type.value
+    return f"{kind} ZeRO-{plugin.zero_stage}" if plugin is not None else kind
 
 
 def _require_room(dataset: Any, tokenizer: Any, max_length: int | None) -> None:

@@ -240,22 +240,66 @@ def test_relative_paths_are_looked_up_under_the_project(tmp_path):
 def test_hub_dataset(monkeypatch):
     calls = []
 
-    def load_dataset(name, config, split):
-        calls.append((name, config, split))
+    def load_dataset(name, config, data_dir, split):
+        calls.append((name, config, data_dir, split))
         return [{"question": "a", "kind": "k"}, {"question": "b", "kind": "l"}]
 
     fake = SimpleNamespace(load_dataset=load_dataset, exceptions=SimpleNamespace(DatasetsError=RuntimeError))
     monkeypatch.setitem(sys.modules, "datasets", fake)
     loaded = load_prompts("org/name:main", split="test", slice_column="kind")
-    assert calls == [("org/name", "main", "test")]
+    load_prompts("org/name/some/folder[train[:50%]]")
+    assert calls == [("org/name", "main", None, "test"), ("org/name", None, "some/folder", "train[:50%]")]
     assert [(p.messages[0]["content"], p.slice) for p in loaded.prompts] == [("a", "k"), ("b", "l")]
 
-    def offline(name, config, split):
+    def offline(name, config, data_dir, split):
         raise ConnectionError("Couldn't reach it.\nlong story")
 
     fake.load_dataset = offline
     with pytest.raises(InputError, match=r"org/name: neither a file .*Couldn't reach it\. Check the path or name"):
         load_prompts("org/name")
+
+
+def test_a_folder_and_a_split_of_a_dataset_as_the_library_reads_them(tmp_path, monkeypatch):
+    # `datasets` reads a folder of the working directory as it reads one on the Hub. The layout is hh-rlhf's.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "org" / "hh" / "red-team-attempts"
+    folder.mkdir(parents=True)
+    rows = [
+        {"transcript": f"\n\nHuman: how {i}?\n\nAssistant: no.\n\nHuman: why {i}?\n\nAssistant: so.", "rating": i % 2}
+        for i in range(6)
+    ]
+    with gzip.open(folder / "attempts.jsonl.gz", "wt") as file:
+        json.dump(rows, file)  # one JSON list, as that file is
+    loaded = load_prompts("org/hh/red-team-attempts[train[2:]]")
+    assert loaded.column == "transcript"
+    assert [p.messages[0]["content"] for p in loaded.prompts] == [f"how {i}?" for i in range(2, 6)]
+    assert [m["role"] for m in loaded.prompts[0].messages] == ["user", "assistant", "user"]
+    assert len(load_prompts("org/hh/red-team-attempts[train]?rating=1").prompts) == 3
+
+
+def test_rows_with_one_value(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("prompt,label\na,safe\nb,unsafe\nc,safe\n")
+    assert texts(load_prompts(f"{path}?label=safe").prompts) == ["a", "c"]
+    with pytest.raises(InputError, match=r"no row has `odd` in `label`; it holds safe, unsafe"):
+        load_prompts(f"{path}?label=odd")
+    with pytest.raises(InputError, match=r"no column `lable`; there are prompt, label"):
+        load_prompts(f"{path}?lable=safe")
+    for bad in ("?label", "?=safe", "?"):
+        with pytest.raises(InputError, match=r"expected `\?column=value`"):
+            load_prompts(f"{path}{bad}")
+
+
+def test_a_file_may_have_a_question_mark_in_its_name(tmp_path):
+    path = tmp_path / "why?.txt"
+    path.write_text("one\ntwo\n")
+    assert len(load_prompts(str(path)).prompts) == 2
+
+
+def test_the_safe_half_of_xstest(shared_data):
+    loaded = load_prompts(f"{shared_data / 'xstest' / 'xstest_prompts.csv'}?label=safe")
+    assert len(loaded.prompts) == 250
 
 
 def test_sandbox_pool():
