@@ -70,9 +70,17 @@ class Session:
         from accelerate import PartialState
 
         device = PartialState().device.type
-        described = self.roles.describe("policy", device) | {"model": self.model_name}
-        others = {role: self.roles.describe(getattr(self.recipe, role), device) for role in roles}
-        return {"engine": described, "versions": package_versions(), **({"roles": others} if others else {})}
+        own = {"model": self.model_name}  # as the recipe names it, wherever it lies
+
+        def describe(name: str) -> dict[str, Any]:
+            return self.roles.describe(name, device) | (own if name in ("policy", "base") else {})
+
+        others = {role: describe(getattr(self.recipe, role)) for role in roles}
+        return {
+            "engine": describe("policy"),
+            "versions": package_versions(),
+            **({"roles": others} if others else {}),
+        }
 
     @property
     def headline(self) -> str:

@@ -28,7 +28,7 @@ ALLOWED = {
     "training": {"errors", "engines", "inputs", "runs"},
     "report": {"errors", "inputs", "runs", "scorers", "tails"},
     "session": {"errors", "engines", "inputs", "runs", "scorers"},
-    "loading": {"errors", "inputs", "runs", "scorers", "session", "tails"},
+    "loading": {"engines", "errors", "inputs", "runs", "scorers", "session", "tails"},
     "probing": {"errors", "engines", "inputs", "runs", "scorers", "session"},
     "screening": {"errors", "report", "runs", "scorers", "session", "tails"},
     "command": {"errors", "inputs", "loading", "runs", "session"},
