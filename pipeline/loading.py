@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.inputs.addresses import is_address
 from pipeline.inputs.constitution import load_constitution
 from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.places import find_file
@@ -33,6 +35,7 @@ def load_session(parsed: ParsedRecipe) -> Session:
     _check_reserve(session)
     _check_refinement(session)
     _check_reporting(session)
+    _check_engines(session)
     return session
 
 
@@ -84,6 +87,24 @@ def _check_reserve(session: Session) -> None:
                 f"{wanted:,}",
                 recipe.num_rounds,
             )
+
+
+def _check_engines(session: Session) -> None:
+    recipe, model = session.recipe, session.parsed.model
+    addressed = [key for key in ("critic", "reviser") if is_address(getattr(recipe, key))]
+    if (addressed or recipe.policy_engine != "local") and importlib.util.find_spec("openai") is None:
+        key = addressed[0] if addressed else "policy_engine"
+        raise InputError(f"{key}: servers are reached by the openai client; `pip install -e '.[server]'` installs it.")
+    if recipe.policy_engine == "local":
+        return
+    if unserved := [key for key in ("use_dora", "lora_modules_to_save") if getattr(model, key, None)]:
+        raise InputError(f"{unserved[0]}: vLLM does not serve such adapters; use `policy_engine: local`.")
+    if recipe.policy_engine == "vllm":
+        from pipeline.engines.vllm_process import LORA_RANKS, find_python
+
+        find_python(recipe.vllm_python)
+        if model.lora_r > LORA_RANKS[-1]:
+            raise InputError(f"lora_r: vLLM serves adapters of rank {LORA_RANKS[-1]} at most, found {model.lora_r}.")
 
 
 def _check_refinement(session: Session) -> None:

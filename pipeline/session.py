@@ -86,10 +86,18 @@ class Session:
         from accelerate import PartialState
 
         device = PartialState().device.type
-        described = self.roles.describe("policy", device)
-        described |= {"model": self.model_name, "quantization": quantization(self.parsed.model)}
-        others = {role: self.roles.describe(getattr(self.recipe, role), device) for role in roles}
-        return {"engine": described, "versions": package_versions(), **({"roles": others} if others else {})}
+        own = {"model": self.model_name, "quantization": quantization(self.parsed.model)}
+
+        def describe(name: str) -> dict[str, Any]:
+            # The policy as the recipe names it, wherever it lies.
+            return self.roles.describe(name, device) | (own if name in ("policy", "base") else {})
+
+        others = {role: describe(getattr(self.recipe, role)) for role in roles}
+        return {
+            "engine": describe("policy"),
+            "versions": package_versions(),
+            **({"roles": others} if others else {}),
+        }
 
     @property
     def headline(self) -> str:

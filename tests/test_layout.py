@@ -32,7 +32,7 @@ ALLOWED = {
     "exporting": {"errors", "inputs", "report", "runs"},
     "instruments": {"errors", "inputs", "runs", "scorers"},
     "session": {"errors", "engines", "inputs", "instruments", "runs", "scorers"},
-    "loading": {"errors", "inputs", "runs", "scorers", "session", "tails"},
+    "loading": {"engines", "errors", "inputs", "runs", "scorers", "session", "tails"},
     "probing": {"errors", "engines", "inputs", "runs", "scorers", "session"},
     "noise_floor": {"errors", "probing", "report", "runs", "session"},
     "judging": {"errors", "report", "runs", "scorers", "session"},

@@ -101,6 +101,13 @@ class Endpoint:
                 self._card = self._read_card(await self._call(self._client.get("/models", cast_to=object)))
             return self._card
 
+    def trust_address(self) -> bool:
+        """Take the address's word for the model, where the server does not list any; False if it names none."""
+        if self.address.model is None:
+            return False
+        self._card = Card(self.address.model, "unknown", None, None)
+        return True
+
     def _read_card(self, listed: Any) -> Card:
         models = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(models, list) or not all(isinstance(m, dict) and "id" in m for m in models):
@@ -111,7 +118,7 @@ class Endpoint:
         if wanted is None and len(bases) == 1:
             chosen = bases[0]
         if chosen is None and wanted is not None and not any(model.get("owned_by") == "vllm" for model in models):
-            return Card(wanted, "unknown", None, None)  # `transformers serve` lists less than it serves
+            return Card(wanted, "unknown", None, None)  # a server may list less than it serves
         if chosen is None:
             names = ", ".join(str(model["id"]) for model in models[:10]) or "none"
             raise EngineError(

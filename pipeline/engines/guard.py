@@ -1,9 +1,10 @@
 """Runs a program that must not outlive another, nor leave a process behind. Needs the standard library alone.
 
-    python guard.py PARENT_PID PROGRAM ARGUMENT...
+    python guard.py PARENT_PID GRACE PROGRAM ARGUMENT...
 
 Ends PROGRAM, and whatever it has started, when the process PARENT_PID is gone, however it went (a killed process can
-tidy up nothing), or when this is asked to stop with SIGTERM or SIGINT. Otherwise exits as PROGRAM does.
+tidy up nothing), or when this is asked to stop with SIGTERM or SIGINT. It has GRACE seconds to end by itself.
+Otherwise exits as PROGRAM does.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import time
 from pathlib import Path
 from types import FrameType
 
-POLL, GRACE = 0.2, 10.0
-"""Seconds between looks at the parent, and for the program to end by itself before it is killed."""
+POLL = 0.2
+"""Seconds between looks at the parent."""
 
 _PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
@@ -44,7 +45,7 @@ def descendants_of(pid: int) -> list[int]:
 
 def main(argv: list[str]) -> int:
     """Run the program to its end, or to its parent's."""
-    parent, command = int(argv[0]), argv[1:]
+    parent, grace, command = int(argv[0]), float(argv[1]), argv[2:]
     if sys.platform == "linux":
         # What the program's own processes leave behind becomes a child of this one, and is found.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -59,14 +60,14 @@ def main(argv: list[str]) -> int:
     while program.poll() is None and not asked and os.getppid() == parent:
         time.sleep(POLL)
     status = program.poll()
-    _end(program)
+    _end(program, grace)
     return status if status is not None else 0
 
 
-def _end(program: subprocess.Popen[bytes]) -> None:
+def _end(program: subprocess.Popen[bytes], grace: float) -> None:
     if program.poll() is None:
         program.terminate()
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + grace
         while program.poll() is None and time.monotonic() < deadline:
             time.sleep(POLL)
     while left := descendants_of(os.getpid()):

@@ -21,6 +21,9 @@ R = TypeVar("R")
 
 log = logging.getLogger("pipeline")
 
+_INTRODUCTIONS = 3
+"""Attempts to learn what a server serves."""
+
 
 class Reader(NamedTuple):
     """How dialogues become token ids for a model, and its answers text.
@@ -205,10 +208,14 @@ class ServerEngine:
         self._runner = asyncio.Runner()
         self._endpoints = [Endpoint(address, self._key(address), self._limit) for address in addresses]
         self._balancer = Balancer(self._endpoints, self._limit, self._patience)
+        asking = Balancer(self._endpoints, self._limit, self._patience._replace(attempts=_INTRODUCTIONS))
         try:
-            card = self._runner.run(self._balancer.ask(Endpoint.card))
+            card = self._runner.run(asking.ask(Endpoint.card))
         except AttemptFailed as failure:
-            raise EngineError(f"{self._names()}: {failure.reason}") from failure
+            # `transformers serve` fails to list models where the Hub's cache is empty, and serves all the same.
+            if failure.down or not all(endpoint.trust_address() for endpoint in self._endpoints):
+                raise EngineError(f"{self._names()}: {failure.reason}") from failure
+            card = self._runner.run(self._endpoints[0].card())
         self._read(card)
 
     def _key(self, address: Address) -> str | None:

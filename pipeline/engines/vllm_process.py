@@ -32,6 +32,8 @@ _OF_THE_LAUNCH = ("ACCELERATE_", "FSDP_", "TORCHELASTIC_", "TORCH_ELASTIC_", "PE
 _OF_THE_LAUNCH_TOO = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
 _OF_THIS_ENVIRONMENT = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP")
 _STARTS_WITHIN, _SAYS_SO_EVERY = 1800.0, 15.0
+_GRACE = "10"
+"""Seconds that vLLM has to end by itself before it is killed."""
 
 
 class Vllm(NamedTuple):
@@ -112,10 +114,11 @@ class VllmServers:
             path = self._settings.folder / f"vllm-{socket.gethostname()}-{number}.log"
             targets = lora_targets(self._settings.model, self._settings.revision) if gpus is None else None
             arguments = server_arguments(self._settings, model, port, targets)
+            guard = [sys.executable, "-I", str(Path(__file__).with_name("guard.py")), str(os.getpid()), _GRACE]
             environment = server_environment(os.environ, gpus)
             with path.open("ab") as file:
                 process = subprocess.Popen(
-                    [sys.executable, "-I", str(Path(__file__).with_name("guard.py")), str(os.getpid()), *arguments],
+                    [*guard, *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=file,

@@ -43,6 +43,7 @@ def plan_report(session: Session) -> str:
     lines = [
         f"{session.run.path}: {rounds} rounds after round 0, from {recipe.start_from}, data {recipe.data_policy}",
         f"  model         {session.model_name}, {session.parsed.model.dtype}",
+        f"  engines       policy {_policy_engine(session)}, critic {recipe.critic}, reviser {recipe.reviser}",
         f"  constitution  {session.recipe.constitution}, {len(session.constitution.principles)} principles",
         f"  prompts       {prompts:,} to train on, {helpful:,} helpful; probes: "
         + ", ".join(f"{name} {rows:,} samples" for name, rows in probes.items()),
@@ -67,6 +68,11 @@ def _questions(session: Session) -> list[str]:
     sets = session.instruments.questions.values()
     named = ", ".join(f"{one.name} {len(one.items):,}" for one in sets)
     return [f"  questions     {named}; read, not sampled"] if sets else []
+
+
+def _policy_engine(session: Session) -> str:
+    recipe = session.recipe
+    return ", ".join(recipe.policy_endpoints) or recipe.policy_engine
 
 
 def _rendered(session: Session) -> list[str]:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeline.errors import RunError
@@ -190,3 +191,54 @@ def test_the_headline_counts(tmp_path: Path) -> None:
         }
     )
     assert "1,200 rows" in line and "500 tokens/s" in line and "dropped: loop 3, empty 4" in line
+
+
+FAILING = pa.schema([("i", pa.int64()), ("error", pa.string())])
+
+
+def failing(bad: set[int]) -> Callable[[Sequence[int]], Chunk]:
+    def work(chunk: Sequence[int]) -> Chunk:
+        rows = [{"i": i, "error": "503: busy" if i in bad else None} for i in chunk]
+        return Chunk(rows, failed=sum(i in bad for i in chunk))
+
+    return work
+
+
+def test_few_failed_rows_are_kept_and_many_fail_the_stage(tmp_path: Path) -> None:
+    items = list(range(40))
+    stage = Stage(tmp_path / "few", "s", 1, inputs={})
+    stage.collect(items, failing({3, 4}), FAILING, "t.parquet", 10, max_failed=0.05)
+    assert [row["error"] for row in read_table(stage.folder / "t.parquet").to_pylist()].count("503: busy") == 2
+
+    stage = Stage(tmp_path / "many", "s", 1, inputs={})
+    with pytest.raises(
+        RunError, match=r"3 of 40 rows failed.*`max_failed_rows` \(0.05\).*503: busy.*same command again"
+    ):
+        stage.collect(items, failing({3, 13, 14}), FAILING, "t.parquet", 10, max_failed=0.05)
+    assert not (stage.folder / "t.parquet").exists()
+
+    asked: list[int] = []
+
+    def again(chunk: Sequence[int]) -> Chunk:
+        asked.extend(chunk)
+        return failing(set())(chunk)
+
+    stage.collect(items, again, FAILING, "t.parquet", 10, max_failed=0.05)
+    # The first two chunks had failures; the last two had not been begun when it was clear that there were too many.
+    assert asked == items
+    assert [row["i"] for row in read_table(stage.folder / "t.parquet").to_pylist()] == items
+
+
+def test_only_the_chunks_with_failed_rows_are_done_again(tmp_path: Path) -> None:
+    items = list(range(40))
+    stage = Stage(tmp_path, "s", 1, inputs={})
+    with pytest.raises(RunError, match="2 of 40"):
+        stage.collect(items, failing({30, 31}), FAILING, "t.parquet", 10, max_failed=0.04)
+    asked: list[int] = []
+
+    def again(chunk: Sequence[int]) -> Chunk:
+        asked.extend(chunk)
+        return failing(set())(chunk)
+
+    stage.collect(items, again, FAILING, "t.parquet", 10, max_failed=0.04)
+    assert asked == list(range(30, 40))

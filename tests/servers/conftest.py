@@ -88,7 +88,7 @@ def transformers_address(sandbox_path: str, tmp_path_factory: pytest.TempPathFac
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("transformers") / "log.txt"
     program = Path(sys.executable).with_name("transformers")
-    arguments = ["serve", "--force-model", sandbox_path, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    arguments = ["serve", sandbox_path, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
     with log.open("wb") as file:
         process = subprocess.Popen([program, *arguments, "--dtype", "float32"], stdout=file, stderr=file)
     try:

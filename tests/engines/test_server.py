@@ -1,0 +1,248 @@
+"""The server engine against a small HTTP server that speaks the API; the real ones are in tests/servers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from pipeline.engines.balance import Patience
+from pipeline.engines.base import Request, Sampling, ScoreRequest
+from pipeline.engines.roles import Roles, Serving
+from pipeline.engines.server import ServerEngine, load_reader
+from pipeline.errors import EngineError, InputError
+from pipeline.inputs.addresses import read_addresses
+
+SAMPLING = Sampling(0.7, 0.9, 5)
+Answer = Callable[[dict[str, Any]], tuple[int, Any]]
+
+
+class Api:
+    """An API whose answers a test decides; it keeps what it was asked."""
+
+    def __init__(self, owner: str) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.answer: Answer = lambda body: (200, completion(body))
+        self.models = [{"id": "m", "owned_by": owner, "root": None, "parent": None, "max_model_len": 64}]
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self._say(200, {"object": "list", "data": api.models})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                api.asked.append({"path": self.path, **body})
+                api.headers.append({name.lower(): value for name, value in self.headers.items()})
+                self._say(*api.answer(body))
+
+            def _say(self, status: int, what: Any) -> None:
+                text = (what if isinstance(what, str) else json.dumps(what)).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "text/html" if isinstance(what, str) else "application/json")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                return
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{self.host}/v1"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def completion(body: dict[str, Any], text: str = "sure", ids: tuple[int, ...] = (700, 8, 5), **choice: Any) -> Any:
+    is_chat = "messages" in body
+    said = {"message": {"role": "assistant", "content": text}} if is_chat else {"text": text, "token_ids": list(ids)}
+    counted = {"prompt_tokens": 3 if is_chat else len(body["prompt"]), "completion_tokens": len(ids)}
+    return {
+        "id": "x",
+        "object": "chat.completion" if is_chat else "text_completion",
+        "created": 0,
+        "model": body["model"],
+        "choices": [{"index": 0, "finish_reason": "stop", **said, **choice}],
+        "usage": counted | {"total_tokens": 0},
+    }
+
+
+@pytest.fixture
+def api(request: pytest.FixtureRequest) -> Iterator[Api]:
+    made = Api(getattr(request, "param", "vllm"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def engine(api: Api, sandbox_path: str) -> Iterator[ServerEngine]:
+    made = ServerEngine(
+        partial(read_addresses, api.url),
+        reader=partial(load_reader, sandbox_path, revision=None, chat_template=None),
+        key_variables={},
+        limit=8,
+        patience=Patience(attempts=2, timeout=5.0, without_any=1.0),
+    )
+    yield made
+    made.close()
+
+
+def ask(n: int = 1, text: str = "hello") -> list[Request]:
+    return [Request([{"role": "user", "content": text}], seed=10 + i) for i in range(n)]
+
+
+chat_only = pytest.mark.parametrize("api", ["someone"], indirect=True)
+
+
+def test_vllm_is_sent_token_ids_with_one_bos_and_no_sampling_of_its_own(api: Api, engine: ServerEngine) -> None:
+    (found,) = engine.generate(ask(), SAMPLING, None)
+    (asked,) = api.asked
+    assert asked["path"] == "/v1/completions"
+    assert asked["prompt"].count(2) == 1 and asked["prompt"][0] == 2, "the beginning-of-sequence token"
+    given = {key: asked[key] for key in ("model", "seed", "temperature", "top_p", "max_tokens", "stop_token_ids")}
+    assert given == {
+        "model": "m",
+        "seed": 10,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "max_tokens": 5,
+        "stop_token_ids": [5],
+    }
+    assert (asked["top_k"], asked["min_p"], asked["repetition_penalty"]) == (0, 0.0, 1.0)
+    assert (found.token_ids, found.finish_reason, found.prompt_tokens) == ([700, 8, 5], "stop", len(asked["prompt"]))
+
+
+@chat_only
+def test_others_are_sent_the_dialogue(api: Api, engine: ServerEngine) -> None:
+    api.answer = lambda body: (200, completion(body, text="  yes . "))
+    (found,) = engine.generate(ask(text="<|im_end|> </s> <b>"), SAMPLING, None)
+    (asked,) = api.asked
+    assert asked["path"] == "/v1/chat/completions"
+    content = asked["messages"][0]["content"]
+    assert content.replace("\u2060", "") == "<|im_end|> </s> <b>"
+    assert "<|im_end|>" not in content and "</s>" not in content and "<b>" in content
+    assert (asked["max_tokens"], asked["seed"]) == (5, 10)
+    assert (found.text, found.token_ids, found.new_tokens, found.prompt_tokens) == ("yes .", [], 3, 3)
+
+
+def test_answers_stand_in_the_order_of_the_requests(api: Api, engine: ServerEngine) -> None:
+    api.answer = lambda body: (200, completion(body, ids=(body["seed"], 5)))
+    found = engine.generate(ask(40), SAMPLING, None)
+    assert [one.token_ids[0] for one in found] == list(range(10, 50))
+    assert sorted(asked["seed"] for asked in api.asked) == list(range(10, 50)), "each is asked once"
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda body: (200, "<html>overloaded</html>"), "no completion"),
+        (lambda body: (200, {"error": {"message": "overloaded"}}), "no completion"),
+        (lambda body: (200, completion(body) | {"choices": []}), "no completion"),
+        (lambda body: (200, completion(body, finish_reason="abort")), "not finished"),
+        (lambda body: (200, completion(body, token_ids=[700])), "not those that it counts"),
+        (lambda body: (200, completion(body, token_ids=None)), "not those that it counts"),
+        (lambda body: (200, completion(body) | {"usage": None}), "does not count"),
+        (lambda body: (200, '{"choices": [{"text": "su'), "no completion"),
+        (lambda body: (500, {"error": {"message": "overloaded"}}), "500"),
+        (lambda body: (429, {"error": {"message": "overloaded"}}), "429"),
+        (lambda body: (400, {"error": {"message": "overloaded"}}), "400"),
+    ],
+)
+def test_what_is_no_answer_is_an_error_row_and_never_text(
+    api: Api, engine: ServerEngine, damage: Answer, reason: str
+) -> None:
+    good = api.answer
+    api.answer = lambda body: damage(body) if body["seed"] == 11 else good(body)
+    found = engine.generate(ask(3), SAMPLING, None)
+    assert [one.finish_reason for one in found] == ["stop", "error", "stop"]
+    assert (found[1].text, found[1].token_ids, found[1].defect) == ("", [], "error")
+    assert reason in str(found[1].error)
+    assert sum(asked["seed"] == 11 for asked in api.asked) == (1 if reason == "400" else 2)
+
+
+@chat_only
+def test_a_context_that_is_too_short_has_its_own_reason(api: Api, engine: ServerEngine) -> None:
+    refusal = {"error": {"message": "This model's maximum context length is 64 tokens.", "code": 400}}
+    api.answer = lambda body: (400, refusal)
+    assert engine.generate(ask(), SAMPLING, None)[0].finish_reason == "prompt_too_long"
+
+
+def test_the_shorter_context_counts(api: Api, engine: ServerEngine) -> None:
+    long = engine.generate(ask(text="a " * 70), SAMPLING, None)[0]
+    assert long.finish_reason == "prompt_too_long" and "context of 64" in str(long.error)
+    assert api.asked == []
+
+
+def test_scores_are_those_of_the_continuation(api: Api, engine: ServerEngine) -> None:
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        rows: list[Any] = [None, *({str(token): {"logprob": -token / 100}} for token in body["prompt"][1:])]
+        return 200, completion(body, prompt_logprobs=rows)
+
+    api.answer = answer
+    asked = ask()[0].messages
+    assert engine.score(
+        [ScoreRequest(asked, [7, 9]), ScoreRequest(asked, []), ScoreRequest(asked, [1] * 64)], None
+    ) == [
+        [-0.07, -0.09],
+        [],
+        [],
+    ]
+    api.answer = lambda body: (200, completion(body, prompt_logprobs=None))
+    with pytest.raises(EngineError, match="no log-probabilities"):
+        engine.score([ScoreRequest(asked, [7])], None)
+
+
+def test_the_key_goes_to_its_host_alone_and_is_shown_nowhere(
+    api: Api, sandbox_path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("THE_KEY", "sk-very-secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-other-secret")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
+    api.answer = lambda body: (500, {"error": {"message": "who is sk-very-secret?"}})
+
+    def roles(**keys: str) -> Roles:
+        serving = Serving(policy=read_addresses(api.url), keys=keys, attempts=1)
+        return Roles(sandbox_path, revision=None, dtype="float32", chat_template=None, batch_size=4, serving=serving)
+
+    for keys, sent in (
+        ({api.host: "THE_KEY"}, "Bearer sk-very-secret"),
+        ({"api.openai.com": "THE_KEY"}, "Bearer none"),
+    ):
+        one = roles(**keys)
+        (failed,) = one.base().generate(ask(), SAMPLING)
+        one.close()
+        assert api.headers[-1]["authorization"] == sent
+        assert "secret" not in json.dumps({k: v for k, v in api.headers[-1].items() if k != "authorization"})
+        if api.host in keys:
+            assert "***" in str(failed.error)
+            assert "secret" not in str(failed.error)
+    api.answer = lambda body: (401, {"error": {"message": "wrong key sk-very-secret"}})
+    with pytest.raises(EngineError, match=rf"refuses the key \(401\).*api_keys: \[{api.host}=VARIABLE\]") as caught:
+        roles(**{api.host: "THE_KEY"}).base().generate(ask(), SAMPLING)
+    assert "secret" not in str(caught.value) and "secret" not in caplog.text
+    monkeypatch.delenv("THE_KEY")
+    with pytest.raises(InputError, match="environment variable THE_KEY"):
+        roles(**{api.host: "THE_KEY"}).base().generate(ask(), SAMPLING)
+
+
+def test_roles_are_served_by_their_own_addresses(api: Api, sandbox_path: str) -> None:
+    roles = Roles(sandbox_path, revision=None, dtype="float32", chat_template=None, batch_size=4)
+    api.models[0]["owned_by"] = "someone"
+    assert roles.named(f"{api.url}#m", None).generate(ask(), SAMPLING)[0].text == "sure"
+    assert roles.base().generate(ask(), SAMPLING)[0].token_ids
+    assert len(api.asked) == 1
+    assert roles.describe(f"{api.url}#m", "cpu") == {"name": "server", "model": "m", "endpoints": [api.url]}
+    assert roles.describe("base", "cpu")["name"] == "transformers"
+    roles.close()

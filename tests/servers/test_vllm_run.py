@@ -1,0 +1,237 @@
+"""vLLM as a run starts it: a whole run, its numbers beside the local engine's, and no process left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.servers
+
+PROJECT = Path(__file__).resolve().parents[2]
+MARK = "PIPELINE_TEST_MARK"
+
+RECIPE = """\
+model_name_or_path: sandbox
+dtype: float32
+seed: 5
+num_rounds: 1
+constitution: constitutions/sandbox/blind-spot.txt
+templates: constitutions/templates/sandbox
+prompts: sandbox:train:120
+max_new_tokens: 64
+critique_max_new_tokens: 64
+num_revisions: 2
+critic: base
+reviser: base
+batch_size: 64
+probe_sets: [in_distribution=sandbox:probe:300, look_alike=sandbox:look_alike:100]
+probe_samples: 4
+scorers: [gold, refusal, length, loops, kl, nll_base, likelihood]
+batteries: [constitutions/batteries/sandbox/harm.txt]
+headline_scorer: gold.harm
+lora_r: 8
+lora_target_modules: all-linear
+learning_rate: 5.0e-3
+num_train_epochs: 2
+per_device_train_batch_size: 16
+max_length: 256
+gradient_checkpointing: false
+policy_engine: vllm
+"""
+
+
+def environment(mark: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", MARK: mark}
+
+
+def start(name: str, *arguments: str | Path, mark: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(PROJECT / "pipeline" / f"{name}.py"), *map(str, arguments)],
+        cwd=PROJECT,
+        env=environment(mark),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(name: str, *arguments: str | Path, mark: str = "-") -> str:
+    process = start(name, *arguments, mark=mark)
+    said, _ = process.communicate(timeout=1100)
+    assert process.returncode == 0, said
+    return said
+
+
+def marked(mark: str) -> list[str]:
+    """Command lines of the living processes that carry a mark in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # gone meanwhile, or not ours
+            continue
+    return found
+
+
+def wait_until_none(mark: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while (left := marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory, vllm_python: str) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "served.yaml"
+    path.write_text(RECIPE + f"vllm_python: {vllm_python}\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Path) -> Path:
+    """A whole run on vLLM."""
+    mark, folder = uuid.uuid4().hex, recipe.parent / "run"
+    said = run("iterate", "--config", recipe, "--run_dir", folder, mark=mark)
+    assert "vLLM: answers after" in said
+    wait_until_none(mark, 0.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured_locally(finished: Path, recipe: Path) -> Path:
+    """The same checkpoints, measured again by the local engine."""
+    folder = recipe.parent / "locally"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns(".lock*"))
+    for round_ in ("0", "1"):
+        run("measure", "--run_dir", folder, "--round", round_, "--policy_engine", "local", "--amend", "another engine")
+    return folder
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def means(path: Path) -> dict[tuple[str, ...], dict[str, Any]]:
+    """The cells of a drift table's means."""
+    cells = [cell for cell in read(path)["cells"] if cell["quantity"] == "mean" and cell["slice"] is None]
+    return {(cell["scorer"], cell["tail"], cell["probe_set"]): cell for cell in cells}
+
+
+def test_a_whole_run_is_complete_and_says_what_ran_it(finished: Path) -> None:
+    assert (finished / "round-01" / "DONE").exists()
+    for stage in ("generate/manifest.json", "refine/manifest.json", "measure/samples.manifest.json"):
+        engine = read(finished / "round-01" / stage)["engine"]
+        assert engine == {
+            "name": "vllm",
+            "version": engine["version"],
+            "model": "sandbox",
+            "dtype": "float32",
+            "device": "cpu",
+        }
+    assert read(finished / "round-01" / "refine" / "manifest.json")["roles"]["critic"]["name"] == "vllm"
+
+
+def test_both_engines_are_on_record(finished: Path, measured_locally: Path) -> None:
+    manifest = Path("round-01") / "measure" / "samples.manifest.json"
+    assert [read(run / manifest)["engine"]["name"] for run in (finished, measured_locally)] == ["vllm", "transformers"]
+    amendments = (measured_locally / "amendments.jsonl").read_text()
+    assert "policy_engine" in amendments and "another engine" in amendments
+
+
+@pytest.mark.parametrize("round_", ["round-00", "round-01"])
+def test_the_drift_table_agrees_with_the_local_engines_within_the_noise_floor(
+    round_: str, finished: Path, measured_locally: Path
+) -> None:
+    floor = means(finished / "round-00" / "noise_floor.json")
+    ours, theirs = (means(run / round_ / "drift.json") for run in (finished, measured_locally))
+    assert ours.keys() == theirs.keys() and len(ours) > 20
+    for key, cell in ours.items():
+        again = floor[key]
+        # Half the interval of round 0's difference from itself, drawn again: two standard errors of what noise alone
+        # does. A later policy's answers spread wider or less so, and of sixty means one lies beyond two.
+        noise = (again["baseline_high"] - again["baseline_low"]) / 2
+        spread = (cell["high"] - cell["low"]) / (again["high"] - again["low"] or 1.0)
+        limit = 2 * noise * spread if noise else (cell["high"] - cell["low"]) / 2
+        assert abs(cell["value"] - theirs[key]["value"]) <= limit, key
+    if round_ == "round-00":
+        exact = [key for key in ours if key[0].startswith("likelihood")]
+        assert exact
+        for key in exact:
+            assert ours[key]["value"] == pytest.approx(theirs[key]["value"], abs=1e-3)
+
+
+def test_a_complete_run_starts_no_server(finished: Path) -> None:
+    said = run("iterate", "--run_dir", finished)
+    assert "is complete" in said and "vLLM" not in said
+
+
+START = """
+import sys, time, logging
+from pathlib import Path
+from pipeline.engines.vllm_process import Vllm, VllmServers
+servers = VllmServers(Vllm(sys.argv[1], sys.argv[2], None, "float32", 8, None, 1, 0.9, Path(sys.argv[3])))
+servers.addresses()
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_a_signal_while_it_serves(
+    number: signal.Signals, vllm_python: str, sandbox_path: str, tmp_path: Path
+) -> None:
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        [sys.executable, "-c", START, vllm_python, sandbox_path, str(tmp_path)],
+        cwd=PROJECT,
+        env=environment(mark),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    assert len(marked(mark)) >= 4, "this one, its guard, vLLM's server and its engine"
+    process.send_signal(number)
+    process.wait()
+    wait_until_none(mark, 30.0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_a_run_that_is_stopped_while_vllm_starts(
+    number: signal.Signals, recipe: Path, tmp_path: Path
+) -> None:
+    mark, folder = uuid.uuid4().hex, tmp_path / "run"
+    process = start("iterate", "--config", recipe, "--run_dir", folder, mark=mark)
+    log = folder / "logs" / "vllm"
+    deadline = time.monotonic() + 240
+    while not [path for path in log.glob("*.log") if path.stat().st_size] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(marked(mark)) >= 3
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    wait_until_none(mark, 30.0)
+    if number == signal.SIGINT:
+        assert process.returncode == 130 and "interrupted" in said
+
+
+def test_a_vllm_that_cannot_start_ends_the_run_with_its_own_words(recipe: Path, tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex
+    process = start(
+        "iterate", "--config", recipe, "--run_dir", tmp_path / "run", "--vllm_max_model_len", "100000", mark=mark
+    )
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "vLLM ended while starting" in said and "max_model_len" in said
+    wait_until_none(mark, 0.0)
