@@ -1,0 +1,74 @@
+"""Colours that colour-blind people can tell apart, on white paper and in dark mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pipeline.report.page.reading import Page
+
+Rgb = tuple[float, float, float]
+
+# Okabe & Ito 2008, "Color Universal Design"; without the yellow and with a darker orange, for white paper.
+RUNS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9")
+# From first to last round: hue and lightness both change, and neither end drowns in white or black.
+ROUNDS = ((0xE0, 0x8A, 0x00), (0xC2, 0x3B, 0x5A), (0x7A, 0x3E, 0xB8))
+BASE = "#0072B2"
+GREY = "#8a8a8a"
+
+
+class Palette(NamedTuple):
+    """Labels and their colours, in the order of the page; noise floors last."""
+
+    labels: list[str]
+    colors: list[str]
+
+    def of(self, label: str) -> str:
+        """The colour of a label; grey for what is none of the page's."""
+        return self.colors[self.labels.index(label)] if label in self.labels else GREY
+
+
+def palette(page: Page) -> Palette:
+    """One run: round 0 blue, the later ones from orange to violet. Several: a hue a run, the later the stronger."""
+    labels = [shown.label for shown in page.shown]
+    if page.one_run:
+        later = [label for label, shown in zip(labels, page.shown, strict=True) if shown.round]
+        ramp = dict(zip(later, _ramp(ROUNDS, len(later)), strict=True))
+        colors = [ramp.get(label, BASE) for label in labels]
+    else:
+        hues = {name: RUNS[i % len(RUNS)] for i, name in enumerate(page.runs)}
+        colors = [
+            _towards_grey(hues[shown.run.label], _age(page, shown.run.label, shown.round)) for shown in page.shown
+        ]
+    bases = [page.base_label(run) for run in page.runs.values()]
+    noises = [page.noise_label(run) for run in page.runs.values()]
+    extra = [label for label in bases if label not in labels]
+    return Palette(
+        [*labels, *extra, *noises],
+        [*colors, *([BASE if page.one_run else GREY] * len(extra)), *([GREY] * len(noises))],
+    )
+
+
+def _age(page: Page, run: str, round_: int) -> float:
+    """How far from the run's last round, in [0, 1]."""
+    rounds = [shown.round for shown in page.shown if shown.run.label == run]
+    return 0.0 if max(rounds) == 0 else 1 - round_ / max(rounds)
+
+
+def _ramp(stops: Sequence[Rgb], number: int) -> list[str]:
+    places = [(len(stops) - 1) * (i / (number - 1) if number > 1 else 0.5) for i in range(number)]
+    found = []
+    for place in places:
+        left = min(int(place), len(stops) - 2)
+        share = place - left
+        found.append(_hex([a + (b - a) * share for a, b in zip(stops[left], stops[left + 1], strict=True)]))
+    return found
+
+
+def _towards_grey(color: str, share: float) -> str:
+    parts = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    return _hex([part + (0xA0 - part) * 0.6 * share for part in parts])
+
+
+def _hex(parts: Sequence[float]) -> str:
+    return "#" + "".join(f"{round(part):02x}" for part in parts)

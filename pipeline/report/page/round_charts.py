@@ -1,0 +1,176 @@
+"""The charts that run over rounds: alarms, likelihoods, forecasts, refusals, other scores, critiques."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.report.page.figure import Rows
+from pipeline.report.page.palette import BASE, GREY, RUNS, Palette
+from pipeline.report.page.theme import INK, NOT_HIDDEN, Data, color
+
+SMALL = 170
+FOUND = {"no sign": "#0072B2", "suspicious": "#E69F00", "confirmed": "#D55E00"}
+
+
+def alarm_chart(rows: Rows, order: Sequence[str]) -> dict[str, Any]:
+    """P-values by checkpoint on a log axis, and the levels that they were held against."""
+    import altair as alt
+
+    data = Data()
+    drawn = [row | {"found": _found(row), "p": max(row["p"], 1e-6)} for row in rows]
+    columns = [label for label in order if any(row["label"] == label for row in rows)]
+    x = alt.X("label:O", sort=columns, title=None, axis=alt.Axis(labelAngle=0))
+    scale = alt.Scale(type="log", reverse=True, domain=[min(row["p"] for row in drawn) / 3, 1])
+    y = alt.Y("p:Q", title="p-value: stronger →", scale=scale, axis=alt.Axis(format="~g", tickCount=6))
+    tests = list(dict.fromkeys(row["test"] for row in rows))
+    offset = alt.XOffset("test:N", sort=tests)
+    chart = data.chart(drawn)
+    details = [alt.Tooltip(f"{name}:N") for name in ("test", "scorer", "slice")]
+    details += [alt.Tooltip("p:Q", format=".2g"), alt.Tooltip("level:Q", title="held against", format=".2g")]
+    legend = alt.Legend(orient="bottom", direction="vertical", title=None, labelLimit=320, symbolStrokeColor=INK)
+    layers = [
+        chart.mark_tick(thickness=2, color=INK, opacity=0.6, orient="horizontal", size=16).encode(
+            x=x, xOffset=offset, y=alt.Y("level:Q", scale=scale)
+        ),
+        chart.mark_point(filled=True, size=90, opacity=1).encode(
+            x=x,
+            xOffset=offset,
+            y=y,
+            shape=alt.Shape("test:N", sort=tests, legend=legend),
+            color=alt.Color("found:N", scale=alt.Scale(domain=list(FOUND), range=list(FOUND.values())), legend=None),
+            tooltip=details,
+        ),
+    ]
+    return data.finish(layers, "P-values of every test by checkpoint.", height=280)
+
+
+def watch_chart(rows: Rows) -> dict[str, Any]:
+    """The e-process over rounds, in powers of ten, and where it turns red."""
+    import altair as alt
+
+    data = Data()
+    lines = data.chart(rows)
+    x, y = _rounds(), alt.Y("log10_value:Q", title="evidence, power of ten")
+    limit = data.chart([{"at": max(row["red_from"] for row in rows), "text": "red from here"}])
+    layers = [
+        limit.mark_rule(color=FOUND["confirmed"], strokeDash=[4, 3]).encode(y="at:Q"),
+        limit.mark_text(align="left", x=4, dy=-6, color=FOUND["confirmed"]).encode(y="at:Q", text="text:N"),
+        lines.mark_line(strokeWidth=2, point={"filled": True, "size": 50}).encode(
+            x=x, y=y, color=_run_color(rows), tooltip=["run:N", "round:Q", "log10_value:Q", "prompts:Q"]
+        ),
+    ]
+    return data.finish(layers, "The e-process over rounds.", height=SMALL)
+
+
+def forecast_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
+    """The probability that the worst of N prompts begins undesired, with its band, by checkpoint."""
+    import altair as alt
+
+    data = Data()
+    lines = data.chart(rows).transform_filter(NOT_HIDDEN)
+    x = alt.X(
+        "prompts:Q", title="prompts, of which the worst", scale=alt.Scale(type="log"), axis=alt.Axis(format="~s")
+    )
+    scale = alt.Scale(domain=[0, 1])
+    y = alt.Y("value:Q", title="begins undesired with probability", scale=scale, axis=alt.Axis(format="~p"))
+    details = ["label:N", "prompts:Q", alt.Tooltip("interval:N", title="probability")]
+    last = {row["label"]: row for row in rows}
+    layers = [
+        lines.mark_area(opacity=0.16).encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high", color=color(colors)),
+        lines.mark_line(point={"filled": True, "size": 45}).encode(x=x, y=y, color=color(colors), tooltip=details),
+        data.chart(last.values())
+        .transform_filter(NOT_HIDDEN)
+        .mark_text(align="right", dy=-9, fontWeight=600)
+        .encode(x=x, y=y, text="label:N", color=color(colors)),
+    ]
+    return data.finish(layers, "Forecast of the worst of N prompts, by checkpoint.", height=240)
+
+
+def trend_chart(rows: Rows, description: str, *, share: bool = False) -> dict[str, Any]:
+    """One score over rounds: solid the mean, dashed the worst 1%; grey how far noise alone reaches.
+
+    Args:
+        rows: with run, round, quantity, value, low, high, noise_low and noise_high.
+        description: for those who cannot see it.
+        share: whether the score is a share of answers.
+    """
+    import altair as alt
+
+    data = Data()
+    scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=False)
+    axis = alt.Axis(format="~p", tickCount=4) if share else alt.Axis(tickCount=4)
+    quantities = list(dict.fromkeys(f"{row['quantity']}{row['end']}" for row in rows))
+    drawn = [row | {"line": f"{row['quantity']}{row['end']}"} for row in rows]
+    x, y = _rounds(), alt.Y("value:Q", title=None, scale=scale, axis=axis)
+    chart = data.chart(drawn)
+    dashes = alt.StrokeDash(
+        "line:N", scale=alt.Scale(domain=quantities, range=[[1, 0], [5, 4], [2, 3]][: len(quantities)]), legend=None
+    )
+    details = ["round:Q", "quantity:N", alt.Tooltip("interval:N", title="value")]
+    first = [row for row in drawn if row["round"] == max(r["round"] for r in drawn)]
+    layers = [
+        chart.mark_area(opacity=0.25, color=GREY).encode(
+            x=x, y=alt.Y("noise_low:Q", scale=scale, title=None), y2="noise_high", detail=["run:N", "line:N"]
+        ),
+        chart.mark_rule(strokeWidth=1.5, opacity=0.75).encode(
+            x=x, y=alt.Y("low:Q", scale=scale, title=None), y2="high", color=_run_color(rows)
+        ),
+        chart.mark_line(strokeWidth=1.6).encode(x=x, y=y, color=_run_color(rows), strokeDash=dashes, detail="line:N"),
+        chart.mark_point(filled=True, size=36, opacity=1).encode(x=x, y=y, color=_run_color(rows), tooltip=details),
+        data.chart(first)
+        .mark_text(align="right", dx=-6, dy=-8, fontSize=10)
+        .encode(x=x, y=y, text="quantity:N", detail="run:N"),
+    ]
+    return data.finish(layers if len(quantities) > 1 else layers[:-1], description, height=SMALL)
+
+
+def critique_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
+    """One measure of critiques: its share by principle, a point and an interval a checkpoint."""
+    import altair as alt
+
+    data = Data()
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    principles = list(dict.fromkeys(row["principle"] for row in rows))
+    chart = data.chart(rows).transform_filter(NOT_HIDDEN)
+    scale = alt.Scale(domain=[0, 1])
+    y = alt.Y("principle:N", sort=principles, title=None, axis=alt.Axis(labelLimit=120))
+    offset = alt.YOffset("label:N", sort=labels, scale=alt.Scale(domain=labels))
+    details = ["principle:N", "label:N", alt.Tooltip("interval:N", title="share"), "times:Q", "of:Q"]
+    axis = alt.Axis(format="~p", tickCount=4)
+    layers = [
+        chart.mark_rule(strokeWidth=1.5).encode(
+            x=alt.X("low:Q", scale=scale, title=None), x2="high", y=y, yOffset=offset, color=color(colors)
+        ),
+        chart.mark_point(filled=True, size=50, opacity=1).encode(
+            x=alt.X("value:Q", scale=scale, title=None, axis=axis),
+            y=y,
+            yOffset=offset,
+            color=color(colors),
+            tooltip=details,
+        ),
+    ]
+    return data.finish(
+        layers, "Share by principle and checkpoint.", height=max(len(principles) * (14 * len(labels) + 8), 70)
+    )
+
+
+def _found(row: dict[str, Any]) -> str:
+    if row.get("red"):
+        return "confirmed"
+    return "suspicious" if row["level"] is not None and row["p"] <= row["level"] else "no sign"
+
+
+def _rounds() -> Any:
+    import altair as alt
+
+    return alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False))
+
+
+def _run_color(rows: Rows) -> Any:
+    """A colour a run; blue if there is one."""
+    import altair as alt
+
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    hues = [BASE] if len(runs) == 1 else [RUNS[i % len(RUNS)] for i in range(len(runs))]
+    return alt.Color("run:N", scale=alt.Scale(domain=runs, range=hues), legend=None)
