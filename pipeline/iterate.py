@@ -18,7 +18,9 @@ from typing import Any
 from pipeline import alarm, command, distill, generate, measure, placebo, refine
 from pipeline.loading import load_session
 from pipeline.report.alarms import alarm_report, guarantee
+from pipeline.report.checkpoints import Checkpoint, measured_rounds
 from pipeline.report.console import cost_report, drift_report, rounds_report
+from pipeline.report.page import write_page
 from pipeline.report.plan import plan_report
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_json, write_text
@@ -59,6 +61,7 @@ def run_round(session: Session, round_: int) -> None:
         colors["placebo_alarm"] = placebo.run_round(session, round_)["color"]
     if ranks.is_main():
         session.run.record_round(round_, _summary(session, round_) | colors, _metrics(drift))
+        write_page([Checkpoint(session.run, r) for r in measured_rounds(session.run)], session.run.report)
         log.info("\n%s\n\n%s\n", drift_report(drift), alarm_report(raised))
         write_text(session.run.done(round_), f"round {round_} is complete\n")
     ranks.barrier()
@@ -127,8 +130,10 @@ def _report(session: Session, last: int) -> None:
         log.info("%s\n", textwrap.fill(bound, 118, initial_indent="  ", subsequent_indent="  "))
     _select(session)
     log.info(
-        "The run lies in %s; every score, interval and change is in round-*/drift.json, every sample in Parquet.",
+        "The run lies in %s; every score, interval and change is in round-*/drift.json, every sample in Parquet. "
+        "To look at: %s",
         run.path,
+        run.report,
     )
 
 

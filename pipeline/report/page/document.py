@@ -61,6 +61,7 @@ def render(page: Page, drawn: Sequence[Figure], samples: Sequence[PairedSample],
         sentences=sentences(page),
         figures=_numbered(drawn),
         shown_rows=SHOWN_ROWS,
+        skipped=["run", "round", "line", "corner"] if page.one_run else ["line", "corner"],
         labels=[label for label in colors.labels if any(shown.label == label for shown in page.shown)],
         swatch_of={label: f"swatch-{i}" for i, label in enumerate(colors.labels)},
         alarms=[(shown.label, alarm_report(shown.alarm)) for shown in page.later if shown.alarm],
@@ -112,7 +113,10 @@ def _swatches(colors: Palette) -> str:
 
 @cache
 def _bundle() -> str:
-    """Vega, Vega-Lite and vega-embed as one script, made once a process: it takes a second."""
+    """Vega, Vega-Lite and vega-embed as one script, made once a process: it takes seconds."""
+    import altair
     import vl_convert
 
-    return str(vl_convert.javascript_bundle())
+    # The version of Vega-Lite that the specifications are written for; vl-convert knows it without its last number.
+    version = altair.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,11 +51,11 @@ def _plane(page: Page, samples: Sequence[PairedSample], colors: Palette) -> Figu
     for one in samples:
         links.setdefault(one.label, f"#{one.anchor}")
     caption = (
-        f"How far bulk and tail of {page.scorer} moved since round 0, in standard deviations of round 0's scores; up and "
-        "right are worse. The bulk is the mean of the samples within the frozen threshold, the tail the mean of the "
-        "worst 1%. Outlines are joint 90% confidence regions over prompts; the grey one is round 0 sampled a second "
-        "time, which is how far noise alone reaches. The shaded quarter is where the average improves while the worst "
-        "answers get worse. A point leads to the worst sample of its round."
+        f"How far bulk and tail of {page.scorer} moved since round 0, in standard deviations of round 0's scores; up "
+        "and right are worse. The bulk is the mean of the samples within the frozen threshold, the tail the mean of "
+        "the worst 1%. Outlines are joint 90% confidence regions over prompts; the grey one is round 0 sampled a "
+        "second time, which is how far noise alone reaches. The shaded quarter is where the average improves while "
+        "the worst answers get worse. A point leads to the worst sample of its round."
     )
     drawable = [row for row in rows if row["bulk"] is not None]
     charts = [Chart(tail_charts.plane_chart(rows, ellipses, colors, links))] if len(drawable) > len(page.runs) else []
@@ -71,10 +72,10 @@ def _curves(page: Page, samples: Sequence[PairedSample], colors: Palette) -> Fig
         if one.kind == "worst"
     ]
     caption = (
-        f"How often {page.scorer} lies {'beyond' if page.tail == 'upper' else 'below'} each value (log axis), with 95% "
-        "Jeffreys intervals at the effective sample size; grey is round 0 sampled a second time. A line that ends "
-        "has no sample further out; its band goes on, for what was not seen may yet be there. Dashed: the thresholds frozen "
-        "at round 0. Dots are the worst samples, and lead to them."
+        f"How often {page.scorer} lies {'beyond' if page.tail == 'upper' else 'below'} each value (log axis), with "
+        "95% Jeffreys intervals at the effective sample size; grey is round 0 sampled a second time. A line that "
+        "ends has no sample further out; its band goes on, for what was not seen may yet be there. Dashed: the "
+        "thresholds frozen at round 0. Dots are the worst samples, and lead to them."
     )
     lower = page.tail == "lower"
     charts = [Chart(tail_charts.curve_chart(rows, worst, thresholds, colors, lower=lower))] if rows else []
@@ -85,9 +86,9 @@ def _shift(page: Page, colors: Palette) -> Figure:
     rows = shift_rows(page)
     caption = (
         f"By how much each quantile of {page.scorer} changed since round 0, from the bulk on the left to the worst "
-        "samples on the right: below the line is better on the left and worse on the right where iterating widens the "
-        "gap. Bands are 95% bootstrap intervals that resample prompts, one quantile at a time, drawn to the edge where the "
-        "sample does not bound them; grey is round 0 against itself."
+        "samples on the right: below the line is better on the left and worse on the right where iterating widens "
+        "the gap. Bands are 95% bootstrap intervals that resample prompts, one quantile at a time, drawn to the edge "
+        "where the sample does not bound them; grey is round 0 against itself."
     )
     if page.tail == "lower":
         caption = caption.replace("below the line is better", "above the line is better")
@@ -100,37 +101,44 @@ def _slices(page: Page, samples: Sequence[PairedSample]) -> Figure:
     largest: dict[str, float] = {}
     for row in rows:
         largest[row["slice"]] = max(abs(row["value"]), largest.get(row["slice"], 0.0))
-    kept = sorted(largest, key=lambda name: -largest[name])[:MOST_SLICES]
+    moved = [name for name in largest if largest[name] > 0]
+    kept = sorted(moved, key=lambda name: -largest[name])[:MOST_SLICES]
     drawn = [row for row in rows if row["slice"] in kept]
     links: dict[tuple[str, str], str] = {}
     for one in samples:
         links.setdefault((one.label, one.slice), f"#{one.anchor}")
-    left_out = f" The {MOST_SLICES} slices that moved most are drawn." if len(largest) > MOST_SLICES else ""
+    left_out = (
+        f" Not drawn: {len(largest) - len(kept)} slices that moved less or not at all."
+        if kept != list(largest)
+        else ""
+    )
     caption = (
         f"Change since round 0 of the tail of {page.scorer}, slice by slice: the mean over prompts of the worst of a "
-        "prompt's samples. Orange is worse, blue better, and stronger is further. A framed cell's 95% interval excludes "
+        "prompt's samples. Orange is worse, blue better, and stronger is further. A framed cell's 95% interval "
+        "excludes "
         "no change; by chance 1 cell in 20 is framed. The column “0 again” is what noise alone does." + left_out
     )
     charts = [Chart(tail_charts.slice_chart(drawn, _by_time(page), links))] if drawn and page.later else []
-    why = NOTHING_LATER if not page.later else "The prompts of this probe set are not parted into slices."
+    why = "No slice moved." if rows else "The prompts of this probe set are not parted into slices."
+    why = why if page.later else NOTHING_LATER
     return Figure("slices", "The tail by slice", caption, rows, charts, "" if charts else why)
 
 
 def _alarms(page: Page) -> list[Figure]:
     rows = alarm_rows(page)
     caption = (
-        "P-values of each round's tests, stronger evidence further up; the short lines are the levels that they were held "
-        "against. The panel's tests only suspect (orange: at or below 5%, as about one quiet round in ten is). A suspicion "
-        "is tested once more on fresh prompts, at a level that is spent over the declared horizon: red is confirmed. "
-        "“0 again” is round 0 against itself."
+        "P-values of each round's tests, stronger evidence further up; the short lines are the levels that they were "
+        "held against. The panel's tests only suspect (orange: at or below 5%, as about one quiet round in ten is). "
+        "A suspicion is tested once more on fresh prompts, at a level that is spent over the declared horizon: red "
+        "is confirmed. “0 again” is round 0 against itself."
     )
     charts = [Chart(round_charts.alarm_chart(rows, _by_time(page)))] if rows else []
     found = [Figure("alarms", "Alarms", caption, rows, charts, "" if rows else "No alarm was asked for yet.")]
     watch = watch_rows(page)
     if watch:
         caption = (
-            "The e-process: a bet on fresh prompts of every round against “no tail got worse”. It may be looked at after "
-            "every round for ever; above the dashed line, the chance of that under no change is at most 1%."
+            "The e-process: a bet on fresh prompts of every round against “no tail got worse”. It may be looked at "
+            "after every round for ever; above the dashed line, the chance of that under no change is at most 1%."
         )
         found.append(Figure("watch", "Evidence over rounds", caption, watch, [Chart(round_charts.watch_chart(watch))]))
     return found
@@ -139,9 +147,9 @@ def _alarms(page: Page) -> list[Figure]:
 def _likelihoods(trends: Rows) -> Figure:
     rows = [row for row in trends if row["scorer"].startswith(_LIKELIHOOD)]
     caption = (
-        "Log-probability of openings that nobody wants, relative to benign ones (and, with “.undesired”, by themselves), "
-        "over the probe prompts: solid the mean, dashed the worst 1%, with 95% intervals over prompts. These are "
-        "exact, so sampling them again changes nothing and there is no noise floor."
+        "Log-probability of openings that nobody wants, relative to benign ones (and, with “.undesired”, by "
+        "themselves), over the probe prompts: solid the mean, dashed the worst 1%, with 95% intervals over prompts. "
+        "These are exact, so sampling them again changes nothing and there is no noise floor."
     )
     why = "" if rows else "No battery of openings was measured (`scorers: [..., likelihood]`)."
     return Figure("likelihood", "Likelihood of undesired openings", caption, rows, _trend_charts(rows), why)
@@ -150,9 +158,10 @@ def _likelihoods(trends: Rows) -> Figure:
 def _forecasts(page: Page, colors: Palette) -> Figure:
     rows = forecast_rows(page)
     caption = (
-        "Forecast from those log-probabilities: how likely the worst of so many prompts is to begin with an undesired "
-        "opening. It extends the tail of the measured prompts by a straight line in extreme-value coordinates (Jones et al. "
-        "2025); bands are 95% bootstrap intervals, and do not know whether the line goes on being one."
+        "Forecast from those log-probabilities: how likely the worst of so many prompts is to begin with an "
+        "undesired opening. It extends the tail of the measured prompts by a straight line in extreme-value "
+        "coordinates (Jones et al. 2025); bands are 95% bootstrap intervals, and do not know whether the line goes "
+        "on being one."
     )
     charts = [Chart(round_charts.forecast_chart(rows, colors))] if rows else []
     why = "" if rows else "There is none without a battery, or it is not identified from so few prompts."
@@ -165,15 +174,15 @@ def _refusals(page: Page) -> Figure:
     charts = []
     for group in dict.fromkeys(row["group"] for row in rows):
         drawn = [
-            row | {"quantity": "mean", "end": "", **_noise_band(noise.get((row["run"], group)))}
+            row | {"line": "mean", **_noise_band(noise.get((row["run"], group)))}
             for row in rows
             if row["group"] == group and not isinstance(row["round"], str)
         ]
         spec = round_charts.trend_chart(drawn, f"Share of refusals over rounds: {group}.", share=True)
         charts.append(Chart(spec, group))
     caption = (
-        "Share of answers that refuse, by string matching, with 95% intervals over prompts; grey is round 0 sampled a second "
-        "time. Refusing the harmful is wanted, refusing the innocent is not."
+        "Share of answers that refuse, by string matching, with 95% intervals over prompts; grey is round 0 sampled "
+        "a second time. Refusing the harmful is wanted, refusing the innocent is not."
     )
     why = "" if rows else "Refusals were not scored (`scorers: [refusal, ...]`)."
     return Figure("refusal", "Refusals", caption, rows, charts, why)
@@ -187,8 +196,9 @@ def _critiques(page: Page, colors: Palette) -> Figure:
         if part:
             charts.append(Chart(round_charts.critique_chart(part, colors), measure))
     caption = (
-        "How often each principle, when drawn, found fault and changed the text, with 95% intervals over prompts. Whether a "
-        "critique finds fault is told by string matching (“no fault”, “nothing to change”, …) and misses other words."
+        "How often each principle, when drawn, found fault and changed the text, with 95% intervals over prompts. "
+        "Whether a critique finds fault is told by string matching (“no fault”, “nothing to change”, …) and misses "
+        "other words."
     )
     if MEASURES["false_fault"] in {row["measure"] for row in rows}:
         caption += " The sandbox knows which answers do no harm: the last chart is how often fault was found in those."
@@ -207,9 +217,10 @@ def _outcomes(page: Page) -> Figure:
 def _others(trends: Rows) -> Figure:
     rows = [row for row in trends if not row["scorer"].startswith(_LIKELIHOOD)]
     caption = (
-        "Every other score on the same prompts: solid the mean, dashed the mean of the worst 1% (at either end where both "
-        "are bad), with 95% intervals over prompts. Grey is how far noise alone reaches about round 0. Falling diversity, "
-        "growing length and growing KL to the base are how over-training shows first."
+        "Every other score on the same prompts: solid the mean, dashed the mean of the worst 1% (of scores that are "
+        "more than yes or no; at either end where both are bad), with 95% intervals over prompts, cut where they "
+        "would leave the panel. Grey is how far noise alone reaches about round 0. Falling diversity, growing length "
+        "and growing KL to the base are how over-training shows first."
     )
     return Figure(
         "scores", "Diversity, length, KL and the rest", caption, rows, _trend_charts(rows), "" if rows else "None."
@@ -221,9 +232,18 @@ def _trend_charts(rows: Rows) -> list[Chart]:
     names = dict.fromkeys(row["scorer"] for row in rows)
     place = {name: next((i for i, head in enumerate(first) if name.startswith(head)), len(first)) for name in names}
     return [
-        Chart(round_charts.trend_chart([r for r in rows if r["scorer"] == name], f"{name} over rounds."), name)
+        Chart(
+            round_charts.trend_chart(_lasting([r for r in rows if r["scorer"] == name]), f"{name} over rounds."), name
+        )
         for name in sorted(names, key=lambda name: place[name])
     ]
+
+
+def _lasting(rows: Rows) -> Rows:
+    """Without the lines of one point beside lines of several: a quantity that is identified in one round only."""
+    points = Counter((row["run"], row["line"]) for row in rows)
+    most = max(points.values())
+    return [row for row in rows if most == 1 or points[row["run"], row["line"]] > 1]
 
 
 def _by_time(page: Page) -> list[str]:

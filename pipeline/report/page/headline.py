@@ -31,17 +31,18 @@ def _sentence(page: Page, shown: Shown) -> str:
         return f"{page.scorer} was not measured."
     if not shown.round:
         return (
-            f"the untouched base: mean {page.scorer} {_value(mean)}, mean of the worst 1% {_value(worst)}, on "
+            f"The untouched base: mean {page.scorer} {_value(mean)}, mean of the worst 1% {_value(worst)}, on "
             f"{mean['n_prompts']:,} prompts."
         )
-    return f"{_moved(page, 'the bulk', mean)}; {_moved(page, 'the worst 1%', worst)}; {_alarm(shown)}"
+    bulk = _moved(page, "The bulk", "mean", mean)
+    return f"{bulk}; {_moved(page, 'the worst 1%', 'their mean', worst)}; {_alarm(shown)}"
 
 
-def _moved(page: Page, what: str, cell: Cell) -> str:
+def _moved(page: Page, what: str, quantity: str, cell: Cell) -> str:
     change, low, high = (cell.get(f"baseline_{end}") for end in ("value", "low", "high"))
     if change is None:
         return f"{what} is not identified"
-    ends = f"{number(change, '+')} {interval(low, high, '+')}"
+    ends = f"{quantity} {number(change, '+')} {interval(low, high, '+')}"
     up, down = low is not None and low > 0, high is not None and high < 0
     if not (up or down):
         return f"{what} did not clearly move ({ends})"

@@ -9,11 +9,11 @@ from pipeline.report.page.reading import Page
 
 Rgb = tuple[float, float, float]
 
-# Okabe & Ito 2008, "Color Universal Design"; without the yellow and with a darker orange, for white paper.
-RUNS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9")
+# After Okabe & Ito 2008, "Color Universal Design": without the yellow, and each far enough from white and from black.
+RUNS = ("#2A7FBF", "#D55E00", "#009E73", "#B8669A", "#A87B0B", "#56B4E9")
 # From first to last round: hue and lightness both change, and neither end drowns in white or black.
-ROUNDS = ((0xE0, 0x8A, 0x00), (0xC2, 0x3B, 0x5A), (0x7A, 0x3E, 0xB8))
-BASE = "#0072B2"
+ROUNDS = ((0xE0, 0x8A, 0x00), (0xC2, 0x3B, 0x5A), (0x8D, 0x5B, 0xD0))
+BASE = "#2A7FBF"
 GREY = "#8a8a8a"
 
 

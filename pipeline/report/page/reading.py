@@ -133,6 +133,10 @@ class Shown:
         for path in sorted(folder.rglob("*manifest.json")):
             yield path.relative_to(folder).parts[0], read_json(path)
 
+    def columns(self, probe_set: str) -> list[str]:
+        """The scores of a probe set."""
+        return list(dict.fromkeys(cell["scorer"] for cell in self.cells(probe_set=probe_set)))
+
     def panel(self, scorer: str, probe_set: str) -> Panel:
         """One scorer's scores on one probe set; a panel without prompts where there are none."""
         key = scorer, probe_set

@@ -7,10 +7,11 @@ from typing import Any
 
 from pipeline.report.page.figure import Rows
 from pipeline.report.page.palette import BASE, GREY, RUNS, Palette
-from pipeline.report.page.theme import INK, NOT_HIDDEN, Data, color
+from pipeline.report.page.theme import INK, NOT_HIDDEN, Data, color, label_heights
 
 SMALL = 170
-FOUND = {"no sign": "#0072B2", "suspicious": "#E69F00", "confirmed": "#D55E00"}
+_DASHES = ([1, 0], [5, 4], [2, 3])
+FOUND = {"no sign": "#2A7FBF", "suspicious": "#E69F00", "confirmed": "#D55E00"}
 
 
 def alarm_chart(rows: Rows, order: Sequence[str]) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def alarm_chart(rows: Rows, order: Sequence[str]) -> dict[str, Any]:
     columns = [label for label in order if any(row["label"] == label for row in rows)]
     x = alt.X("label:O", sort=columns, title=None, axis=alt.Axis(labelAngle=0))
     scale = alt.Scale(type="log", reverse=True, domain=[min(row["p"] for row in drawn) / 3, 1])
-    y = alt.Y("p:Q", title="p-value: stronger →", scale=scale, axis=alt.Axis(format="~g", tickCount=6))
+    y = alt.Y("p:Q", title="p-value: stronger →", scale=scale, axis=alt.Axis(format=".0e", tickCount=6))
     tests = list(dict.fromkeys(row["test"] for row in rows))
     offset = alt.XOffset("test:N", sort=tests)
     chart = data.chart(drawn)
@@ -51,7 +52,7 @@ def watch_chart(rows: Rows) -> dict[str, Any]:
 
     data = Data()
     lines = data.chart(rows)
-    x, y = _rounds(), alt.Y("log10_value:Q", title="evidence, power of ten")
+    x, y = _rounds(rows), alt.Y("log10_value:Q", title="evidence, power of ten")
     limit = data.chart([{"at": max(row["red_from"] for row in rows), "text": "red from here"}])
     layers = [
         limit.mark_rule(color=FOUND["confirmed"], strokeDash=[4, 3]).encode(y="at:Q"),
@@ -70,19 +71,24 @@ def forecast_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
     data = Data()
     lines = data.chart(rows).transform_filter(NOT_HIDDEN)
     x = alt.X(
-        "prompts:Q", title="prompts, of which the worst", scale=alt.Scale(type="log"), axis=alt.Axis(format="~s")
+        "prompts:Q",
+        title="prompts, of which the worst",
+        scale=alt.Scale(type="log"),
+        axis=alt.Axis(format="~s", tickCount=4),
     )
     scale = alt.Scale(domain=[0, 1])
     y = alt.Y("value:Q", title="begins undesired with probability", scale=scale, axis=alt.Axis(format="~p"))
     details = ["label:N", "prompts:Q", alt.Tooltip("interval:N", title="probability")]
-    last = {row["label"]: row for row in rows}
+    last = list({row["label"]: row for row in rows}.values())
+    heights = label_heights([(0, row["value"]) for row in last], 1, 0.08)
+    named = [row | {"height": height} for row, height in zip(last, heights, strict=True)]
     layers = [
         lines.mark_area(opacity=0.16).encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high", color=color(colors)),
         lines.mark_line(point={"filled": True, "size": 45}).encode(x=x, y=y, color=color(colors), tooltip=details),
-        data.chart(last.values())
+        data.chart(named)
         .transform_filter(NOT_HIDDEN)
-        .mark_text(align="right", dy=-9, fontWeight=600)
-        .encode(x=x, y=y, text="label:N", color=color(colors)),
+        .mark_text(align="right", dx=-8, dy=-9, fontWeight=600)
+        .encode(x=x, y=alt.Y("height:Q"), text="label:N", color=color(colors)),
     ]
     return data.finish(layers, "Forecast of the worst of N prompts, by checkpoint.", height=240)
 
@@ -91,38 +97,49 @@ def trend_chart(rows: Rows, description: str, *, share: bool = False) -> dict[st
     """One score over rounds: solid the mean, dashed the worst 1%; grey how far noise alone reaches.
 
     Args:
-        rows: with run, round, quantity, value, low, high, noise_low and noise_high.
+        rows: with run, round, line, value, low, high, noise_low and noise_high.
         description: for those who cannot see it.
         share: whether the score is a share of answers.
     """
     import altair as alt
 
     data = Data()
-    scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=False)
+    low, high = (0.0, 1.0) if share else _reach(rows)
+    scale = alt.Scale(domain=[low, high], nice=False)
     axis = alt.Axis(format="~p", tickCount=4) if share else alt.Axis(tickCount=4)
-    quantities = list(dict.fromkeys(f"{row['quantity']}{row['end']}" for row in rows))
-    drawn = [row | {"line": f"{row['quantity']}{row['end']}"} for row in rows]
-    x, y = _rounds(), alt.Y("value:Q", title=None, scale=scale, axis=axis)
-    chart = data.chart(drawn)
-    dashes = alt.StrokeDash(
-        "line:N", scale=alt.Scale(domain=quantities, range=[[1, 0], [5, 4], [2, 3]][: len(quantities)]), legend=None
-    )
-    details = ["round:Q", "quantity:N", alt.Tooltip("interval:N", title="value")]
-    first = [row for row in drawn if row["round"] == max(r["round"] for r in drawn)]
+    lines = list(dict.fromkeys(row["line"] for row in rows))
+    x, y = _rounds(rows), alt.Y("value:Q", title=None, scale=scale, axis=axis)
+    chart = data.chart(rows)
+    dashes = alt.StrokeDash("line:N", scale=alt.Scale(domain=lines, range=_DASHES[: len(lines)]), legend=None)
+    details = ["round:Q", alt.Tooltip("line:N", title="what"), alt.Tooltip("interval:N", title="value")]
+    last = [row for row in rows if row["round"] == max(one["round"] for one in rows) and row["run"] == rows[0]["run"]]
+    heights = label_heights([(0, row["value"]) for row in last], 1, 0.1 * (high - low))
+    named = [row | {"height": height} for row, height in zip(last, heights, strict=True)]
     layers = [
-        chart.mark_area(opacity=0.25, color=GREY).encode(
+        chart.mark_area(opacity=0.25, color=GREY, clip=True).encode(
             x=x, y=alt.Y("noise_low:Q", scale=scale, title=None), y2="noise_high", detail=["run:N", "line:N"]
         ),
-        chart.mark_rule(strokeWidth=1.5, opacity=0.75).encode(
+        chart.mark_rule(strokeWidth=1.5, opacity=0.75, clip=True).encode(
             x=x, y=alt.Y("low:Q", scale=scale, title=None), y2="high", color=_run_color(rows)
         ),
-        chart.mark_line(strokeWidth=1.6).encode(x=x, y=y, color=_run_color(rows), strokeDash=dashes, detail="line:N"),
+        chart.mark_line(strokeWidth=1.6).encode(x=x, y=y, color=_run_color(rows), strokeDash=dashes),
         chart.mark_point(filled=True, size=36, opacity=1).encode(x=x, y=y, color=_run_color(rows), tooltip=details),
-        data.chart(first)
+        data.chart(named)
         .mark_text(align="right", dx=-6, dy=-8, fontSize=10)
-        .encode(x=x, y=y, text="quantity:N", detail="run:N"),
+        .encode(x=x, y=alt.Y("height:Q", title=None), text="line:N"),
     ]
-    return data.finish(layers if len(quantities) > 1 else layers[:-1], description, height=SMALL)
+    return data.finish(layers if len(lines) > 1 else layers[:-1], description, height=SMALL)
+
+
+def _reach(rows: Rows) -> tuple[float, float]:
+    """The stretch of the axis: all values, and of wide intervals as much again on either side."""
+    values = [row["value"] for row in rows]
+    values += [row[end] for row in rows for end in ("noise_low", "noise_high") if row[end] is not None]
+    span = (max(values) - min(values)) or 0.2 * abs(values[0]) or 1.0
+    ends = [row[end] for row in rows for end in ("low", "high") if row[end] is not None]
+    low = max(min([*ends, *values]), min(values) - span)
+    high = min(max([*ends, *values]), max(values) + span)
+    return low - 0.06 * span, high + 0.12 * span
 
 
 def critique_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
@@ -161,10 +178,11 @@ def _found(row: dict[str, Any]) -> str:
     return "suspicious" if row["level"] is not None and row["p"] <= row["level"] else "no sign"
 
 
-def _rounds() -> Any:
+def _rounds(rows: Rows) -> Any:
     import altair as alt
 
-    return alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False))
+    rounds = sorted({row["round"] for row in rows})
+    return alt.X("round:Q", title="round", axis=alt.Axis(values=rounds, format="d"), scale=alt.Scale(nice=False))
 
 
 def _run_color(rows: Rows) -> Any:

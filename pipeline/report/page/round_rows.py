@@ -92,14 +92,17 @@ def trend_rows(page: Page) -> list[Row]:
     """
     rows = []
     for run in page.runs.values():
+        yes_or_no = {name for name in run.first.columns(page.probe_set) if _is_yes_or_no(run, page, name)}
         for shown in (one for one in page.shown if one.run is run):
             for cell in shown.cells(probe_set=page.probe_set, slice=None):
+                if cell["scorer"] in yes_or_no and cell["quantity"] != "mean":
+                    continue
                 watched = (cell["scorer"], cell["tail"]) == (page.scorer, page.tail)
                 if watched or cell["quantity"] not in TREND_QUANTITIES or cell["value"] is None:
                     continue
                 rows.append(
                     {"run": run.label, "round": shown.round, "scorer": cell["scorer"], "end": cell["tail"]}
-                    | {"quantity": TREND_QUANTITIES[cell["quantity"]]}
+                    | {"quantity": TREND_QUANTITIES[cell["quantity"]], "line": _line(shown, cell)}
                     | {name: cell[name] for name in ("value", "low", "high")}
                     | _noise_about(run, cell)
                 )
@@ -125,6 +128,19 @@ def refusal_rows(page: Page) -> list[Row]:
             noisy = {group: _mean(panel) for group, panel in _refusals(run.first, again=True)}
             rows += [{"run": run.label, "round": NOISE, "group": group, **mean} for group, mean in noisy.items()]
     return rows
+
+
+def _is_yes_or_no(run: Run, page: Page, scorer: str) -> bool:
+    panels = [shown.panel(scorer, page.probe_set).scores for shown in page.shown if shown.run is run]
+    return all(np.isin(scores[~np.isnan(scores)], (0.0, 1.0)).all() for scores in panels)
+
+
+def _line(shown: Shown, cell: Cell) -> str:
+    """What a line of a chart is called: which end, where a score has two bad ones."""
+    name = TREND_QUANTITIES[cell["quantity"]]
+    labels = {key: cell[key] for key in ("scorer", "probe_set", "slice", "quantity")}
+    both = cell["quantity"] != "mean" and len(shown.cells(**labels)) > 1
+    return f"{name}, {'high' if cell['tail'] == 'upper' else 'low'} end" if both else name
 
 
 def _refusals(shown: Shown, *, again: bool = False) -> Iterator[tuple[str, np.ndarray]]:

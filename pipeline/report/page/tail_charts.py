@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
-from pipeline.report.page.figure import Rows
+from pipeline.report.page.figure import Rows, number
 from pipeline.report.page.palette import GREY, Palette
 from pipeline.report.page.reading import is_noise
-from pipeline.report.page.theme import FAINT, INK, NOT_HIDDEN, Data, color
+from pipeline.report.page.theme import FAINT, INK, NOT_HIDDEN, Data, color, label_heights
 
-BETTER, WORSE = "#0072B2", "#D55E00"
+BETTER, WORSE = "#2A7FBF", "#D55E00"
 STRONGEST = 0.6
 
 
@@ -26,7 +26,14 @@ def plane_chart(rows: Rows, ellipses: Rows, colors: Palette, links: Mapping[str,
     left, right, low, high = min(*xs, 0), max(*xs, 0), min(*ys, 0), max(*ys, 0)
     pad_x, pad_y = 0.12 * (right - left or 1), 0.08 * (high - low or 1)
     left, right, low, high = left - pad_x, right + pad_x, low - pad_y, high + pad_y
-    x = alt.X("bulk:Q", title="bulk: worse →", scale=alt.Scale(domain=[left, right], nice=False))
+    heights = label_heights([(row["bulk"], row["tail"]) for row in path], 0.25 * (right - left), 0.05 * (high - low))
+    path = [row | {"height": height} for row, height in zip(path, heights, strict=True)]
+    x = alt.X(
+        "bulk:Q",
+        title="bulk: worse →",
+        scale=alt.Scale(domain=[left, right], nice=False),
+        axis=alt.Axis(tickCount=7),
+    )
     y = alt.Y("tail:Q", title="tail: worse →", scale=alt.Scale(domain=[low, high], nice=False))
     quadrant = data.chart(
         [{"bulk": left, "to_bulk": 0, "tail": 0, "to_tail": high, "text": "bulk better, tail worse"}]
@@ -46,7 +53,7 @@ def plane_chart(rows: Rows, ellipses: Rows, colors: Palette, links: Mapping[str,
         data.chart([{"at": 0}]).mark_rule(strokeDash=[2, 3]).encode(x="at:Q"),
         data.chart([{"at": 0}]).mark_rule(strokeDash=[2, 3]).encode(y="at:Q"),
         regions.mark_line(filled=True, fillOpacity=0.14, strokeWidth=1, strokeOpacity=0.7).encode(
-            x=x, y=y, order="corner:Q", detail="label:N", color=color(colors), fill=_fill(colors)
+            x=x, y=y, order="corner:Q", detail="label:N", stroke=_hue(alt.Stroke, colors), fill=_hue(alt.Fill, colors)
         ),
         data.chart(path)
         .mark_line(strokeWidth=1.5, opacity=0.8)
@@ -54,7 +61,9 @@ def plane_chart(rows: Rows, ellipses: Rows, colors: Palette, links: Mapping[str,
         points.mark_point(filled=True, size=110, opacity=1).encode(
             x=x, y=y, color=color(colors), tooltip=details, href="link:N"
         ),
-        points.mark_text(align="left", dx=9, dy=-7, fontWeight=600).encode(x=x, y=y, text="label:N"),
+        points.mark_text(align="left", dx=9, dy=-7, fontWeight=600).encode(
+            x=x, y=alt.Y("height:Q"), text="label:N", color=color(colors)
+        ),
         data.chart([row for row in known if is_noise(row["label"])])
         .mark_text(align="left", dx=9, dy=12, color=GREY)
         .encode(x=x, y=y, text="label:N"),
@@ -69,7 +78,8 @@ def curve_chart(
     import altair as alt
 
     data = Data()
-    floor = min(row["high"] for row in rows) / 4
+    floor = 0.6 * min(row["value"] for row in rows if row["value"] > 0)
+    top = min(1.3 * max(row["high"] for row in rows), 1.0)
     drawn = [
         row
         | {
@@ -82,9 +92,9 @@ def curve_chart(
     named = [row["label"] for row in rows if not is_noise(row["label"])]
     labels = [_nearest(drawn, label, 10 ** (-1.1 - 0.4 * i)) for i, label in enumerate(dict.fromkeys(named))]
     x = alt.X("x:Q", title="score", scale=alt.Scale(zero=False, reverse=lower))
-    scale = alt.Scale(type="log", domain=[floor, 1], clamp=True)
+    scale = alt.Scale(type="log", domain=[floor, top], clamp=True)
     y = alt.Y("shown:Q", title="share of samples beyond", scale=scale, axis=alt.Axis(format="~p", tickCount=5))
-    side = "step-after" if not lower else "step-before"
+    side: Literal["step-after", "step-before"] = "step-before" if lower else "step-after"
     noise = data.chart(row for row in drawn if is_noise(row["label"]))
     curves = data.chart(row for row in drawn if not is_noise(row["label"])).transform_filter(NOT_HIDDEN)
     details = [
@@ -99,7 +109,7 @@ def curve_chart(
         alt.Tooltip("score:Q", format=".3g"),
         alt.Tooltip("prompt:N"),
     ]
-    frozen = data.chart([{"x": one, "text": f"{one:.3g}", "top": 1} for one in thresholds])
+    frozen = data.chart([{"x": one, "text": f"{one:.3g}", "top": top / 1.5**i} for i, one in enumerate(thresholds)])
     layers = [
         noise.mark_area(interpolate=side, opacity=0.25, color=GREY, clip=True).encode(
             x=x, y=alt.Y("from:Q", scale=scale), y2="to", detail="label:N"
@@ -151,14 +161,16 @@ def shift_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
     ]
     x = alt.X(
         "share:Q",
-        title="← bulk     share of samples that are worse     tail →",
+        title="← bulk · share of samples that are worse · tail →",
         scale=alt.Scale(type="log", reverse=True, nice=False),
         axis=alt.Axis(format="~p", values=[0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001]),
     )
     y = alt.Y("value:Q", title="change since round 0", scale=scale)
     noise = data.chart(row for row in drawn if is_noise(row["label"]))
     curves = data.chart(row for row in drawn if not is_noise(row["label"])).transform_filter(NOT_HIDDEN)
-    last = {row["label"]: row for row in drawn if not is_noise(row["label"])}
+    last = list({row["label"]: row for row in drawn if not is_noise(row["label"])}.values())
+    heights = label_heights([(0, row["value"]) for row in last], 1, 0.055 * (high - low))
+    named = [row | {"height": height} for row, height in zip(last, heights, strict=True)]
     details = [
         alt.Tooltip("label:N", title="checkpoint"),
         alt.Tooltip("share:Q", title="quantile of the worst", format=".2~%"),
@@ -172,10 +184,10 @@ def shift_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
         curves.mark_line(strokeWidth=2, point={"size": 28, "filled": True}).encode(
             x=x, y=y, color=color(colors), tooltip=details
         ),
-        data.chart(last.values())
+        data.chart(named)
         .transform_filter(NOT_HIDDEN)
         .mark_text(align="right", dx=-8, dy=-8, fontWeight=600)
-        .encode(x=x, y=y, text="label:N", color=color(colors)),
+        .encode(x=x, y=alt.Y("height:Q"), text="label:N", color=color(colors)),
     ]
     return data.finish(layers, "Change of each quantile since round 0, with bands, by checkpoint.", height=340)
 
@@ -191,7 +203,7 @@ def slice_chart(rows: Rows, order: Sequence[str], links: Mapping[tuple[str, str]
         | {
             "direction": "worse" if row["value"] > 0 else "better",
             "strength": STRONGEST * abs(row["value"]) / largest,
-            "text": f"{row['value']:+.2g}".replace("-", "−"),
+            "text": number(float(f"{row['value']:.2g}"), "+") if row["value"] else "0",
             "frame": 1.6 if row["clear"] else 0,
             "link": links.get((row["label"], row["slice"])),
         }
@@ -228,10 +240,10 @@ def slice_chart(rows: Rows, order: Sequence[str], links: Mapping[tuple[str, str]
     return data.finish(layers, "Change of the tail by slice and checkpoint.", height=max(22 * len(names), 80))
 
 
-def _fill(colors: Palette) -> Any:
+def _hue(channel: Callable[..., Any], colors: Palette) -> Any:
     import altair as alt
 
-    return alt.Fill("label:N", scale=alt.Scale(domain=colors.labels, range=colors.colors), legend=None)
+    return channel("label:N", scale=alt.Scale(domain=colors.labels, range=colors.colors), legend=None)
 
 
 def _nearest(rows: Rows, label: str, share: float) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.report.page.figure import number, printable
+from pipeline.report.page.palette import Palette
 
 if TYPE_CHECKING:
     import altair as alt
@@ -33,7 +34,7 @@ CONFIG: dict[str, Any] = {
         "labelOverlap": True,
     },
     "axisX": {"grid": False},
-    "legend": {"labelColor": INK, "titleColor": INK, "titleFontWeight": "normal"},
+    "legend": {"symbolFillColor": INK, "labelColor": INK, "titleColor": INK, "titleFontWeight": "normal"},
     "text": {"color": INK, "fontSize": 11},
     "rule": {"color": FAINT},
     "mark": {"tooltip": None},
@@ -73,6 +74,25 @@ def color(palette: Palette, field: str = "label") -> alt.Color:
 
 NOT_HIDDEN = "indexof(hidden, datum.label) < 0"
 """Keeps what the page's filter shows: ``hidden`` is the signal of every chart that holds the labels to leave out."""
+
+
+def label_heights(points: Sequence[tuple[float, float]], reach: float, gap: float) -> list[float]:
+    """Heights for the labels of points (x, y): their own, moved up where another label is nearer than ``gap``.
+
+    Args:
+        points: in the order of the labels.
+        reach: how far apart two points must lie in x for their labels to stand side by side.
+        gap: the height of a line of text, in units of y.
+    """
+    placed: dict[int, float] = {}
+    for i in sorted(range(len(points)), key=lambda i: points[i][1]):
+        x, height = points[i]
+        near = sorted(placed[j] for j in placed if abs(points[j][0] - x) < reach)
+        for other in near:
+            if abs(other - height) < gap:
+                height = other + gap
+        placed[i] = height
+    return [placed[i] for i in range(len(points))]
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@
 
   const hidden = () => [...shown.querySelectorAll("input:not(:checked)")].map((box) => box.value);
 
+  for (const place of document.querySelectorAll(".chart")) place.style.minHeight = `${place.dataset.height}px`;
+
   // One chart after the other, and the page reacts in between.
   const drawAll = async () => {
     for (const [number, spec] of charts.entries()) {
@@ -40,13 +42,17 @@
   const arrive = () => {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!target?.classList.contains("sample")) return;
-    if (target.hidden) { pick.reset(); list(); }
+    if (target.hidden) {
+      for (const select of pick.querySelectorAll("select")) select.value = "";
+      list();
+    }
     target.open = true;
     target.scrollIntoView({ block: "start" });
     target.querySelector("summary").focus({ preventScroll: true });
   };
 
   if (pick) {
+    list();
     pick.addEventListener("change", list);
     pick.addEventListener("submit", (event) => event.preventDefault());
     document.getElementById("unfold").addEventListener("click", () => {
