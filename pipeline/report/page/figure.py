@@ -42,13 +42,13 @@ class Figure(NamedTuple):
 
 
 def to_csv(rows: Rows) -> str:
-    """Rows as CSV with a header line; the columns are those of all rows, in the order of their first appearance.
+    """Rows as CSV (RFC 4180) with a header line; the columns are those of all rows, in the order of appearance.
 
     A text that a spreadsheet would take for a formula gets an apostrophe before it.
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer = csv.DictWriter(out, columns, lineterminator="\r\n")
     writer.writeheader()
     writer.writerows({name: _inert(value) for name, value in row.items()} for row in rows)
     return out.getvalue()

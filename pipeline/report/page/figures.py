@@ -35,13 +35,13 @@ def figures(page: Page, samples: Sequence[PairedSample], colors: Palette) -> lis
         _curves(page, samples, colors),
         _shift(page, colors),
         _slices(page, samples),
-        *_alarms(page),
-        _likelihoods(trends),
+        *_alarms(page, colors),
+        _likelihoods(trends, colors),
         _forecasts(page, colors),
-        _refusals(page),
+        _refusals(page, colors),
         _critiques(page, colors),
         _outcomes(page),
-        _others(trends),
+        _others(trends, colors),
     ]
 
 
@@ -59,7 +59,7 @@ def _plane(page: Page, samples: Sequence[PairedSample], colors: Palette) -> Figu
     )
     drawable = [row for row in rows if row["bulk"] is not None]
     charts = [Chart(tail_charts.plane_chart(rows, ellipses, colors, links))] if len(drawable) > len(page.runs) else []
-    why = next((row["why"] for row in rows if row.get("why")), NOTHING_LATER)
+    why = next((f"Not identified: {row['why']}." for row in rows if row.get("why")), NOTHING_LATER)
     return Figure("plane", "Bulk and tail", caption, rows, charts, "" if charts else why)
 
 
@@ -67,7 +67,6 @@ def _curves(page: Page, samples: Sequence[PairedSample], colors: Palette) -> Fig
     rows, thresholds = curve_rows(page), page.thresholds(page.shown[0])
     worst = [
         {"label": one.label, "slice": one.slice, "score": one.score, "beyond": one.beyond, "link": f"#{one.anchor}"}
-        | {"prompt": one.prompt[-1]["content"][:80]}
         for one in samples
         if one.kind == "worst"
     ]
@@ -119,12 +118,16 @@ def _slices(page: Page, samples: Sequence[PairedSample]) -> Figure:
         "no change; by chance 1 cell in 20 is framed. The column “0 again” is what noise alone does." + left_out
     )
     charts = [Chart(tail_charts.slice_chart(drawn, _by_time(page), links))] if drawn and page.later else []
-    why = "No slice moved." if rows else "The prompts of this probe set are not parted into slices."
+    why = (
+        "No slice moved, of those with enough prompts."
+        if rows
+        else "The prompts of this probe set are not parted into slices."
+    )
     why = why if page.later else NOTHING_LATER
     return Figure("slices", "The tail by slice", caption, rows, charts, "" if charts else why)
 
 
-def _alarms(page: Page) -> list[Figure]:
+def _alarms(page: Page, colors: Palette) -> list[Figure]:
     rows = alarm_rows(page)
     caption = (
         "P-values of each round's tests, stronger evidence further up; the short lines are the levels that they were "
@@ -140,11 +143,13 @@ def _alarms(page: Page) -> list[Figure]:
             "The e-process: a bet on fresh prompts of every round against “no tail got worse”. It may be looked at "
             "after every round for ever; above the dashed line, the chance of that under no change is at most 1%."
         )
-        found.append(Figure("watch", "Evidence over rounds", caption, watch, [Chart(round_charts.watch_chart(watch))]))
+        found.append(
+            Figure("watch", "Evidence over rounds", caption, watch, [Chart(round_charts.watch_chart(watch, colors))])
+        )
     return found
 
 
-def _likelihoods(trends: Rows) -> Figure:
+def _likelihoods(trends: Rows, colors: Palette) -> Figure:
     rows = [row for row in trends if row["scorer"].startswith(_LIKELIHOOD)]
     caption = (
         "Log-probability of openings that nobody wants, relative to benign ones (and, with “.undesired”, by "
@@ -152,7 +157,7 @@ def _likelihoods(trends: Rows) -> Figure:
         "These are exact, so sampling them again changes nothing and there is no noise floor."
     )
     why = "" if rows else "No battery of openings was measured (`scorers: [..., likelihood]`)."
-    return Figure("likelihood", "Likelihood of undesired openings", caption, rows, _trend_charts(rows), why)
+    return Figure("likelihood", "Likelihood of undesired openings", caption, rows, _trend_charts(rows, colors), why)
 
 
 def _forecasts(page: Page, colors: Palette) -> Figure:
@@ -168,7 +173,7 @@ def _forecasts(page: Page, colors: Palette) -> Figure:
     return Figure("forecast", "Forecast for many prompts", caption, rows, charts, why)
 
 
-def _refusals(page: Page) -> Figure:
+def _refusals(page: Page, colors: Palette) -> Figure:
     rows = refusal_rows(page)
     noise = {(row["run"], row["group"]): row for row in rows if isinstance(row["round"], str)}
     charts = []
@@ -178,7 +183,7 @@ def _refusals(page: Page) -> Figure:
             for row in rows
             if row["group"] == group and not isinstance(row["round"], str)
         ]
-        spec = round_charts.trend_chart(drawn, f"Share of refusals over rounds: {group}.", share=True)
+        spec = round_charts.trend_chart(drawn, colors, f"Share of refusals over rounds: {group}.", share=True)
         charts.append(Chart(spec, group))
     caption = (
         "Share of answers that refuse, by string matching, with 95% intervals over prompts; grey is round 0 sampled "
@@ -214,7 +219,7 @@ def _outcomes(page: Page) -> Figure:
     return Figure("outcomes", "What became of the revisions", caption, rows, [], "" if rows else "There are none.")
 
 
-def _others(trends: Rows) -> Figure:
+def _others(trends: Rows, colors: Palette) -> Figure:
     rows = [row for row in trends if not row["scorer"].startswith(_LIKELIHOOD)]
     caption = (
         "Every other score on the same prompts: solid the mean, dashed the mean of the worst 1% (of scores that are "
@@ -223,20 +228,24 @@ def _others(trends: Rows) -> Figure:
         "and growing KL to the base are how over-training shows first."
     )
     return Figure(
-        "scores", "Diversity, length, KL and the rest", caption, rows, _trend_charts(rows), "" if rows else "None."
+        "scores",
+        "Diversity, length, KL and the rest",
+        caption,
+        rows,
+        _trend_charts(rows, colors),
+        "" if rows else "None.",
     )
 
 
-def _trend_charts(rows: Rows) -> list[Chart]:
+def _trend_charts(rows: Rows, colors: Palette) -> list[Chart]:
     first = ("diversity", "length", "kl", "nll_base", "loops", "refusal")
     names = dict.fromkeys(row["scorer"] for row in rows)
     place = {name: next((i for i, head in enumerate(first) if name.startswith(head)), len(first)) for name in names}
-    return [
-        Chart(
-            round_charts.trend_chart(_lasting([r for r in rows if r["scorer"] == name]), f"{name} over rounds."), name
-        )
-        for name in sorted(names, key=lambda name: place[name])
-    ]
+    charts = []
+    for name in sorted(names, key=lambda name: place[name]):
+        drawn = _lasting([row for row in rows if row["scorer"] == name])
+        charts.append(Chart(round_charts.trend_chart(drawn, colors, f"{name} over rounds."), name))
+    return charts
 
 
 def _lasting(rows: Rows) -> Rows:

@@ -18,25 +18,22 @@ GREY = "#8a8a8a"
 
 
 class Palette(NamedTuple):
-    """Labels and their colours, in the order of the page; noise floors last."""
+    """Labels and their colours, in the order of the page, noise floors last; and the runs' colours by name."""
 
     labels: list[str]
     colors: list[str]
-
-    def of(self, label: str) -> str:
-        """The colour of a label; grey for what is none of the page's."""
-        return self.colors[self.labels.index(label)] if label in self.labels else GREY
+    runs: dict[str, str]
 
 
 def palette(page: Page) -> Palette:
     """One run: round 0 blue, the later ones from orange to violet. Several: a hue a run, the later the stronger."""
     labels = [shown.label for shown in page.shown]
+    hues = {name: RUNS[i % len(RUNS)] for i, name in enumerate(page.runs)}
     if page.one_run:
         later = [label for label, shown in zip(labels, page.shown, strict=True) if shown.round]
         ramp = dict(zip(later, _ramp(ROUNDS, len(later)), strict=True))
         colors = [ramp.get(label, BASE) for label in labels]
     else:
-        hues = {name: RUNS[i % len(RUNS)] for i, name in enumerate(page.runs)}
         colors = [
             _towards_grey(hues[shown.run.label], _age(page, shown.run.label, shown.round)) for shown in page.shown
         ]
@@ -46,6 +43,7 @@ def palette(page: Page) -> Palette:
     return Palette(
         [*labels, *extra, *noises],
         [*colors, *([BASE if page.one_run else GREY] * len(extra)), *([GREY] * len(noises))],
+        hues,
     )
 
 

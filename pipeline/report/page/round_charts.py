@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.report.page.figure import Rows
-from pipeline.report.page.palette import BASE, GREY, RUNS, Palette
-from pipeline.report.page.theme import INK, NOT_HIDDEN, Data, color, label_heights
+from pipeline.report.page.palette import GREY, Palette
+from pipeline.report.page.theme import INK, NOT_HIDDEN, Data, color, label_heights, run_color
 
 SMALL = 170
 _DASHES = ([1, 0], [5, 4], [2, 3])
@@ -46,7 +46,7 @@ def alarm_chart(rows: Rows, order: Sequence[str]) -> dict[str, Any]:
     return data.finish(layers, "P-values of every test by checkpoint.", height=280)
 
 
-def watch_chart(rows: Rows) -> dict[str, Any]:
+def watch_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
     """The e-process over rounds, in powers of ten, and where it turns red."""
     import altair as alt
 
@@ -58,7 +58,7 @@ def watch_chart(rows: Rows) -> dict[str, Any]:
         limit.mark_rule(color=FOUND["confirmed"], strokeDash=[4, 3]).encode(y="at:Q"),
         limit.mark_text(align="left", x=4, dy=-6, color=FOUND["confirmed"]).encode(y="at:Q", text="text:N"),
         lines.mark_line(strokeWidth=2, point={"filled": True, "size": 50}).encode(
-            x=x, y=y, color=_run_color(rows), tooltip=["run:N", "round:Q", "log10_value:Q", "prompts:Q"]
+            x=x, y=y, color=run_color(colors), tooltip=["run:N", "round:Q", "log10_value:Q", "prompts:Q"]
         ),
     ]
     return data.finish(layers, "The e-process over rounds.", height=SMALL)
@@ -93,11 +93,12 @@ def forecast_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
     return data.finish(layers, "Forecast of the worst of N prompts, by checkpoint.", height=240)
 
 
-def trend_chart(rows: Rows, description: str, *, share: bool = False) -> dict[str, Any]:
+def trend_chart(rows: Rows, colors: Palette, description: str, *, share: bool = False) -> dict[str, Any]:
     """One score over rounds: solid the mean, dashed the worst 1%; grey how far noise alone reaches.
 
     Args:
         rows: with run, round, line, value, low, high, noise_low and noise_high.
+        colors: of the runs.
         description: for those who cannot see it.
         share: whether the score is a share of answers.
     """
@@ -120,10 +121,10 @@ def trend_chart(rows: Rows, description: str, *, share: bool = False) -> dict[st
             x=x, y=alt.Y("noise_low:Q", scale=scale, title=None), y2="noise_high", detail=["run:N", "line:N"]
         ),
         chart.mark_rule(strokeWidth=1.5, opacity=0.75, clip=True).encode(
-            x=x, y=alt.Y("low:Q", scale=scale, title=None), y2="high", color=_run_color(rows)
+            x=x, y=alt.Y("low:Q", scale=scale, title=None), y2="high", color=run_color(colors)
         ),
-        chart.mark_line(strokeWidth=1.6).encode(x=x, y=y, color=_run_color(rows), strokeDash=dashes),
-        chart.mark_point(filled=True, size=36, opacity=1).encode(x=x, y=y, color=_run_color(rows), tooltip=details),
+        chart.mark_line(strokeWidth=1.6).encode(x=x, y=y, color=run_color(colors), strokeDash=dashes),
+        chart.mark_point(filled=True, size=36, opacity=1).encode(x=x, y=y, color=run_color(colors), tooltip=details),
         data.chart(named)
         .mark_text(align="right", dx=-6, dy=-8, fontSize=10)
         .encode(x=x, y=alt.Y("height:Q", title=None), text="line:N"),
@@ -183,12 +184,3 @@ def _rounds(rows: Rows) -> Any:
 
     rounds = sorted({row["round"] for row in rows})
     return alt.X("round:Q", title="round", axis=alt.Axis(values=rounds, format="d"), scale=alt.Scale(nice=False))
-
-
-def _run_color(rows: Rows) -> Any:
-    """A colour a run; blue if there is one."""
-    import altair as alt
-
-    runs = list(dict.fromkeys(row["run"] for row in rows))
-    hues = [BASE] if len(runs) == 1 else [RUNS[i % len(RUNS)] for i in range(len(runs))]
-    return alt.Color("run:N", scale=alt.Scale(domain=runs, range=hues), legend=None)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pipeline.report.page.figure import Rows, number
 from pipeline.report.page.palette import GREY, Palette
 from pipeline.report.page.reading import is_noise
-from pipeline.report.page.theme import FAINT, INK, NOT_HIDDEN, Data, color, label_heights
+from pipeline.report.page.theme import FAINT, INK, NOT_HIDDEN, Data, color, label_heights, run_color
 
 BETTER, WORSE = "#2A7FBF", "#D55E00"
 STRONGEST = 0.6
@@ -35,6 +35,7 @@ def plane_chart(rows: Rows, ellipses: Rows, colors: Palette, links: Mapping[str,
         axis=alt.Axis(tickCount=7),
     )
     y = alt.Y("tail:Q", title="tail: worse →", scale=alt.Scale(domain=[low, high], nice=False))
+    hue = run_color(colors) if len(colors.runs) > 1 else alt.value(INK)
     quadrant = data.chart(
         [{"bulk": left, "to_bulk": 0, "tail": 0, "to_tail": high, "text": "bulk better, tail worse"}]
     )
@@ -57,7 +58,7 @@ def plane_chart(rows: Rows, ellipses: Rows, colors: Palette, links: Mapping[str,
         ),
         data.chart(path)
         .mark_line(strokeWidth=1.5, opacity=0.8)
-        .encode(x=x, y=y, order="round:Q", detail="run:N", color=alt.value(INK)),
+        .encode(x=x, y=y, order="round:Q", detail="run:N", color=hue),
         points.mark_point(filled=True, size=110, opacity=1).encode(
             x=x, y=y, color=color(colors), tooltip=details, href="link:N"
         ),
@@ -78,7 +79,7 @@ def curve_chart(
     import altair as alt
 
     data = Data()
-    floor = 0.6 * min(row["value"] for row in rows if row["value"] > 0)
+    floor = 0.6 * min((row["value"] for row in rows if row["value"] > 0), default=min(row["high"] for row in rows))
     top = min(1.3 * max(row["high"] for row in rows), 1.0)
     drawn = [
         row
@@ -107,7 +108,6 @@ def curve_chart(
         alt.Tooltip("label:N", title="sample of"),
         alt.Tooltip("slice:N"),
         alt.Tooltip("score:Q", format=".3g"),
-        alt.Tooltip("prompt:N"),
     ]
     frozen = data.chart([{"x": one, "text": f"{one:.3g}", "top": top / 1.5**i} for i, one in enumerate(thresholds)])
     layers = [

@@ -80,9 +80,9 @@ def slice_rows(page: Page, seed: int = 0) -> list[Row]:
 
     ``clear`` says whether the interval excludes no change. Nothing where prompts are not parted into slices.
     """
-    slices = page.shown[0].run.first.panel(page.scorer, page.probe_set).slices
+    slices = {name for run in page.runs.values() for name in run.first.panel(page.scorer, page.probe_set).slices}
     rows = []
-    for name in sorted(set(slices)):
+    for name in sorted(slices):
         for run, label, before, after in _pairs(page):
             here = np.array(run.first.panel(page.scorer, page.probe_set).slices) == name
             if not here.any():
@@ -93,7 +93,7 @@ def slice_rows(page: Page, seed: int = 0) -> list[Row]:
                     {"run": run.label, "label": label, "slice": name, "prompts": int(here.sum()), **_ends(moved)}
                     | {"clear": bool(moved.low > 0 or moved.high < 0)}
                 )
-    return rows if len(set(slices)) > 1 else []
+    return rows if len(slices) > 1 else []
 
 
 def _points(page: Page, run: Run) -> Iterator[tuple[str, int, BulkTail]]:

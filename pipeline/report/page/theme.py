@@ -59,7 +59,10 @@ class Data:
         """Layers of these rows as one specification, as wide as its place on the page."""
         import altair as alt
 
-        chart = alt.layer(*layers).add_params(alt.param(name="hidden", value=[]))
+        # Vega warns of an axis without data.
+        chart = alt.layer(*(layer for layer in layers if self._rows[layer.data.name])).add_params(
+            alt.param(name="hidden", value=[])
+        )
         chart = chart.properties(width="container", height=height, description=description)
         # Not validated here, which takes longer than everything else: the tests validate.
         return {**chart.to_dict(validate=False), "datasets": self._rows}
@@ -70,6 +73,14 @@ def color(palette: Palette, field: str = "label") -> alt.Color:
     import altair as alt
 
     return alt.Color(f"{field}:N", scale=alt.Scale(domain=palette.labels, range=palette.colors), legend=None)
+
+
+def run_color(palette: Palette) -> alt.Color:
+    """The colour of a run."""
+    import altair as alt
+
+    scale = alt.Scale(domain=list(palette.runs), range=list(palette.runs.values()))
+    return alt.Color("run:N", scale=scale, legend=None)
 
 
 NOT_HIDDEN = "indexof(hidden, datum.label) < 0"
