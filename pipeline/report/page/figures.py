@@ -135,7 +135,7 @@ def _alarms(page: Page, colors: Palette) -> list[Figure]:
         "A suspicion is tested once more on fresh prompts, at a level that is spent over the declared horizon: red "
         "is confirmed. “0 again” is round 0 against itself."
     )
-    charts = [Chart(round_charts.alarm_chart(rows, _by_time(page)))] if rows else []
+    charts = [Chart(round_charts.alarm_chart(rows))] if rows else []
     found = [Figure("alarms", "Alarms", caption, rows, charts, "" if rows else "No alarm was asked for yet.")]
     watch = watch_rows(page)
     if watch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from pipeline.report.page.figure import Rows
@@ -14,18 +13,17 @@ _DASHES = ([1, 0], [5, 4], [2, 3])
 FOUND = {"no sign": "#2A7FBF", "suspicious": "#E69F00", "confirmed": "#D55E00"}
 
 
-def alarm_chart(rows: Rows, order: Sequence[str]) -> dict[str, Any]:
+def alarm_chart(rows: Rows) -> dict[str, Any]:
     """P-values by checkpoint on a log axis, and the levels that they were held against."""
     import altair as alt
 
     data = Data()
     drawn = [row | {"found": _found(row), "p": max(row["p"], 1e-6)} for row in rows]
-    columns = [label for label in order if any(row["label"] == label for row in rows)]
-    x = alt.X("label:O", sort=columns, title=None, axis=alt.Axis(labelAngle=0))
+    # In the order of the data: names that are sorted by a list would be pasted into an expression.
+    x = alt.X("label:O", sort=None, title=None, axis=alt.Axis(labelAngle=0))
     scale = alt.Scale(type="log", reverse=True, domain=[min(row["p"] for row in drawn) / 3, 1])
     y = alt.Y("p:Q", title="p-value: stronger →", scale=scale, axis=alt.Axis(format=".0e", tickCount=6))
-    tests = list(dict.fromkeys(row["test"] for row in rows))
-    offset = alt.XOffset("test:N", sort=tests)
+    offset = alt.XOffset("test:N", sort=None)
     chart = data.chart(drawn)
     details = [alt.Tooltip(f"{name}:N") for name in ("test", "scorer", "slice")]
     details += [alt.Tooltip("p:Q", format=".2g"), alt.Tooltip("level:Q", title="held against", format=".2g")]
@@ -38,7 +36,7 @@ def alarm_chart(rows: Rows, order: Sequence[str]) -> dict[str, Any]:
             x=x,
             xOffset=offset,
             y=y,
-            shape=alt.Shape("test:N", sort=tests, legend=legend),
+            shape=alt.Shape("test:N", sort=None, legend=legend),
             color=alt.Color("found:N", scale=alt.Scale(domain=list(FOUND), range=list(FOUND.values())), legend=None),
             tooltip=details,
         ),
@@ -152,8 +150,8 @@ def critique_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
     principles = list(dict.fromkeys(row["principle"] for row in rows))
     chart = data.chart(rows).transform_filter(NOT_HIDDEN)
     scale = alt.Scale(domain=[0, 1])
-    y = alt.Y("principle:N", sort=principles, title=None, axis=alt.Axis(labelLimit=120))
-    offset = alt.YOffset("label:N", sort=labels, scale=alt.Scale(domain=labels))
+    y = alt.Y("principle:N", sort=None, title=None, axis=alt.Axis(labelLimit=120))
+    offset = alt.YOffset("label:N", sort=None)
     details = ["principle:N", "label:N", alt.Tooltip("interval:N", title="share"), "times:Q", "of:Q"]
     axis = alt.Axis(format="~p", tickCount=4)
     layers = [

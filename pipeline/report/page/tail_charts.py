@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pipeline.report.page.figure import Rows, number
 from pipeline.report.page.palette import GREY, Palette
 from pipeline.report.page.reading import is_noise
-from pipeline.report.page.theme import FAINT, INK, NOT_HIDDEN, Data, color, label_heights, run_color
+from pipeline.report.page.theme import FAINT, INK, NOT_HIDDEN, Data, color, hues, label_heights, run_color
 
 BETTER, WORSE = "#2A7FBF", "#D55E00"
 STRONGEST = 0.6
@@ -213,21 +213,25 @@ def slice_chart(rows: Rows, order: Sequence[str], links: Mapping[tuple[str, str]
         {row["slice"] for row in rows}, key=lambda name: -max(r["value"] for r in rows if r["slice"] == name)
     )
     columns = [label for label in order if any(row["label"] == label for row in rows)]
+    # In the order of the data: names that are sorted by a list would be pasted into an expression.
+    drawn.sort(key=lambda row: (names.index(row["slice"]), columns.index(row["label"])))
     cells = data.chart(drawn)
-    x = alt.X("label:O", sort=columns, title=None, axis=alt.Axis(orient="top", labelAngle=0))
-    y = alt.Y("slice:O", sort=names, title=None, axis=alt.Axis(labelLimit=140))
+    x = alt.X("label:O", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=0))
+    y = alt.Y("slice:O", sort=None, title=None, axis=alt.Axis(labelLimit=140))
     details = [
         alt.Tooltip("slice:N"),
         alt.Tooltip("label:N", title="checkpoint"),
         alt.Tooltip("interval:N", title="change"),
         alt.Tooltip("prompts:Q"),
     ]
-    hues = alt.Color("direction:N", scale=alt.Scale(domain=["better", "worse"], range=[BETTER, WORSE]), legend=None)
+    direction = alt.Color(
+        "direction:N", scale=alt.Scale(domain=["better", "worse"], range=[BETTER, WORSE]), legend=None
+    )
     layers = [
         cells.mark_rect(stroke=INK, cursor="pointer").encode(
             x=x,
             y=y,
-            color=hues,
+            color=direction,
             fillOpacity=alt.FillOpacity("strength:Q", scale=None),
             strokeWidth=alt.StrokeWidth("frame:Q", scale=None),
             tooltip=details,
@@ -241,9 +245,8 @@ def slice_chart(rows: Rows, order: Sequence[str], links: Mapping[tuple[str, str]
 
 
 def _hue(channel: Callable[..., Any], colors: Palette) -> Any:
-    import altair as alt
 
-    return channel("label:N", scale=alt.Scale(domain=colors.labels, range=colors.colors), legend=None)
+    return channel("label:N", scale=hues(colors), legend=None)
 
 
 def _nearest(rows: Rows, label: str, share: float) -> dict[str, Any]:

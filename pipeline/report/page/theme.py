@@ -72,15 +72,21 @@ def color(palette: Palette, field: str = "label") -> alt.Color:
     """The colour of a label; direct labels and the page's filter name them, so there is no legend."""
     import altair as alt
 
-    return alt.Color(f"{field}:N", scale=alt.Scale(domain=palette.labels, range=palette.colors), legend=None)
+    return alt.Color(f"{field}:N", scale=hues(palette), legend=None)
 
 
 def run_color(palette: Palette) -> alt.Color:
     """The colour of a run."""
     import altair as alt
 
-    scale = alt.Scale(domain=list(palette.runs), range=list(palette.runs.values()))
-    return alt.Color("run:N", scale=scale, legend=None)
+    return alt.Color("run:N", scale=hues(palette), legend=None)
+
+
+def hues(palette: Palette) -> alt.Scale:
+    """One scale for labels and runs, since the layers of a chart share it."""
+    import altair as alt
+
+    return alt.Scale(domain=[*palette.labels, *palette.runs], range=[*palette.colors, *palette.runs.values()])
 
 
 NOT_HIDDEN = "indexof(hidden, datum.label) < 0"
