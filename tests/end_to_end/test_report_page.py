@@ -80,7 +80,6 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def real_run(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Path:
     """Two rounds of `iterate`, which wrote the page."""
-    return Path("/tmp/pagework/real")  # DEV
     folder = tmp_path_factory.mktemp("page")
     recipe = folder / "small.yaml"
     replaced = {line.partition(":")[0] for line in EXTRA.splitlines()}
@@ -226,7 +225,7 @@ def test_accessibility(real_run: Path, open_page: Callable[..., Opened], scheme:
 
     source = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
     page = open_page(real_run / "report.html", scheme=scheme).page
-    page.locator("#unfold").click()
+    page.locator(".sample:not([hidden]) > summary").first.click()
     page.evaluate(source)
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
     serious = {one["id"]: one["nodes"][0]["html"] for one in found if one["impact"] in ("serious", "critical")}
@@ -319,12 +318,10 @@ def test_the_policy_would_stop_a_script_that_got_in(hostile: Path, open_page: Ca
         document.body.insertAdjacentHTML('beforeend', '<img src="x" onerror="window.pwned = 2">');
         document.body.insertAdjacentHTML('beforeend', '<style>body { color: red }</style>');
         document.querySelector('form').submit();
+        setTimeout('window.pwned = 3', 0);
         }"""
     )
-    opened.page.wait_for_function("window.violations.length >= 4")
+    opened.page.wait_for_function("window.violations.length >= 5")
     assert opened.page.evaluate("typeof window.pwned") == "undefined"
-    assert {"script-src-elem", "style-src-elem", "img-src", "form-action"} <= set(
-        opened.page.evaluate("window.violations")
-    )
-    with pytest.raises(Exception, match=r"unsafe-eval|EvalError"):
-        opened.page.evaluate("() => { const s = document.createElement('p'); return window.eval('1 + 1'); }")
+    stopped = {"script-src-elem", "style-src-elem", "img-src", "form-action", "script-src"}
+    assert stopped <= set(opened.page.evaluate("window.violations"))
