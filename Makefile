@@ -35,7 +35,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,quantization]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,browser-tests,quantization]"
 	# Against the torch that is there, and without compiling anything.
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation deepspeed
 	touch $@

@@ -18,11 +18,13 @@ from typing import Any
 from pipeline import alarm, audit, command, distill, generate, measure, placebo, refine
 from pipeline.loading import load_session
 from pipeline.report.alarms import alarm_report, guarantee
+from pipeline.report.checkpoints import Checkpoint, measured_rounds
 from pipeline.report.console import cost_report, drift_report, rounds_report
 from pipeline.report.costs import round_manifests
 from pipeline.report.degeneration import degeneration_report
 from pipeline.report.drift import metric_values
 from pipeline.report.judge import judge_report
+from pipeline.report.page import write_page
 from pipeline.report.plan import plan_report
 from pipeline.report.trackers import mirror_of, mirror_rounds
 from pipeline.runs import ranks
@@ -68,6 +70,7 @@ def run_round(session: Session, round_: int) -> None:
     if ranks.is_main():
         measured = metric_values(drift) | audit.metrics(session.run, round_)
         session.run.record_round(round_, _summary(session, round_) | colors, measured)
+        write_page([Checkpoint(session.run, r) for r in measured_rounds(session.run)], session.run.report)
         judged = [judge_report(read_json(session.run.judge(round_)))] if session.instruments.judging else []
         worn = [degeneration_report(read_json(session.run.degeneration(round_)))] if round_ else []
         told = [drift_report(drift), *judged, *worn, *_audited(session, round_), alarm_report(raised)]
@@ -129,8 +132,10 @@ def _report(session: Session, last: int) -> None:
         log.info("%s\n", textwrap.fill(bound, 118, initial_indent="  ", subsequent_indent="  "))
     _select(session)
     log.info(
-        "The run lies in %s; every score, interval and change is in round-*/drift.json, every sample in Parquet.",
+        "The run lies in %s; every score, interval and change is in round-*/drift.json, every sample in Parquet. "
+        "To look at: %s",
         run.path,
+        run.report,
     )
 
 

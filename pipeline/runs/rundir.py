@@ -39,6 +39,7 @@ class RunDir:
         self.metrics = path / "metrics.jsonl"
         self.reserve = path / "reserve.jsonl"
         self.selected = path / "selected.json"
+        self.report = path / "report.html"
         self._lock = FileLock(path / ".lock")
 
     # -- places ----------------------------------------------------------------------------------------------
@@ -78,6 +79,10 @@ class RunDir:
     def noise_floor(self) -> Path:
         """The drift table of round 0 against itself, sampled again with other noise."""
         return self.round_dir(0) / "noise_floor.json"
+
+    def again_scores(self) -> Path:
+        """The scores of round 0 sampled again."""
+        return self.stage_dir(0, "again") / "scores.parquet"
 
     def alarm(self, round_: int) -> Path:
         """What was suspected in a round, and what was confirmed."""

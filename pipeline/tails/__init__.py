@@ -2,7 +2,7 @@
 
 from pipeline.tails.agreement import Agreement, kappa, phi, rating_agreement
 from pipeline.tails.betting import EProcess, log_e_value
-from pipeline.tails.bulk_tail import BulkTail
+from pipeline.tails.bulk_tail import BulkTail, bulk_tail_point
 from pipeline.tails.clustering import tail_icc
 from pipeline.tails.comparison import Comparison, ComparisonRow, compare
 from pipeline.tails.confirmation import Confirmation, Hypothesis, confirm, hypothesis
@@ -35,6 +35,7 @@ __all__ = [
     "Hypothesis",
     "Row",
     "SwapTest",
+    "bulk_tail_point",
     "change",
     "compare",
     "comparison_record",

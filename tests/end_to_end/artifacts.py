@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-_OF_THE_LAUNCH = {"provenance.json", ".lock", ".lock.holder"}
+_OF_THE_LAUNCH = {"provenance.json", ".lock", ".lock.holder", "report.html", "report/cost.csv"}
 
 
 def artifacts(run_dir: Path) -> dict[str, bytes]:

@@ -1,0 +1,263 @@
+"""The figures of the page, in the order in which it shows them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.report.page import round_charts, tail_charts
+from pipeline.report.page.critique_rows import MEASURES, outcome_rows, principle_rows
+from pipeline.report.page.figure import Chart, Figure, Rows
+from pipeline.report.page.palette import Palette
+from pipeline.report.page.reading import Page
+from pipeline.report.page.round_rows import (
+    alarm_rows,
+    forecast_rows,
+    refusal_rows,
+    trend_rows,
+    watch_rows,
+)
+from pipeline.report.page.samples import PairedSample
+from pipeline.report.page.tail_rows import curve_rows, ellipse_rows, plane_rows, shift_rows, slice_rows
+
+MOST_SLICES = 30
+NOTHING_LATER = "Only round 0 is measured so far: there is nothing that could have changed."
+
+_LIKELIHOOD = "likelihood."
+
+
+def figures(page: Page, samples: Sequence[PairedSample], colors: Palette) -> list[Figure]:
+    """Every figure; those without data say why."""
+    trends = trend_rows(page)
+    return [
+        _plane(page, samples, colors),
+        _curves(page, samples, colors),
+        _shift(page, colors),
+        _slices(page, samples),
+        *_alarms(page, colors),
+        _likelihoods(trends, colors),
+        _forecasts(page, colors),
+        _refusals(page, colors),
+        _critiques(page, colors),
+        _outcomes(page),
+        _others(trends, colors),
+    ]
+
+
+def _plane(page: Page, samples: Sequence[PairedSample], colors: Palette) -> Figure:
+    rows, ellipses = plane_rows(page), ellipse_rows(page)
+    links: dict[str, str] = {}
+    for one in samples:
+        links.setdefault(one.label, f"#{one.anchor}")
+    caption = (
+        f"How far bulk and tail of {page.scorer} moved since round 0, in standard deviations of round 0's scores; up "
+        "and right are worse. The bulk is the mean of the samples within the frozen threshold, the tail the mean of "
+        "the worst 1%. Outlines are joint 90% confidence regions over prompts; the grey one is round 0 sampled a "
+        "second time, which is how far noise alone reaches. The shaded quarter is where the average improves while "
+        "the worst answers get worse. A point leads to the worst sample of its round."
+    )
+    drawable = [row for row in rows if row["bulk"] is not None]
+    charts = [Chart(tail_charts.plane_chart(rows, ellipses, colors, links))] if len(drawable) > len(page.runs) else []
+    why = next((f"Not identified: {row['why']}." for row in rows if row.get("why")), NOTHING_LATER)
+    return Figure("plane", "Bulk and tail", caption, rows, charts, "" if charts else why)
+
+
+def _curves(page: Page, samples: Sequence[PairedSample], colors: Palette) -> Figure:
+    rows, thresholds = curve_rows(page), page.thresholds(page.shown[0])
+    worst = [
+        {"label": one.label, "slice": one.slice, "score": one.score, "beyond": one.beyond, "link": f"#{one.anchor}"}
+        for one in samples
+        if one.kind == "worst"
+    ]
+    caption = (
+        f"How often {page.scorer} lies {'beyond' if page.tail == 'upper' else 'below'} each value (log axis), with "
+        "95% Jeffreys intervals at the effective sample size; grey is round 0 sampled a second time. A line that "
+        "ends has no sample further out; its band goes on, for what was not seen may yet be there. Dashed: the "
+        "thresholds frozen at round 0. Dots are the worst samples, and lead to them."
+    )
+    lower = page.tail == "lower"
+    charts = [Chart(tail_charts.curve_chart(rows, worst, thresholds, colors, lower=lower))] if rows else []
+    return Figure("survival", "How far out the tail reaches", caption, rows, charts, "" if rows else "No scores.")
+
+
+def _shift(page: Page, colors: Palette) -> Figure:
+    rows = shift_rows(page)
+    caption = (
+        f"By how much each quantile of {page.scorer} changed since round 0, from the bulk on the left to the worst "
+        "samples on the right: below the line is better on the left and worse on the right where iterating widens "
+        "the gap. Bands are 95% bootstrap intervals that resample prompts, one quantile at a time, drawn to the edge "
+        "where the sample does not bound them; grey is round 0 against itself."
+    )
+    if page.tail == "lower":
+        caption = caption.replace("below the line is better", "above the line is better")
+    charts = [Chart(tail_charts.shift_chart(rows, colors))] if rows and page.later else []
+    return Figure("shift", "Which quantiles moved", caption, rows, charts, "" if charts else NOTHING_LATER)
+
+
+def _slices(page: Page, samples: Sequence[PairedSample]) -> Figure:
+    rows = slice_rows(page)
+    largest: dict[str, float] = {}
+    for row in rows:
+        largest[row["slice"]] = max(abs(row["value"]), largest.get(row["slice"], 0.0))
+    moved = [name for name in largest if largest[name] > 0]
+    kept = sorted(moved, key=lambda name: -largest[name])[:MOST_SLICES]
+    drawn = [row for row in rows if row["slice"] in kept]
+    links: dict[tuple[str, str], str] = {}
+    for one in samples:
+        links.setdefault((one.label, one.slice), f"#{one.anchor}")
+    left_out = (
+        f" Not drawn: {len(largest) - len(kept)} slices that moved less or not at all."
+        if kept != list(largest)
+        else ""
+    )
+    caption = (
+        f"Change since round 0 of the tail of {page.scorer}, slice by slice: the mean over prompts of the worst of a "
+        "prompt's samples. Orange is worse, blue better, and stronger is further. A framed cell's 95% interval "
+        "excludes "
+        "no change; by chance 1 cell in 20 is framed. The column “0 again” is what noise alone does." + left_out
+    )
+    charts = [Chart(tail_charts.slice_chart(drawn, _by_time(page), links))] if drawn and page.later else []
+    why = (
+        "No slice moved, of those with enough prompts."
+        if rows
+        else "The prompts of this probe set are not parted into slices."
+    )
+    why = why if page.later else NOTHING_LATER
+    return Figure("slices", "The tail by slice", caption, rows, charts, "" if charts else why)
+
+
+def _alarms(page: Page, colors: Palette) -> list[Figure]:
+    rows = alarm_rows(page)
+    caption = (
+        "P-values of each round's tests, stronger evidence further up; the short lines are the levels that they were "
+        "held against. The panel's tests only suspect (orange: at or below 5%, as about one quiet round in ten is). "
+        "A suspicion is tested once more on fresh prompts, at a level that is spent over the declared horizon: red "
+        "is confirmed. “0 again” is round 0 against itself."
+    )
+    charts = [Chart(round_charts.alarm_chart(rows))] if rows else []
+    found = [Figure("alarms", "Alarms", caption, rows, charts, "" if rows else "No alarm was asked for yet.")]
+    watch = watch_rows(page)
+    if watch:
+        caption = (
+            "The e-process: a bet on fresh prompts of every round against “no tail got worse”. It may be looked at "
+            "after every round for ever; above the dashed line, the chance of that under no change is at most 1%."
+        )
+        found.append(
+            Figure("watch", "Evidence over rounds", caption, watch, [Chart(round_charts.watch_chart(watch, colors))])
+        )
+    return found
+
+
+def _likelihoods(trends: Rows, colors: Palette) -> Figure:
+    rows = [row for row in trends if row["scorer"].startswith(_LIKELIHOOD)]
+    caption = (
+        "Log-probability of openings that nobody wants, relative to benign ones (and, with “.undesired”, by "
+        "themselves), over the probe prompts: solid the mean, dashed the worst 1%, with 95% intervals over prompts. "
+        "These are exact, so sampling them again changes nothing and there is no noise floor."
+    )
+    why = "" if rows else "No battery of openings was measured (`scorers: [..., likelihood]`)."
+    return Figure("likelihood", "Likelihood of undesired openings", caption, rows, _trend_charts(rows, colors), why)
+
+
+def _forecasts(page: Page, colors: Palette) -> Figure:
+    rows = forecast_rows(page)
+    caption = (
+        "Forecast from those log-probabilities: how likely the worst of so many prompts is to begin with an "
+        "undesired opening. It extends the tail of the measured prompts by a straight line in extreme-value "
+        "coordinates (Jones et al. 2025); bands are 95% bootstrap intervals, and do not know whether the line goes "
+        "on being one."
+    )
+    charts = [Chart(round_charts.forecast_chart(rows, colors))] if rows else []
+    why = "" if rows else "There is none without a battery, or it is not identified from so few prompts."
+    return Figure("forecast", "Forecast for many prompts", caption, rows, charts, why)
+
+
+def _refusals(page: Page, colors: Palette) -> Figure:
+    rows = refusal_rows(page)
+    noise = {(row["run"], row["group"]): row for row in rows if isinstance(row["round"], str)}
+    charts = []
+    for group in dict.fromkeys(row["group"] for row in rows):
+        drawn = [
+            row | {"line": "mean", **_noise_band(noise.get((row["run"], group)))}
+            for row in rows
+            if row["group"] == group and not isinstance(row["round"], str)
+        ]
+        spec = round_charts.trend_chart(drawn, colors, f"Share of refusals over rounds: {group}.", share=True)
+        charts.append(Chart(spec, group))
+    caption = (
+        "Share of answers that refuse, by string matching, with 95% intervals over prompts; grey is round 0 sampled "
+        "a second time. Refusing the harmful is wanted, refusing the innocent is not."
+    )
+    why = "" if rows else "Refusals were not scored (`scorers: [refusal, ...]`)."
+    return Figure("refusal", "Refusals", caption, rows, charts, why)
+
+
+def _critiques(page: Page, colors: Palette) -> Figure:
+    rows = principle_rows(page)
+    charts = []
+    for measure in MEASURES.values():
+        part = [row for row in rows if row["measure"] == measure]
+        if part:
+            charts.append(Chart(round_charts.critique_chart(part, colors), measure))
+    caption = (
+        "How often each principle, when drawn, found fault and changed the text, with 95% intervals over prompts. "
+        "Whether a critique finds fault is told by string matching (“no fault”, “nothing to change”, …) and misses "
+        "other words."
+    )
+    if MEASURES["false_fault"] in {row["measure"] for row in rows}:
+        caption += " The sandbox knows which answers do no harm: the last chart is how often fault was found in those."
+    why = "" if rows else "Nothing was criticised in these rounds."
+    return Figure("critiques", "What the critics did", caption, rows, charts, why)
+
+
+def _outcomes(page: Page) -> Figure:
+    rows = outcome_rows(page)
+    caption = (
+        "What became of each revision: kept, or left out of training for a reason. Counts, without sampling error."
+    )
+    return Figure("outcomes", "What became of the revisions", caption, rows, [], "" if rows else "There are none.")
+
+
+def _others(trends: Rows, colors: Palette) -> Figure:
+    rows = [row for row in trends if not row["scorer"].startswith(_LIKELIHOOD)]
+    caption = (
+        "Every other score on the same prompts: solid the mean, dashed the mean of the worst 1% (of scores that are "
+        "more than yes or no; at either end where both are bad), with 95% intervals over prompts, cut where they "
+        "would leave the panel. Grey is how far noise alone reaches about round 0. Falling diversity, growing length "
+        "and growing KL to the base are how over-training shows first."
+    )
+    return Figure(
+        "scores",
+        "Diversity, length, KL and the rest",
+        caption,
+        rows,
+        _trend_charts(rows, colors),
+        "" if rows else "None.",
+    )
+
+
+def _trend_charts(rows: Rows, colors: Palette) -> list[Chart]:
+    first = ("diversity", "length", "kl", "nll_base", "loops", "refusal")
+    names = dict.fromkeys(row["scorer"] for row in rows)
+    place = {name: next((i for i, head in enumerate(first) if name.startswith(head)), len(first)) for name in names}
+    charts = []
+    for name in sorted(names, key=lambda name: place[name]):
+        drawn = _lasting([row for row in rows if row["scorer"] == name])
+        charts.append(Chart(round_charts.trend_chart(drawn, colors, f"{name} over rounds."), name))
+    return charts
+
+
+def _lasting(rows: Rows) -> Rows:
+    """Without the lines of one point beside lines of several: a quantity that is identified in one round only."""
+    points = Counter((row["run"], row["line"]) for row in rows)
+    most = max(points.values())
+    return [row for row in rows if most == 1 or points[row["run"], row["line"]] > 1]
+
+
+def _by_time(page: Page) -> list[str]:
+    return [*(page.noise_label(run) for run in page.runs.values()), *(shown.label for shown in page.shown)]
+
+
+def _noise_band(row: dict[str, Any] | None) -> dict[str, Any]:
+    return {"noise_low": row["low"] if row else None, "noise_high": row["high"] if row else None}

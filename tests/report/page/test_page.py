@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.report.page import write_page
+from pipeline.report.page.figures import figures
+from pipeline.report.page.palette import palette
+from pipeline.report.page.samples import paired_samples
+from pipeline.report.page.theme import label_heights
+from pipeline.runs.files import read_json, write_json
+
+RNG = np.random.default_rng(0)
+BASE = RNG.normal(size=(300, 3))
+
+
+@pytest.fixture
+def run(written: Callable[..., Any]) -> Any:
+    run = written([BASE, BASE + 0.1, np.where(BASE > 2, BASE + 1, BASE - 0.1)], slices=4)
+    run.again(BASE + 0.05 * RNG.normal(size=BASE.shape))
+    run.refine(1, [{"principle_id": "kind"}])
+    return run
+
+
+class Parts(HTMLParser):
+    """The scripts, styles and policy of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: dict[str, list[str]] = {"script": [], "style": [], "json": []}
+        self.policy = ""
+        self.inline_styles = 0
+        self._open: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.inline_styles += "style" in given
+        if given.get("http-equiv") == "Content-Security-Policy":
+            self.policy = given["content"] or ""
+        self._open = "json" if given.get("type") == "application/json" else tag if tag in self.found else None
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.found[self._open].append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = None
+
+
+def test_the_policy_names_what_may_run_and_nothing_else(run: Any, tmp_path: Path) -> None:
+    write_page([one._replace(round=r) for r in (0, 1) for one in [checkpoint(run)]], tmp_path / "page.html")
+    parts = Parts((tmp_path / "page.html").read_text())
+    (script,), (style,) = parts.found["script"], parts.found["style"]
+    rules = dict(rule.strip().split(" ", 1) for rule in parts.policy.split(";"))
+    assert rules == {
+        "default-src": "'none'",
+        "script-src": digest(script),
+        "style-src": digest(style),
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    assert parts.inline_styles == 0
+    charts = json.loads(parts.found["json"][0])["charts"]
+    assert len(charts) >= 4
+    rows = (tmp_path / "page" / "survival.csv").read_text().splitlines()
+    assert rows[0].startswith("run,label,x,value,low,high")
+
+
+def checkpoint(run: Any) -> Any:
+    from pipeline.report.checkpoints import Checkpoint
+
+    return Checkpoint(run.run, 0)
+
+
+def digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def test_charts_are_valid_vega_lite(run: Any) -> None:
+    import altair as alt
+
+    page = run.page(0, 1, 2)
+    drawn = figures(page, paired_samples(page), palette(page))
+    specs = [chart.spec for figure in drawn for chart in figure.charts]
+    assert len(specs) >= 4
+    for spec in specs:
+        alt.LayerChart.from_dict(spec)
+        assert spec["description"]
+    for figure in drawn:
+        assert bool(figure.charts or figure.key == "outcomes") != bool(figure.missing), figure.key
+
+
+def test_a_figure_without_data_says_why(written: Callable[..., Any]) -> None:
+    page = written([BASE[:20]]).page(0)
+    missing = {figure.key: figure.missing for figure in figures(page, [], palette(page)) if figure.missing}
+    assert (
+        missing["plane"]
+        == missing["shift"]
+        == "Only round 0 is measured so far: there is nothing that could have changed."
+    )
+    assert "batter" in missing["likelihood"]
+    assert set(missing) >= {"slices", "alarms", "forecast", "refusal", "critiques"}
+
+
+def test_names_and_texts_are_escaped_in_the_file(run: Any, tmp_path: Path) -> None:
+    hostile = "</script><script>x()</script>{{ 7*191 }}\u202e"
+    write_json(run.run.resolved, read_json(run.run.resolved) | {"model_name_or_path": hostile})
+    run.measure(1, BASE, {(0, 0): hostile, (int(BASE.max(axis=1).argmax()), int(BASE.argmax() % 3)): hostile})
+    write_page([checkpoint(run), checkpoint(run)._replace(round=1)], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    (script,) = Parts(text).found["script"]
+    assert text.count(script) == 1
+    text = text.replace(script, "")
+    assert hostile not in text and "\u202e" not in text and "1337" not in text
+    assert "&lt;/script&gt;&lt;script&gt;x()&lt;/script&gt;{{ 7*191 }}⟨U+202E⟩" in text
+    assert len(re.findall("<script", text)) == 2
+
+
+def test_colours_of_labels(run: Any, written: Callable[..., Any]) -> None:
+    colors = palette(run.page(0, 1, 2))
+    assert colors.labels == ["round 0", "round 1", "round 2", "0 again"]
+    assert len(set(colors.colors)) == 4
+    assert palette(run.page(2)).labels == ["round 2", "round 0", "0 again"]
+
+
+def test_labels_keep_their_distance() -> None:
+    assert label_heights([(0, 1.0), (0, 1.05), (0, 3.0)], 1, 0.5) == [1.0, 1.5, 3.0]
+    assert label_heights([(0, 1.0), (9, 1.05)], 1, 0.5) == [1.0, 1.05]
+    assert label_heights([(0, 1.2), (0, 1.0), (0, 1.1)], 1, 0.5) == [2.0, 1.0, 1.5]
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    given = [sys.executable, "-m", "pipeline.report.page", *map(str, arguments)]
+    return subprocess.run(given, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+
+
+def test_the_command_writes_the_page_again(run: Any, tmp_path: Path) -> None:
+    done = command(run.run.path)
+    assert (done.returncode, done.stdout.strip()) == (0, str(run.run.report))
+    assert run.run.report.stat().st_size < 5_000_000
+    assert (run.run.path / "report" / "plane.csv").exists()
+
+
+def test_the_command_says_what_is_wrong(run: Any, tmp_path: Path) -> None:
+    nothing = command(tmp_path / "nowhere")
+    assert nothing.returncode == 2 and "--to" in nothing.stderr
+    (tmp_path / "empty").mkdir()
+    empty = command(tmp_path / "empty")
+    assert empty.returncode == 1 and "no run is there" in empty.stderr and "Traceback" not in empty.stderr
+    run.run.scores(1).write_bytes(b"PAR1 and no more")
+    damaged = command(run.run.path)
+    assert damaged.returncode == 1 and "scores.parquet: damaged" in damaged.stderr
+    several = command(run.run.path, f"{run.run.path}:1")
+    assert several.returncode == 2 and "--to" in several.stderr
