@@ -57,6 +57,12 @@ def test_groups_are_contiguous_so_that_help_prints_each_once():
         ("probe_sets", ["a="], "must be `name=source`"),
         ("probe_sets", ["../a=x"], "must be `name=source`"),
         ("probe_sets", ["a=x", "a=y"], "names `a` twice"),
+        ("policy_endpoints", ["http://a:8000/v1"], "and `policy_engine: server` need each other"),
+        ("critic", "http://host:none/v1", "must be an address as"),
+        ("reviser", "http://a/v1#m, http://b/v1#n", "must name the same model"),
+        ("api_keys", ["sk-1"], "never the key itself"),
+        ("max_failed_rows", 1.5, "must be at least 0 and at most 1, found 1.5"),
+        ("request_timeout", 0.0, "must be above 0, found 0.0"),
     ],
 )
 def test_a_bad_value_is_named_with_its_range(key, value, message):
@@ -72,6 +78,8 @@ def test_a_bad_value_is_named_with_its_range(key, value, message):
         {"top_p": 1.0, "temperature": 0.0, "num_rounds": 0, "max_prompts": None},
         {"helpful_fraction": 0.5, "helpful_prompts": "helpful.jsonl"},
         {"probe_sets": ["in_distribution=sandbox:probe:1000", "off-1=data.jsonl?a=b"]},
+        {"policy_engine": "server", "policy_endpoints": ["http://a:8000/v1", "http://b:8000/v1"]},
+        {"critic": "https://api.example.org/v1#judge", "api_keys": ["api.example.org=THE_KEY"]},
     ],
 )
 def test_good_values_are_kept(values):
