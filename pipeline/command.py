@@ -191,7 +191,9 @@ class _Console(logging.StreamHandler[TextIO]):
 
 def _log_to_console() -> None:
     console = _Console(sys.stdout)
-    console.setFormatter(logging.Formatter("%(message)s"))
+    console.setFormatter(
+        logging.Formatter("%(message)s" if ranks.is_main() else f"process {ranks.rank()}: %(message)s")
+    )
     console.setLevel(logging.INFO if ranks.is_main() else logging.ERROR)
     log.addHandler(console)
     log.setLevel(logging.DEBUG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -94,3 +95,11 @@ def quantization(model: ModelConfig) -> dict[str, Any] | None:
     if not model.load_in_4bit:
         return None
     return {"bits": 4, "type": model.bnb_4bit_quant_type, "double": bool(model.use_bnb_nested_quant)}
+
+
+def precision(dtype: str, quantised: Mapping[str, Any] | None) -> str:
+    """The precision of a base in words: ``bfloat16``, or ``4-bit nf4 (double), computed in bfloat16``."""
+    if not quantised:
+        return dtype
+    double = " (double)" if quantised["double"] else ""
+    return f"{quantised['bits']}-bit {quantised['type']}{double}, computed in {dtype}"

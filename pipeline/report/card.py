@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.inputs.launch import precision
 from pipeline.runs.files import read_json, write_text
 from pipeline.runs.rundir import RunDir
 
@@ -25,7 +26,7 @@ def write_card(run: RunDir, round_: int) -> None:
     header: dict[str, Any] = {"library_name": "peft", "tags": TAGS}
     if hub_id := as_hub_id(base):
         header["base_model"] = hub_id
-    curve = distill["loss_curve"]
+    curve, engine = distill["loss_curve"], distill["engine"]
     lines = [
         "---",
         yaml.safe_dump(header, sort_keys=True).strip(),
@@ -41,7 +42,7 @@ def write_card(run: RunDir, round_: int) -> None:
         'model = AutoPeftModelForCausalLM.from_pretrained("this folder")',
         "```",
         "",
-        f"* Base model: `{base}`, {distill['engine']['dtype']}",
+        f"* Base model: `{base}`, {precision(engine['dtype'], engine.get('quantization'))}",
         f"* Constitution: sha256 `{refine['constitution']}`" if refine["constitution"] else "* Constitution: none",
         f"* Training rows: {counted(distill['sources'])}; {distill['tokens']['trained']:,} tokens",
         f"* Steps: {distill['steps']}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from pipeline.inputs.launch import precision, quantization
 from pipeline.inputs.model import require_model_folder
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def plan_report(session: Session) -> str:
     Raises:
         InputError: anything that the run would refuse.
     """
-    recipe = session.recipe
+    recipe, model = session.recipe, session.parsed.model
     require_model_folder(session.model)
     prompts = len(session.prompts.prompts)
     helpful = len(session.helpful_prompts.prompts) if session.helpful_prompts else 0
@@ -42,7 +43,7 @@ def plan_report(session: Session) -> str:
     total = sum(tokens for _, _, tokens in stages) * rounds + once * longest
     lines = [
         f"{session.run.path}: {rounds} rounds after round 0, from {recipe.start_from}, data {recipe.data_policy}",
-        f"  model         {session.model_name}, {session.parsed.model.dtype}",
+        f"  model         {session.model_name}, {precision(str(model.dtype), quantization(model))}",
         f"  engines       policy {_policy_engine(session)}, critic {recipe.critic}, reviser {recipe.reviser}",
         f"  constitution  {session.recipe.constitution}, {len(session.constitution.principles)} principles",
         f"  prompts       {prompts:,} to train on, {helpful:,} helpful; probes: "

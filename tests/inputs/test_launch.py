@@ -11,7 +11,7 @@ from trl import ModelConfig
 
 from pipeline.errors import PreflightError
 from pipeline.inputs import launch as launches
-from pipeline.inputs.launch import Launch, check_launch, quantization, this_launch
+from pipeline.inputs.launch import Launch, check_launch, precision, quantization, this_launch
 from pipeline.inputs.recipe import parse_recipe
 
 ONE_CPU = Launch(1, "cpu", 0, "one process")
@@ -75,6 +75,8 @@ def test_the_quantisation_on_record() -> None:
     assert quantization(ModelConfig()) is None
     found = quantization(ModelConfig(load_in_4bit=True, use_bnb_nested_quant=True))
     assert found == {"bits": 4, "type": "nf4", "double": True}
+    assert precision("bfloat16", found) == "4-bit nf4 (double), computed in bfloat16"
+    assert precision("bfloat16", None) == "bfloat16"
 
 
 def keys_of(path: Path) -> dict[str, Any]:

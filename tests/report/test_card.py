@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 
 from pipeline.report.card import write_card
 from pipeline.report.drift import drift_cells
-from pipeline.runs.files import write_json
+from pipeline.runs.files import read_json, write_json
 from pipeline.runs.rundir import RunDir
 
 SHA = "ab" * 32
@@ -46,6 +46,14 @@ def test_the_hub_can_read_it(run: RunDir) -> None:
         assert fact in card.text, fact
     assert "7 unchanged, 2 loop" in card.text
     assert "Drift against" not in card.text, "nothing has been measured yet"
+
+
+def test_it_says_that_the_base_was_quantised(run: RunDir) -> None:
+    prepare(run, "some-org/some-model")
+    path = run.stage_dir(1, "distill") / "manifest.json"
+    quantised = {"dtype": "bfloat16", "quantization": {"bits": 4, "type": "nf4", "double": True}}
+    write_json(path, read_json(path) | {"engine": quantised})
+    assert "`some-org/some-model`, 4-bit nf4 (double), computed in bfloat16" in card_of(run).text
 
 
 def test_a_folder_is_no_hub_id(run: RunDir, sandbox_path: str) -> None:
