@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,8 +97,6 @@ def compare_checkpoints(
     ends = [end for end in ends if all(end[0] in of.columns for of in scores)]
     ends.sort(key=lambda end: end[0] != drift["headline"])
     comparer = _Comparer(checkpoints, scores, first_set=next(iter(probes[0])))
-    left_out = _left_out("the probe set", probes, checkpoints)
-    left_out += _left_out("the score", [of.columns for of in scores], checkpoints)
     entries = []
     for scorer, tail in ends:
         in_full = everything or scorer == drift["headline"]
@@ -112,7 +110,7 @@ def compare_checkpoints(
         entries,
         {name: (len(ids), len(probes[0][name])) for name, ids in common.items()},
         overlooked,
-        left_out,
+        _left_out(checkpoints, probes, [of.columns for of in scores]),
     )
 
 
@@ -213,13 +211,18 @@ def _rows(panel: Panel, keep: np.ndarray) -> Panel:
     return Panel([panel.prompt_ids[i] for i in names], [panel.slices[i] for i in names], panel.scores[keep])
 
 
-def _left_out(kind: str, of_checkpoints: Sequence[Any], checkpoints: Sequence[Checkpoint]) -> list[str]:
-    every = list(dict.fromkeys(name for names in of_checkpoints for name in names))
-    found = []
-    for name in every:
-        has = [
-            checkpoint.label for checkpoint, names in zip(checkpoints, of_checkpoints, strict=True) if name in names
-        ]
-        if len(has) < len(checkpoints):
-            found.append(f"{kind} {name}, which only {', '.join(has)} {'has' if len(has) == 1 else 'have'}")
-    return found
+def _left_out(
+    checkpoints: Sequence[Checkpoint], probe_sets: Sequence[Iterable[str]], scores: Sequence[Iterable[str]]
+) -> list[str]:
+    """What some checkpoints lack, a text for those that have it."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for kind, of_checkpoints in (("probe sets", probe_sets), ("scores", scores)):
+        for name in dict.fromkeys(name for names in of_checkpoints for name in names):
+            has = [one.label for one, names in zip(checkpoints, of_checkpoints, strict=True) if name in names]
+            if len(has) < len(checkpoints):
+                found.setdefault(", ".join(has), {}).setdefault(kind, []).append(name)
+    return [
+        f"what only {who} measured, the "
+        + " and the ".join(f"{kind} {', '.join(names)}" for kind, names in of_kinds.items())
+        for who, of_kinds in found.items()
+    ]

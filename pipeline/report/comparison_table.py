@@ -18,7 +18,7 @@ Style = Callable[..., str]
 _BULK, _TAIL, _RATE = "mean", "cvar_1pct", "exceedance_ratio"
 _LAYOUT = "l rl rl l l"
 _LONGEST_NAME = 16
-_WRAPPED: Any = {"width": 118, "initial_indent": "  ", "subsequent_indent": "  "}
+_WRAPPED: Any = {"width": 118, "break_on_hyphens": False, "initial_indent": "  ", "subsequent_indent": "  "}
 _ABOUT_VERDICTS = (
     "tail: amber is a suspicion, at 5% for a score, and for all its slices together; red was confirmed on fresh "
     "prompts by the alarm of the run. Green means that no sign was seen: --json says what would have been."
@@ -155,7 +155,7 @@ def _notes(
     if slices := sum(group.slice is not None for group in hidden):
         yield f"  {slices} slices without a sign of a worse tail are left out; --all shows them."
     for text in found.left_out:
-        yield f"  Left out: {printable(text)}."
+        yield from textwrap.wrap(printable(f"Left out: {text}."), **_WRAPPED)
     yield f"  {FOOTNOTE}"
     if any(entry.verdict and entry.verdict.source == "panel" for entry in found.entries):
         yield from textwrap.wrap(_ABOUT_VERDICTS, **_WRAPPED)

@@ -41,7 +41,7 @@ class Difference(NamedTuple):
         checkpoint: which.
         constitution: unified diff, empty where the text is the same.
         recipe: ``key: baseline's -> this one's``.
-        inputs: those whose content differs, whatever the recipe calls them.
+        inputs: of both runs, whose content differs, whatever the recipe calls them.
         engine: with what it was sampled, likewise.
         amendments: that its run recorded up to it, ``after round 1: why``.
     """
@@ -75,7 +75,7 @@ def find_differences(checkpoints: Sequence[Checkpoint]) -> list[Difference]:
                 )
             ),
             diff_resolved(recipe, recipe_at(one)),
-            [name for name in dict.fromkeys([*inputs, *_inputs(one)]) if inputs.get(name) != _inputs(one).get(name)],
+            [name for name, digest in _inputs(one).items() if inputs.get(name, digest) != digest],
             diff_resolved(engine_of(baseline), engine_of(one)),
             [
                 f"after round {entry['after_round']}: {entry['reason']}"

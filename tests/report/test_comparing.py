@@ -188,7 +188,7 @@ def test_probe_sets_of_one_side_are_left_out_and_named(run: RunDir, tmp_path: Pa
         write_table(path, [read_table(path).filter(pc.field("probe_set") == "probe")], schema)
     found = between(f"{run.path}:0", str(other.path))
     assert list(found.prompts) == ["probe"]
-    assert found.left_out == ["the probe set other, which only one:0 has"]
+    assert found.left_out == ["what only one:0 measured, the probe sets other"]
     assert {one.group.probe_set for one in found.entries} == {"probe"}
     for name, schema in (("samples", SAMPLES), ("scores", SCORES)):
         path = other.stage_dir(0, "measure") / f"{name}.parquet"

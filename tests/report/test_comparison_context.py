@@ -27,7 +27,7 @@ def test_runs_differ_in_constitution_recipe_inputs_and_engine(tmp_path: Path) ->
         tmp_path / "two",
         2,
         recipe=RECIPE | {"learning_rate": 0.1},
-        inputs=INPUTS | {"prompts": "d" * 64, "constitution": "e" * 64},
+        inputs=INPUTS | {"prompts": "d" * 64, "constitution": "e" * 64, "few_shot": "f" * 64},
         versions={"torch": "2.13.0", "transformers": "5.23.0", "numpy": "3.0"},
         constitution="be kind .\n\nbe thorough .\n",
     )
@@ -37,7 +37,7 @@ def test_runs_differ_in_constitution_recipe_inputs_and_engine(tmp_path: Path) ->
     assert second.constitution[:2] == ["--- one:1", "+++ two:1"]
     assert second.constitution[3:] == [" be kind .", " ", "-be brief .", "+be thorough ."]
     assert second.recipe == ["learning_rate: 0.002 -> 0.1"]
-    assert second.inputs == ["prompts"], "the constitution is shown in full"
+    assert second.inputs == ["prompts"], "the constitution is shown in full, and few_shot stands in one recipe only"
     assert second.engine == ['numpy: "2.4.6" -> "3.0"']
     text = context_report(checkpoints, None)
     assert "What differs from one:1 in two:0, two:1" in text, "what two checkpoints share is said once"
