@@ -255,13 +255,13 @@ class Session:
             for name, rubric in judging.rubrics.items():
                 found[f"scorers.judge:{name}"] = json_sha256([rubric.sha256, *how])
             if r.second_judge:
-                found["second_judge"] = _who(r.second_judge)
+                found["scorers.second_judge"] = _who(r.second_judge)
         if self.helpful_prompts:
             found["helpful_prompts"] = self.helpful_prompts.sha256
         if self.chat_template:
             found["chat_template_path"] = json_sha256(self.chat_template)
         if r.critic_labels:
-            found["critic_labels"] = file_sha256(find_file(r.critic_labels, "critic_labels"))
+            found["scorers.critic_labels"] = file_sha256(find_file(r.critic_labels, "critic_labels"))
         if r.few_shot:
             found["few_shot"] = file_sha256(find_file(r.few_shot, "few_shot"))
         return found
