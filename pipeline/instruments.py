@@ -54,7 +54,7 @@ def instrument_digests(recipe: Recipe, instruments: Instruments) -> dict[str, st
         for name, rubric in judging.rubrics.items():
             found[f"scorers.judge:{name}"] = json_sha256([rubric.sha256, *how])
         if recipe.second_judge:
-            found["second_judge"] = _who(recipe.second_judge)
+            found["scorers.second_judge"] = _who(recipe.second_judge)
     return found
 
 

@@ -301,7 +301,7 @@ class Session:
         if self.chat_template:
             found["chat_template_path"] = json_sha256(self.chat_template)
         if r.critic_labels:
-            found["critic_labels"] = file_sha256(find_file(r.critic_labels, "critic_labels"))
+            found["scorers.critic_labels"] = file_sha256(find_file(r.critic_labels, "critic_labels"))
         if r.few_shot:
             found["few_shot"] = file_sha256(find_file(r.few_shot, "few_shot"))
         return found

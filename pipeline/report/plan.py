@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.inputs.launch import precision, quantization
 from pipeline.inputs.model import require_model_folder
+from pipeline.scorers.judge import VOTE
 
 if TYPE_CHECKING:
     from pipeline.session import Session
@@ -39,6 +40,10 @@ def plan_report(session: Session) -> str:
         ("measure", sum(probes.values()), sum(probes.values()) * longest),
         ("alarm", watched, watched * longest),
     ]
+    if session.judging:
+        ratings = sum(probes.values()) * len(session.judging.rubrics) * (2 if recipe.judge_swap else 1)
+        votes = ratings * recipe.judge_votes
+        stages.append(("judge", ratings, votes * VOTE.max_new_tokens))
     rounds = recipe.num_rounds
     total = sum(tokens for _, _, tokens in stages) * rounds + once * longest
     lines = [

@@ -21,7 +21,8 @@ from pipeline.scorers.base import Sample, Score, Worse
 _LEAST_MASS = 0.01
 """Where less of the judge's answer is a rating, which rating it would be says nothing."""
 
-_VOTE = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=16)
+VOTE = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=16)
+"""How a rating is drawn: enough tokens for a rating and a flourish before it."""
 
 _OTHER_FIRST = re.compile(r"^\W*", re.UNICODE)
 
@@ -111,7 +112,7 @@ class Judge:
     def _by_votes(self, dialogues: Sequence[list[Message]]) -> list[_Masses | None]:
         votes = self._judging.votes
         requests = [Request(dialogue, _seed(dialogue, vote)) for dialogue in dialogues for vote in range(votes)]
-        replies = self._role.generate(requests, _VOTE)
+        replies = self._role.generate(requests, VOTE)
         found: list[_Masses | None] = []
         for i in range(0, len(replies), votes):
             drawn = [reply for reply in replies[i : i + votes] if reply.finish_reason in ("stop", "length")]
