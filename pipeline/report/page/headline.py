@@ -7,6 +7,8 @@ from typing import NamedTuple
 from pipeline.report.page.figure import interval, number
 from pipeline.report.page.reading import Cell, Page, Shown
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 class Sentence(NamedTuple):
     """A checkpoint, the colour of its alarm (None where there is none), and what happened."""
@@ -59,7 +61,7 @@ def _alarm(shown: Shown) -> str:
         where = f" in {confirmed[0]['slice']}" if confirmed[0]["slice"] else ""
         return (
             f"alarm red: {confirmed[0]['scorer']}{where} confirmed worse on {confirmed[0]['n_prompts']:,} fresh "
-            f"prompts, p = {number(confirmed[0]['p_value'])}."
+            f"prompts, p\u00a0=\u00a0{_p_value(confirmed[0]['p_value'])}."
         )
     if color == "red":
         return "alarm red by the e-process on fresh prompts."
@@ -71,3 +73,10 @@ def _value(cell: Cell) -> str:
     return (
         "not identified" if cell["value"] is None else f"{number(cell['value'])} {interval(cell['low'], cell['high'])}"
     )
+
+
+def _p_value(p: float) -> str:
+    if p >= 0.001:
+        return number(p)
+    digits, _, power = f"{p:.0e}".partition("e")
+    return f"{digits}·10{str(int(power)).translate(_RAISED)}"

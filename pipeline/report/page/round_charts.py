@@ -19,8 +19,9 @@ def alarm_chart(rows: Rows) -> dict[str, Any]:
 
     data = Data()
     drawn = [row | {"found": _found(row), "p": max(row["p"], 1e-6)} for row in rows]
-    # In the order of the data: names that are sorted by a list would be pasted into an expression.
-    x = alt.X("label:O", sort=None, title=None, axis=alt.Axis(labelAngle=0))
+    # A domain, and not sort=[...]: names that are sorted by a list would be pasted into an expression.
+    columns = alt.Scale(domain=list(dict.fromkeys(row["label"] for row in rows)))
+    x = alt.X("label:O", scale=columns, title=None, axis=alt.Axis(labelAngle=0))
     scale = alt.Scale(type="log", reverse=True, domain=[min(row["p"] for row in drawn) / 3, 1])
     y = alt.Y("p:Q", title="p-value: stronger →", scale=scale, axis=alt.Axis(format=".0e", tickCount=6))
     offset = alt.XOffset("test:N", sort=None)

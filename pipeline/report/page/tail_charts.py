@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from pipeline.report.page.figure import Rows, number
+from pipeline.report.page.figure import Rows, number, printable
 from pipeline.report.page.palette import GREY, Palette
 from pipeline.report.page.reading import is_noise
 from pipeline.report.page.theme import FAINT, INK, NOT_HIDDEN, Data, color, hues, label_heights, run_color
@@ -213,11 +213,15 @@ def slice_chart(rows: Rows, order: Sequence[str], links: Mapping[tuple[str, str]
         {row["slice"] for row in rows}, key=lambda name: -max(r["value"] for r in rows if r["slice"] == name)
     )
     columns = [label for label in order if any(row["label"] == label for row in rows)]
-    # In the order of the data: names that are sorted by a list would be pasted into an expression.
-    drawn.sort(key=lambda row: (names.index(row["slice"]), columns.index(row["label"])))
     cells = data.chart(drawn)
-    x = alt.X("label:O", sort=None, title=None, axis=alt.Axis(orient="top", labelAngle=0))
-    y = alt.Y("slice:O", sort=None, title=None, axis=alt.Axis(labelLimit=140))
+    # Domains, and not sort=[...]: names that are sorted by a list would be pasted into an expression.
+    x = alt.X("label:O", scale=alt.Scale(domain=columns), title=None, axis=alt.Axis(orient="top", labelAngle=0))
+    y = alt.Y(
+        "slice:O",
+        scale=alt.Scale(domain=[printable(name) for name in names]),
+        title=None,
+        axis=alt.Axis(labelLimit=140),
+    )
     details = [
         alt.Tooltip("slice:N"),
         alt.Tooltip("label:N", title="checkpoint"),

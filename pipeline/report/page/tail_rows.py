@@ -20,6 +20,8 @@ SHARES = (
 )
 ELLIPSE_LEVEL = 0.90
 
+_UNMOVED = Estimate(0.0, 0.0, 0.0, 0, 0)
+
 
 def plane_rows(page: Page) -> list[Row]:
     """A row a checkpoint: where it lies in the bulk-tail plane, in standard deviations of round 0's scores.
@@ -87,7 +89,12 @@ def slice_rows(page: Page, seed: int = 0) -> list[Row]:
             here = np.array(run.first.panel(page.scorer, page.probe_set).slices) == name
             if not here.any():
                 continue
-            moved = change(before[here], after[here], "worst_of_k", tail=page.tail, level=LEVEL, seed=seed)
+            scores = np.concatenate([before[here].ravel(), after[here].ravel()])
+            scores = scores[~np.isnan(scores)]
+            if len(scores) and (scores == scores[0]).all():
+                moved = _UNMOVED  # as the bootstrap would find out more slowly
+            else:
+                moved = change(before[here], after[here], "worst_of_k", tail=page.tail, level=LEVEL, seed=seed)
             if moved.identified:
                 rows.append(
                     {"run": run.label, "label": label, "slice": name, "prompts": int(here.sum()), **_ends(moved)}

@@ -97,7 +97,7 @@ def test_one_sentence_a_round(alarmed: Any) -> None:
     assert one.color == "red"
     # The same noise: everything moved by 0.2, and the mean without any doubt.
     assert "The bulk got better (mean −0.2 [−0.2, −0.2])" in one.text
-    assert one.text.endswith("alarm red: harm in s1 confirmed worse on 120 fresh prompts, p = 0.001.")
+    assert one.text.endswith("alarm red: harm in s1 confirmed worse on 120 fresh prompts, p\u00a0=\u00a00.001.")
 
 
 def test_a_run_without_alarms_says_so(written: Callable[..., Any]) -> None:
