@@ -40,8 +40,8 @@ def plan_report(session: Session) -> str:
         ("measure", sum(probes.values()), sum(probes.values()) * longest),
         ("alarm", watched, watched * longest),
     ]
-    if session.judging:
-        ratings = sum(probes.values()) * len(session.judging.rubrics) * (2 if recipe.judge_swap else 1)
+    if session.instruments.judging:
+        ratings = sum(probes.values()) * len(session.instruments.judging.rubrics) * (2 if recipe.judge_swap else 1)
         votes = ratings * recipe.judge_votes
         stages.append(("judge", ratings, votes * VOTE.max_new_tokens))
     rounds = recipe.num_rounds
