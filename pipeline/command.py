@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -129,7 +130,8 @@ def main(work: Callable[[Sequence[str]], Any]) -> None:
     except PipelineError as error:
         log.debug("%s", traceback.format_exc())
         log.error("error: %s", error)
-        if _is_begun():
+        # Outside of a stage, what was asked for is wrong, and asking again would not help.
+        if _is_begun() and (_place(error) or not isinstance(error, InputError)):
             log.error("%s", _last_line("stopped", error))
         sys.exit(1)
     except KeyboardInterrupt as error:
@@ -143,11 +145,17 @@ def main(work: Callable[[Sequence[str]], Any]) -> None:
 
 def _last_line(what: str, error: BaseException) -> str:
     """Where it happened, where its log is, and how to go on."""
-    places = getattr(error, "__notes__", [])
-    parts = [f"{what} in {places[0]}" if places else what]
+    place = _place(error)
+    parts = [f"{what} in {place}" if place else what]
     parts += [f"log: {_shown(Path(file.baseFilename))}" for file in _log_files()]
     parts += ["what is finished is kept" if _is_begun() else "nothing was begun"]
     return "; ".join([*parts, f"to go on: {_command()}"])
+
+
+def _place(error: BaseException) -> str | None:
+    """The note that ``at_work`` left; libraries leave notes of their own."""
+    notes = getattr(error, "__notes__", [])
+    return next((note for note in notes if re.fullmatch(r"round \d+, \w+", note)), None)
 
 
 def _shown(path: Path) -> Path:

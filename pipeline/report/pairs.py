@@ -108,9 +108,10 @@ def choose_pairs(found: SideBySide, choice: Choice, number: int, scorer: str | N
         ranked = [keys[i] for i in order]
     else:
         ranked = sorted(keys, key=lambda key: _rank(choice, before[key], after[key], tails[scorer]), reverse=True)
-    chosen = list({prompt: (prompt, sample) for prompt, sample in reversed(ranked)}.values())
-    chosen.sort(key=ranked.index)
-    return [_pair(probe_set, scorer, key, before[key], after[key]) for key in chosen[:number]]
+    first_of: dict[str, tuple[str, int]] = {}
+    for key in ranked:
+        first_of.setdefault(key[0], key)
+    return [_pair(probe_set, scorer, key, before[key], after[key]) for key in list(first_of.values())[:number]]
 
 
 def marked_words(before: str, after: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
