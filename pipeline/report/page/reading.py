@@ -77,10 +77,11 @@ class Run:
 
     def noise(self, scorer: str, probe_set: str) -> Panel | None:
         """Round 0 sampled a second time, on the prompts of round 0's panel; None where it was not."""
-        if self.again is None:
+        base = self.first.panel(scorer, probe_set)
+        if self.again is None or not base.prompt_ids:
             return None
         panel = _panel(self.again, scorer, probe_set)
-        return panel if panel.prompt_ids == self.first.panel(scorer, probe_set).prompt_ids else None
+        return panel if panel.prompt_ids == base.prompt_ids else None
 
 
 class Shown:

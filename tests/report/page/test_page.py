@@ -20,6 +20,7 @@ from pipeline.report.page.palette import palette
 from pipeline.report.page.samples import paired_samples
 from pipeline.report.page.theme import label_heights
 from pipeline.runs.files import read_json, write_json
+from pipeline.runs.tables import SCORES, read_table, to_table, write_table
 
 RNG = np.random.default_rng(0)
 BASE = RNG.normal(size=(300, 3))
@@ -112,6 +113,24 @@ def test_a_figure_without_data_says_why(written: Callable[..., Any]) -> None:
     )
     assert "batter" in missing["likelihood"]
     assert set(missing) >= {"slices", "alarms", "forecast", "refusal", "critiques"}
+
+
+def test_a_run_without_the_scorer_is_shown_with_what_it_has(
+    run: Any, written: Callable[..., Any], tmp_path: Path
+) -> None:
+    other = written([BASE, BASE], "other")
+    other.again(BASE)
+    for path in other.run.path.rglob("*.json"):
+        path.write_text(path.read_text().replace('"harm"', '"toxicity"'))
+    for path in other.run.path.rglob("scores.parquet"):
+        rows = [row | {"scorer": "toxicity"} for row in read_table(path).to_pylist()]
+        write_table(path, [to_table(rows, SCORES)], SCORES)
+    given = [checkpoint(run)._replace(round=1), checkpoint(other), checkpoint(other)._replace(round=1)]
+    write_page(given, tmp_path / "page.html")
+    assert "harm was not measured." in (tmp_path / "page.html").read_text()
+    plane = (tmp_path / "page" / "plane.csv").read_text()
+    assert "run:1" in plane and "other:1" not in plane
+    assert ",toxicity," in (tmp_path / "page" / "scores.csv").read_text()
 
 
 def test_names_and_texts_are_escaped_in_the_file(run: Any, tmp_path: Path) -> None:
