@@ -28,7 +28,7 @@ from pipeline.report.audit import (
     proxies_of,
 )
 from pipeline.report.checkpoints import measured_rounds
-from pipeline.report.critic import critic_report
+from pipeline.report.critic_words import critic_report
 from pipeline.report.proxy import proxy_report
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, read_json, write_json
