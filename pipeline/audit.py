@@ -1,6 +1,7 @@
 """The critic's own errors, and proxy against gold, every round.
 
-python pipeline/audit.py runs/sandbox-blind-spot          # of a run that is there: what its tables tell, read only
+python pipeline/audit.py runs/sandbox-blind-spot                        # what the tables of a run tell, read only
+python pipeline/audit.py --run_dir runs/sandbox-blind-spot --round 1    # the stage, on a run directory
 
 ``iterate`` does it in every round: on the sandbox from the round's own revisions, whose truth is known; elsewhere on
 the labelled answers of ``critic_labels``, and with the judge if there is one.
@@ -29,7 +30,7 @@ from pipeline.report.audit import (
     proxies_of,
 )
 from pipeline.report.checkpoints import measured_rounds
-from pipeline.report.critic import critic_report
+from pipeline.report.critic_words import critic_report
 from pipeline.report.proxy import proxy_report
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, read_json, write_json
@@ -204,8 +205,16 @@ def _known(record: Row) -> bool:
     return bool(record["sources"] or record["rewrites_by_judge"])
 
 
+def _run_and_show(session: Session, round_: int) -> None:
+    run(session, round_)
+    log.info("%s", audit_report(session.run, rounds=[round_]))
+
+
 def main(argv: Sequence[str]) -> None:
-    """Tell of the critics of runs that are there; writes nothing."""
+    """Tell of the critics of runs that are there, writing nothing; or do the stage, where a run's flags are given."""
+    if any(word.startswith(("--run_dir", "--config")) for word in argv):
+        command.run_stage(argv, _run_and_show, first_round=1)
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directory")
     for name in parser.parse_args(argv).runs:

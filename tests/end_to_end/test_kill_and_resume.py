@@ -68,7 +68,7 @@ def test_the_stages_as_commands_of_their_own_make_the_same_round(
     run_dir = tmp_path / "run"
     run("measure", "--config", recipe, "--run_dir", run_dir, "--round", "0")
     run("alarm", "--run_dir", run_dir, "--round", "0")
-    for stage in ("generate", "refine", "distill", "measure", "alarm"):
+    for stage in ("generate", "refine", "audit", "distill", "measure", "alarm"):
         run(stage, "--run_dir", run_dir, "--round", "1")
     ours, theirs = artifacts(run_dir), artifacts(expected)
     of_the_rounds = [n for n in theirs if n.startswith(("round-00/", "round-01/")) and not n.endswith("DONE")]

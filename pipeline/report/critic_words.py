@@ -1,0 +1,78 @@
+"""The errors of a critic as they read on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_NAMES = {
+    "false_alarm": "false alarms",
+    "miss": "misses",
+    "changed_innocent": "changed",
+    "lost_content": "lost content",
+    "made_worse": "made worse",
+    "not_mended": "not mended",
+}
+
+
+def critic_report(record: Mapping[str, Any]) -> str:
+    """The critic's errors of a round in words."""
+    lines = [f"Round {record['round']}   the critic ({record['critic']}) and what is true"]
+    for source in record["sources"]:
+        names = dict.fromkeys(cell["principle"] for cell in source["cells"])
+        by_key = {(cell["principle"], cell["rate"]): cell for cell in source["cells"]}
+        lines.append(f"  {source['from']}: {source['n']:,} critiques" + _unknown(source["n_unknown"]))
+        for name in names:
+            of = {rate: by_key[name, rate] for rate in _NAMES if (name, rate) in by_key}
+            if name is None or len(names) > 2:
+                lines.append(f"    {name or 'all principles'}")
+                lines.append(f"      without a fault {of['false_alarm']['n']:>6,}:  {_said(of, without_fault=True)}")
+                lines.append(f"      with a fault    {of['miss']['n']:>6,}:  {_said(of, without_fault=False)}")
+        if repeated := source.get("repeated_errors"):
+            lines.append(f"    errs on the same answers as a round ago: kappa {_number(repeated['kappa'])}")
+    if rated := record["rewrites_by_judge"]:
+        lines.append(
+            f"  {rated['column']} of {rated['n']} rewritten answers: {rated['mean_first']:.3g} before, "
+            f"{rated['mean_final']:.3g} after; worse by over {rated['noticeable']:.2g}: {_share(rated['made_worse'])}"
+        )
+    if spots := record["blind_spots"]:
+        lines += _blind_spots(spots)
+    return "\n".join(lines)
+
+
+def _unknown(count: int) -> str:
+    return f" (and {count:,} of which the truth is not known)" if count else ""
+
+
+def _said(cells: Mapping[str, Mapping[str, Any]], *, without_fault: bool) -> str:
+    mine = (
+        ("false_alarm", "changed_innocent", "lost_content", "made_worse") if without_fault else ("miss", "not_mended")
+    )
+    return ", ".join(f"{_NAMES[name]} {_share(cells[name])}" for name in mine if name in cells)
+
+
+def _blind_spots(spots: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"  of {spots['n']} bad answers a round ago {spots['n_came_through']} came through critique and rewrite, and "
+        f"{spots['n_bad_again']} prompts are answered badly again: phi {_number(spots['phi'])}"
+    ]
+    shown = sorted(spots["families"], key=lambda one: (-one["came_through"] * one["n_bad_before"], one["slice"]))
+    kept = [one for one in shown if one["came_through"] or one["bad_again"]]
+    for one in kept[:6]:
+        lines.append(
+            f"    {one['slice']:<14} {one['n_bad_before']:>4} bad, {one['came_through']:.0%} came through, "
+            f"{one['bad_again']:.0%} bad again"
+        )
+    return lines
+
+
+def _share(cell: Mapping[str, Any]) -> str:
+    if cell["value"] is None:
+        return "not known"
+    return f"{cell['value']:.1%} [{cell['low']:.1%}, {cell['high']:.1%}]"
+
+
+def _number(found: Mapping[str, Any]) -> str:
+    if found["value"] is None:
+        return f"not identified ({found['why']})"
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
