@@ -81,6 +81,11 @@ def read_questions(
     return QuestionSet(f"{scorer}.{stem(path)}", tuple(found.values()), len(rows) - len(found), digest)
 
 
+def is_question_set(name: str) -> bool:
+    """Whether a name in the place of a probe set's is that of a question set: a recipe's have no full stop."""
+    return "." in name
+
+
 def stem(path: Path) -> str:
     """``a/corrigible.jsonl.gz`` -> ``corrigible``."""
     return Path(path.name.removesuffix(".gz")).stem

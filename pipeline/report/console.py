@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from pipeline.inputs.question_sets import is_question_set
 from pipeline.report.numbers import FOOTNOTE, NAMES, Cell, change, end_of, interval, moved, number
 from pipeline.scorers import SLICED
 
@@ -32,13 +33,11 @@ def drift_report(drift: Mapping[str, Any], *, every_scorer: bool = False) -> str
 
 
 def _by_set(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The cells of the first probe set, and those of each set that holds scores of its own, such as questions."""
-    first = dict(reversed([(cell["scorer"], cell["probe_set"]) for cell in cells]))
-    main = cells[0]["probe_set"] if cells else None
-    sets = dict.fromkeys(
-        cell["probe_set"] for cell in cells if cell["probe_set"] == main or first[cell["scorer"]] != main
-    )
-    return [[cell for cell in cells if cell["probe_set"] == name] for name in sets]
+    """The cells of the first probe set, and those of each set of questions."""
+    names = dict.fromkeys(cell["probe_set"] for cell in cells)
+    first = next((name for name in names if not is_question_set(name)), None)
+    shown = [name for name in names if name == first or is_question_set(name)]
+    return [[cell for cell in cells if cell["probe_set"] == name] for name in shown]
 
 
 def _others(cells: Sequence[Cell], round_: int) -> list[str]:

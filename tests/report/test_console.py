@@ -132,6 +132,47 @@ def test_a_scorer_that_one_round_lacks(drifts: list[dict[str, Any]]) -> None:
     assert by_name["length mean"][1] == "-" and by_name["length mean"][2] != "-"
 
 
+@pytest.fixture
+def asked(run: RunDir, write_scores: Callable[..., None]) -> list[dict[str, Any]]:
+    """Two rounds with two sets of questions beside the probe set, one of them in slices that are shown."""
+    rng = np.random.default_rng(1)
+    for round_ in range(2):
+        harm, choice = rng.normal(size=(40, 2)), rng.uniform(size=(40, 1))
+        scorers = {
+            "harm": {"probe": harm, "other": harm},
+            "choice": {"choice.a": choice, "choice.b": choice},
+            "nll_reference": {"nll_reference.c": choice + round_},
+        }
+        write_scores(run, round_, scorers, slices=2)
+    worse = {"harm": "high", "choice": "both", "nll_reference": "high"}
+    tables = [drift_cells(run, round_, worse, "harm", seed=0) for round_ in range(2)]  # type: ignore[arg-type]
+    return [
+        {"round": round_, "level": 0.95, "headline": "harm", "cells": cells} for round_, cells in enumerate(tables)
+    ]
+
+
+def test_every_set_of_questions_has_a_block_of_its_own(asked: list[dict[str, Any]]) -> None:
+    blocks = [block.splitlines() for block in rounds_report(asked).split("\n\n")]
+    assert [block[0].split()[1] for block in blocks] == ["other", "choice.a", "choice.b", "nll_reference.c"]
+    assert [line[:38].strip() for line in blocks[1][1:]] == [
+        "choice mean",
+        "choice CVaR 1%",
+        "choice, low end CVaR 1%",
+    ]
+    of_slices = [line[:38].strip() for line in blocks[3][1:]]
+    assert of_slices[:4] == [
+        "nll_reference mean",
+        "nll_reference CVaR 1%",
+        "nll_reference s0 mean",
+        "nll_reference s1 mean",
+    ]
+    assert all(line.endswith("*") for line in blocks[3][3:5]), "each part rose by one"
+    one_round = drift_report(asked[1])
+    for name in ("choice.a", "choice.b", "nll_reference.c"):
+        assert f"  on {name} " in one_round
+    assert "on probe " not in one_round.split("harm on probe")[1], "other probe sets are in drift.json alone"
+
+
 def test_costs() -> None:
     def manifest(stage: str, wall: float, model: float, processes: int = 1, **tokens: int) -> dict[str, Any]:
         timing = {"wall_seconds": wall, "work_seconds": wall, "model_seconds": model, "processes": processes}

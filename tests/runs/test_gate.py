@@ -124,6 +124,12 @@ def test_other_probe_sets_slices_and_scorers_are_not_it() -> None:
     assert guard_values({0: drift(*others, cell(3.0))}, "length", "cvar_1pct") == {0: 1.0}
 
 
+def test_a_score_of_questions_is_taken_from_its_own_set() -> None:
+    asked = [cell(0.4, scorer="choice", probe_set="choice.a"), cell(0.1, scorer="choice", probe_set="choice.b")]
+    assert guard_values({0: drift(*asked)}, "choice", "cvar_1pct") == {0: 0.4}
+    assert guard_values({0: drift(*asked)}, "absent", "cvar_1pct") == {}
+
+
 def test_a_round_without_a_value_is_left_out() -> None:
     assert guard_values({0: drift(cell(3.0)), 1: drift(cell(None))}, "harm", "cvar_1pct") == {0: 3.0}
 

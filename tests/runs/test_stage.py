@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from pipeline.errors import RunError
@@ -50,6 +51,16 @@ def test_rows_are_joined_in_order(tmp_path: Path) -> None:
     table = read_table(tmp_path / "stage" / OUTPUT)
     assert table.schema == SCORES
     assert table["score"].to_pylist() == [2.0 * i for i in range(10)]
+
+
+def test_kept_rows_stand_before_what_is_added_to_them(tmp_path: Path) -> None:
+    complete(stage_of(tmp_path), Work(), n=3)
+    path = tmp_path / "stage" / OUTPUT
+    added = stage_of(tmp_path, more=1)
+    for _ in range(2):  # the second time as after a kill between the table and its manifest
+        table = read_table(path)
+        added.collect([10, 11], Work(), SCORES, OUTPUT, 4, kept=table.filter(pc.less(table["score"], 20.0)))
+        assert read_table(path)["score"].to_pylist() == [0.0, 2.0, 4.0, 20.0, 22.0]
 
 
 def test_an_exception_in_the_second_chunk_keeps_the_first(tmp_path: Path) -> None:
