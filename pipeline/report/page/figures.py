@@ -72,8 +72,8 @@ def _curves(page: Page, samples: Sequence[PairedSample], colors: Palette) -> Fig
     ]
     caption = (
         f"How often {page.scorer} lies {'beyond' if page.tail == 'upper' else 'below'} each value (log axis), with "
-        "95% Jeffreys intervals at the effective sample size; grey is round 0 sampled a second time. A line that "
-        "ends has no sample further out; its band goes on, for what was not seen may yet be there. Dashed: the "
+        "95% Jeffreys intervals at the effective sample size; grey is round 0 sampled a second time. A line drops "
+        "where no sample lies further out; its band goes on, for what was not seen may yet be there. Dashed: the "
         "thresholds frozen at round 0. Dots are the worst samples, and lead to them."
     )
     lower = page.tail == "lower"
