@@ -72,8 +72,8 @@ def _curves(page: Page, samples: Sequence[PairedSample], colors: Palette) -> Fig
     ]
     caption = (
         f"How often {page.scorer} lies {'beyond' if page.tail == 'upper' else 'below'} each value (log axis), with "
-        "95% Jeffreys intervals at the effective sample size; grey is round 0 sampled a second time. A line that "
-        "ends has no sample further out; its band goes on, for what was not seen may yet be there. Dashed: the "
+        "95% Jeffreys intervals at the effective sample size; grey is round 0 sampled a second time. A line drops "
+        "where no sample lies further out; its band goes on, for what was not seen may yet be there. Dashed: the "
         "thresholds frozen at round 0. Dots are the worst samples, and lead to them."
     )
     lower = page.tail == "lower"
@@ -83,14 +83,14 @@ def _curves(page: Page, samples: Sequence[PairedSample], colors: Palette) -> Fig
 
 def _shift(page: Page, colors: Palette) -> Figure:
     rows = shift_rows(page)
+    better, worse = ("below", "rises") if page.tail == "upper" else ("above", "falls")
     caption = (
         f"By how much each quantile of {page.scorer} changed since round 0, from the bulk on the left to the worst "
-        "samples on the right: below the line is better on the left and worse on the right where iterating widens "
-        "the gap. Bands are 95% bootstrap intervals that resample prompts, one quantile at a time, drawn to the edge "
-        "where the sample does not bound them; grey is round 0 against itself."
+        f"samples on the right. Better is {better} zero: a curve that is there on the left and {worse} on the right "
+        "improves the bulk while its worst samples get worse. Bands are 95% bootstrap intervals that resample "
+        "prompts, one quantile at a time, drawn to the edge where the sample does not bound them; grey is round 0 "
+        "against itself."
     )
-    if page.tail == "lower":
-        caption = caption.replace("below the line is better", "above the line is better")
     charts = [Chart(tail_charts.shift_chart(rows, colors))] if rows and page.later else []
     return Figure("shift", "Which quantiles moved", caption, rows, charts, "" if charts else NOTHING_LATER)
 

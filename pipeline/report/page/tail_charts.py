@@ -84,11 +84,11 @@ def curve_chart(
     drawn = [
         row
         | {
-            "shown": row["value"] if row["value"] > 0 else None,
+            "shown": row["value"] if row["value"] > 0 else floor if _drops(rows, i, lower) else None,
             "from": max(row["low"], floor),
             "to": max(row["high"], floor),
         }
-        for row in rows
+        for i, row in enumerate(rows)
     ]
     named = [row["label"] for row in rows if not is_noise(row["label"])]
     labels = [_nearest(drawn, label, 10 ** (-1.1 - 0.4 * i)) for i, label in enumerate(dict.fromkeys(named))]
@@ -251,6 +251,13 @@ def slice_chart(rows: Rows, order: Sequence[str], links: Mapping[tuple[str, str]
 def _hue(channel: Callable[..., Any], colors: Palette) -> Any:
 
     return channel("label:N", scale=hues(colors), legend=None)
+
+
+def _drops(rows: Rows, i: int, lower: bool) -> bool:
+    """Whether nothing lies beyond row i, and something beyond the row before it on the way to the tail."""
+    before = i + 1 if lower else i - 1
+    same = 0 <= before < len(rows) and rows[before]["label"] == rows[i]["label"]
+    return bool(same and rows[before]["value"] > 0)
 
 
 def _nearest(rows: Rows, label: str, share: float) -> dict[str, Any]:

@@ -183,3 +183,18 @@ def test_the_command_says_what_is_wrong(run: Any, tmp_path: Path) -> None:
     assert damaged.returncode == 1 and "scores.parquet: damaged" in damaged.stderr
     several = command(run.run.path, f"{run.run.path}:1")
     assert several.returncode == 2 and "--to" in several.stderr
+
+
+def test_a_survival_curve_drops_behind_its_last_sample(written: Callable[..., Any]) -> None:
+    page = written([np.arange(1.0, 201)[:, None], np.arange(0.0, 200)[:, None]]).page(0, 1)
+    (chart,) = next(figure.charts for figure in figures(page, [], palette(page)) if figure.key == "survival")
+    drawn = {
+        (row["label"], row["x"]): row["shown"]
+        for rows in chart.spec["datasets"].values()
+        for row in rows
+        if "shown" in row
+    }
+    assert drawn["round 1", 198.0] == pytest.approx(1 / 200)
+    assert 0 < drawn["round 1", 199.0] < 1 / 200  # the foot of the axis
+    assert drawn["round 1", 200.0] is None
+    assert drawn["round 0", 199.0] == pytest.approx(1 / 200)
