@@ -106,7 +106,12 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
 
         roles = session.roles
         scorers = build(
-            what.scorers, roles.policy(what.adapter), roles.base(), session.batteries, session.refusal_model
+            what.scorers,
+            roles.policy(what.adapter),
+            roles.base(),
+            session.batteries,
+            session.refusal_model,
+            session.classifiers,
         )
         samples = read_table(what.folder / "samples.parquet").to_pylist()
 

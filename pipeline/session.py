@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, RunError
 from pipeline.inputs.battery import Battery, load_batteries
+from pipeline.inputs.classified import (
+    ClassifierName,
+    ClassifierTemplate,
+    load_classifier_template,
+    parse_classifier,
+)
 from pipeline.inputs.constitution import Constitution
 from pipeline.inputs.model import model_digest, resolve_model
 from pipeline.inputs.overlap import ProbeIndex, overlap_report
@@ -26,6 +32,7 @@ from pipeline.scorers.refusal_model import SHIPPED, RefusalModel, load_model
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
+    from pipeline.engines.classifier import SequenceClassifier
     from pipeline.engines.roles import Roles
 
 log = logging.getLogger("pipeline")
@@ -104,6 +111,32 @@ class Session:
     def refusal_model(self) -> RefusalModel:
         """The weights of the scorers of refusals."""
         return load_model(self._refusal_weights)
+
+    @cached_property
+    def classifier_template(self) -> ClassifierTemplate | None:
+        """What classifiers are shown, if the recipe says so."""
+        given = self.recipe.classifier_template
+        return load_classifier_template(find_file(given, "classifier_template")) if given else None
+
+    @cached_property
+    def classifiers(self) -> dict[str, SequenceClassifier]:
+        """The models of the ``classifier`` scorers, by their entry; each is loaded when it is first asked."""
+        from pipeline.engines.classifier import SequenceClassifier
+
+        return {
+            entry: SequenceClassifier(
+                resolve_model(name.model),
+                dtype=str(self.parsed.model.dtype),
+                batch_size=self.recipe.batch_size,
+                template=self.classifier_template,
+            )
+            for entry, name in self._classifier_names.items()
+        }
+
+    @property
+    def _classifier_names(self) -> dict[str, ClassifierName]:
+        split = {entry: split_name(entry) for entry in self.recipe.scorers}
+        return {entry: parse_classifier(of.argument or "") for entry, of in split.items() if of.name == "classifier"}
 
     @cached_property
     def probe_sets(self) -> dict[str, LoadedPrompts]:
@@ -240,6 +273,9 @@ class Session:
         for entry in r.scorers:
             if "refusal" in split_name(entry).name:
                 found[f"scorers.{entry}"] = file_sha256(self._refusal_weights)
+        for entry, name in self._classifier_names.items():
+            shown = self.classifier_template.sha256 if self.classifier_template else None
+            found[f"scorers.{entry}"] = json_sha256([model_digest(resolve_model(name.model), None), shown])
         if self.helpful_prompts:
             found["helpful_prompts"] = self.helpful_prompts.sha256
         if self.chat_template:

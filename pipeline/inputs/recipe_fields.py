@@ -149,6 +149,11 @@ class Recipe:
         default_factory=list,
         metadata=_about("measure", "Battery files of the `likelihood` scorer, as `constitutions/batteries/harm.txt`."),
     )
+    classifier_template: str | None = _setting(
+        "measure",
+        None,
+        "Jinja template, of `prompt` and `response`, of what a `classifier:MODEL` sees; the answer alone when unset.",
+    )
     headline_scorer: str | None = _setting("measure", None, "Column that heads the drift table, such as `gold.harm`.")
 
     alarm_scorers: list[str] = field(

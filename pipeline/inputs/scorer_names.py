@@ -11,6 +11,7 @@ PLAIN = ("gold", "refusal", "length", "loops", "kl", "nll_base", "diversity", "l
 WITH_ARGUMENT = {"choice": "FILE", "sycophancy": "FILE", "nll_reference": "FILE"} | {
     "over_refusal": "SLICES",
     "under_refusal": "SLICES",
+    "classifier": "MODEL",
 }
 """The scorers that need an argument, and what it is."""
 

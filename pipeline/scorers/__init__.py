@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from pipeline.engines.roles import Role
 from pipeline.inputs.battery import Battery
+from pipeline.inputs.classified import parse_classifier
 from pipeline.inputs.scorer_names import split_name
 from pipeline.scorers.base import PromptScorer, Sample, SampledPrompt, Score, Scorer, Worse
 from pipeline.scorers.battery import BatteryLikelihood, battery_columns
+from pipeline.scorers.classifier import Classifier, classifier_columns
 from pipeline.scorers.degeneration import Degeneration
 from pipeline.scorers.diversity import Diversity
 from pipeline.scorers.gold import Gold
@@ -16,6 +20,9 @@ from pipeline.scorers.likelihood import Likelihood
 from pipeline.scorers.refusal import Refusal, RefusalWhere
 from pipeline.scorers.refusal_model import RefusalModel
 from pipeline.scorers.text import Length, Loops
+
+if TYPE_CHECKING:
+    from pipeline.engines.classifier import SequenceClassifier
 
 __all__ = [
     "PromptScorer",
@@ -44,7 +51,10 @@ def columns(names: Sequence[str], batteries: Sequence[Battery] = ()) -> dict[str
         "over_refusal": {"over_refusal": "high"},
         "under_refusal": {"under_refusal": "high"},
     }
-    return {column: worse for name in names for column, worse in given[split_name(name).name].items()}
+    for entry in names:
+        name, argument = split_name(entry)
+        given[entry] = classifier_columns(parse_classifier(argument or "")) if name == "classifier" else given[name]
+    return {column: worse for entry in names for column, worse in given[entry].items()}
 
 
 def build(
@@ -53,6 +63,7 @@ def build(
     base: Role,
     batteries: Sequence[Battery] = (),
     refusal_model: RefusalModel | None = None,
+    classifiers: Mapping[str, SequenceClassifier] = MappingProxyType({}),
 ) -> list[Scorer | PromptScorer]:
     """The scorers that a recipe lists.
 
@@ -62,6 +73,7 @@ def build(
         base: the untouched model.
         batteries: of the ``likelihood`` scorer.
         refusal_model: weights of the scorers of refusals, the package's own when None.
+        classifiers: the models of the ``classifier`` scorers, by their entry in the recipe.
     """
     plain: dict[str, Callable[[], Scorer]] = {
         "gold": Gold,
@@ -81,4 +93,9 @@ def build(
     for name, argument in map(split_name, names):
         if name in ("over_refusal", "under_refusal"):
             scorers.append(RefusalWhere(name, argument or "", refusal_model))
+    scorers += [
+        Classifier(parse_classifier(split_name(entry).argument or ""), classifiers[entry])
+        for entry in names
+        if entry in classifiers
+    ]
     return scorers
