@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.inputs.constitution import load_constitution
 from pipeline.inputs.recipe import ParsedRecipe
+from pipeline.inputs.scorer_names import split_name
 from pipeline.inputs.templates import load_templates
 from pipeline.runs.rundir import RunDir
 from pipeline.scorers.defects import DEFECTS
+from pipeline.scorers.refusal import named_places
 from pipeline.session import Session, find_file, log
 
 
@@ -41,6 +44,7 @@ def _check_scoring(session: Session) -> None:
         raise InputError(f"scorers: `gold` knows the truth of the sandbox only, and `{foreign[0]}` is not of it.")
     if "kl" in recipe.scorers and (recipe.probe_temperature, recipe.top_p) != (1.0, 1.0):
         log.warning("scorers: `kl` is the divergence at temperature 1 and top_p 1; the probes are drawn otherwise")
+    _check_refusals(session)
     columns = session.columns
     if recipe.guard is not None:
         from pipeline.tails import QUANTITIES
@@ -55,6 +59,24 @@ def _check_scoring(session: Session) -> None:
     for key, name in named:
         if name is not None and name not in columns:
             raise InputError(f"{key}: no score `{name}`; there are {', '.join(columns)}.")
+
+
+def _check_refusals(session: Session) -> None:
+    kinds = [split_name(entry) for entry in session.recipe.scorers if "refusal" in split_name(entry).name]
+    for name, where in kinds:
+        if [one for one, _ in kinds].count(name) > 1:
+            raise InputError(f"scorers: `{name}` stands twice; join what follows its colon with commas.")
+        if name == "refusal":
+            continue
+        known = {*session.probe_sets, *(p.slice for loaded in session.probe_sets.values() for p in loaded.prompts)}
+        for pattern in named_places(where or ""):
+            if not any(fnmatchcase(one, pattern) for one in known):
+                raise InputError(
+                    f"scorers: `{name}:{where}` names `{pattern}`, and no slice or probe set is called so; there are "
+                    f"{', '.join(sorted(known))}."
+                )
+    if kinds:
+        _ = session.refusal_model  # weights that cannot be read are said now, not after the first sampling
 
 
 def _check_reserve(session: Session) -> None:

@@ -41,7 +41,12 @@ def run(session: Session, round_: int, *, renew: bool = False) -> dict[str, Any]
     )
     scores = probe(session, what, renew=renew)
     path = session.run.drift(round_)
-    if ranks.is_main() and not (path.exists() and read_json(path)["scores_sha256"] == file_sha256(scores)):
+    writes = ranks.is_main()
+    stale = writes and not (path.exists() and read_json(path)["scores_sha256"] == file_sha256(scores))
+    if writes and round_ and (stale or not session.run.degeneration(round_).exists()):
+        panel = next(iter(session.probe_sets))
+        write_json(session.run.degeneration(round_), degeneration_table(session.run, round_, panel))
+    if stale:
         table = {
             "round": round_,
             "level": LEVEL,
@@ -50,9 +55,6 @@ def run(session: Session, round_: int, *, renew: bool = False) -> dict[str, Any]
             "scores_sha256": file_sha256(scores),
             "cells": drift_cells(session.run, round_, session.columns, session.headline, session.seed),
         }
-        if round_:
-            panel = next(iter(session.probe_sets))
-            write_json(session.run.degeneration(round_), degeneration_table(session.run, round_, panel))
         write_json(path, table)
         if round_:
             write_card(session.run, round_)

@@ -71,7 +71,7 @@ def classifier_columns(name: ClassifierName) -> dict[str, Worse]:
     if labels.head != "reward" and name.label is None:
         worse = "both"
     named = [stem if labels.head == "reward" else f"{stem}.{_plain(labels.names[k])}" for k in _chosen(name, labels)]
-    return dict.fromkeys(named, worse) | {f"{stem}.windows": "both"}
+    return dict.fromkeys(named, worse) | {f"{stem}.windows": "high"}
 
 
 def read_labels(name: ClassifierName) -> Labels:

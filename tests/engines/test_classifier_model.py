@@ -157,7 +157,7 @@ def test_the_bad_end_is_as_the_recipe_says(toxic: Path) -> None:
         "classifier.toxic.fine": "both",
         "classifier.toxic.very_toxic": "both",
         "classifier.toxic.odd": "both",
-        "classifier.toxic.windows": "both",
+        "classifier.toxic.windows": "high",
     }
     assert classifier_columns(parse_classifier(f"{toxic}#Very Toxic"))["classifier.toxic.very_toxic"] == "high"
     assert classifier_columns(parse_classifier(f"{toxic}#!fine"))["classifier.toxic.fine"] == "low"
