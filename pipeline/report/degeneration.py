@@ -22,7 +22,8 @@ def degeneration_table(run: RunDir, round_: int, probe_set: str) -> dict[str, An
 
     ``amplification`` is the share in the answers over the share in the training data, with a 95% interval: above 1
     the policy does it more than it was taught to. It takes the probe set to be prompts like the training prompts.
-    Empty where one of the three has no texts. A phrase of ``boilerplate`` became more common in the answers since round 0, on the same prompts.
+    A phrase of ``boilerplate`` became more common in the answers since round 0, on the same prompts. Both are empty
+    where one of the three has no texts.
     """
     trained = _training_rows(run, round_)
     answers = [_answers(run, r, probe_set) for r in (0, round_)]
