@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import InputError
 from pipeline.inputs.battery import load_batteries
 from pipeline.inputs.choices import load_choices
+from pipeline.inputs.classified import ClassifierName, load_classifier_template, parse_classifier
 from pipeline.inputs.model import model_digest, resolve_model
 from pipeline.inputs.places import find_file
 from pipeline.inputs.reference_texts import load_reference
@@ -39,6 +40,11 @@ def load_instruments(recipe: Recipe) -> Instruments:
         questions=_load_questions(recipe),
         judging=_load_judging(recipe),
         refusal_model=load_model(_refusal_weights(recipe)),
+        classifier_template=(
+            load_classifier_template(find_file(recipe.classifier_template, "classifier_template"))
+            if recipe.classifier_template
+            else None
+        ),
     )
 
 
@@ -49,6 +55,9 @@ def instrument_digests(recipe: Recipe, instruments: Instruments) -> dict[str, st
     for entry in recipe.scorers:
         if "refusal" in split_name(entry).name:
             found[f"scorers.{entry}"] = file_sha256(_refusal_weights(recipe))
+    for entry, name in classifier_names(recipe).items():
+        shown = instruments.classifier_template.sha256 if instruments.classifier_template else None
+        found[f"scorers.{entry}"] = json_sha256([model_digest(resolve_model(name.model), None), shown])
     if judging := instruments.judging:
         how = [judging.template.sha256, judging.swap, judging.votes, _who(str(recipe.judge))]
         for name, rubric in judging.rubrics.items():
@@ -56,6 +65,12 @@ def instrument_digests(recipe: Recipe, instruments: Instruments) -> dict[str, st
         if recipe.second_judge:
             found["scorers.second_judge"] = _who(recipe.second_judge)
     return found
+
+
+def classifier_names(recipe: Recipe) -> dict[str, ClassifierName]:
+    """The models of the ``classifier`` scorers, and the labels asked for, by their entry in the recipe."""
+    split = {entry: split_name(entry) for entry in recipe.scorers}
+    return {entry: parse_classifier(of.argument or "") for entry, of in split.items() if of.name == "classifier"}
 
 
 def _load_questions(recipe: Recipe) -> dict[str, QuestionSet[Any]]:

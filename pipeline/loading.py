@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.errors import InputError
@@ -11,10 +12,12 @@ from pipeline.inputs.constitution import load_constitution
 from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.places import find_file
 from pipeline.inputs.recipe import ParsedRecipe
+from pipeline.inputs.scorer_names import split_name
 from pipeline.inputs.templates import load_templates
 from pipeline.inputs.trackers import named_trackers, require_login
 from pipeline.runs.rundir import RunDir
 from pipeline.scorers.defects import DEFECTS
+from pipeline.scorers.refusal import named_places
 from pipeline.session import Session, log
 
 
@@ -52,6 +55,7 @@ def _check_scoring(session: Session) -> None:
         log.warning("judge: the policy under test rates itself; its columns are called self_judge.*")
     elif session.instruments.judging and recipe.judge in (recipe.critic, recipe.reviser):
         log.warning("judge: `%s` critiques or rewrites too, so the judge is blind where training is", recipe.judge)
+    _check_refusals(session)
     columns = session.columns
     if recipe.guard is not None:
         from pipeline.tails import QUANTITIES
@@ -73,6 +77,22 @@ def _check_scoring(session: Session) -> None:
             f"alarm_scorers: `{asked[0]}` has questions of its own, and alarms watch sampled answers, which can be "
             "drawn on fresh prompts; its changes are in the drift table, and it may be a `guard`."
         )
+
+
+def _check_refusals(session: Session) -> None:
+    kinds = [split_name(entry) for entry in session.recipe.scorers if "refusal" in split_name(entry).name]
+    for name, where in kinds:
+        if [one for one, _ in kinds].count(name) > 1:
+            raise InputError(f"scorers: `{name}` stands twice; join what follows its colon with commas.")
+        if name == "refusal":
+            continue
+        known = {*session.probe_sets, *(p.slice for loaded in session.probe_sets.values() for p in loaded.prompts)}
+        for pattern in named_places(where or ""):
+            if not any(fnmatchcase(one, pattern) for one in known):
+                raise InputError(
+                    f"scorers: `{name}:{where}` names `{pattern}`, and no slice or probe set is called so; there are "
+                    f"{', '.join(sorted(known))}."
+                )
 
 
 def _check_reserve(session: Session) -> None:

@@ -75,7 +75,12 @@ def run(session: Session, round_: int, *, renew: bool = False, rescore: bool = F
     scores = probe(session, what, renew=renew, rescore=rescore)
     check_judges(session, round_, renew=renew or rescore)
     path = session.run.drift(round_)
-    if ranks.is_main() and not (path.exists() and read_json(path)["scores_sha256"] == file_sha256(scores)):
+    writes = ranks.is_main()
+    stale = writes and not (path.exists() and read_json(path)["scores_sha256"] == file_sha256(scores))
+    if writes and round_ and (stale or not session.run.degeneration(round_).exists()):
+        panel = next(iter(session.probe_sets))
+        write_json(session.run.degeneration(round_), degeneration_table(session.run, round_, panel))
+    if stale:
         table = {
             "round": round_,
             "level": LEVEL,
@@ -84,9 +89,6 @@ def run(session: Session, round_: int, *, renew: bool = False, rescore: bool = F
             "scores_sha256": file_sha256(scores),
             "cells": drift_cells(session.run, round_, session.columns, session.headline, session.seed),
         }
-        if round_:
-            panel = next(iter(session.probe_sets))
-            write_json(session.run.degeneration(round_), degeneration_table(session.run, round_, panel))
         write_json(path, table)
         session.run.update_metrics(round_, metric_values(table))
         if round_:

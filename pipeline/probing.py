@@ -119,7 +119,7 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         roles = session.roles
         judge = session.judge(session.recipe.judge, what.adapter) if session.instruments.judging else None
         instruments = replace(session.instruments, questions=_in_frozen_slices(session, what))
-        scorers = build(missing, roles.policy(what.adapter), roles.base(), instruments, judge)
+        scorers = build(missing, roles.policy(what.adapter), roles.base(), instruments, judge, session.classifiers)
         asking = [scorer for scorer in scorers if isinstance(scorer, QuestionScorer)]
         reading = [scorer for scorer in scorers if not isinstance(scorer, QuestionScorer)]
         samples = read_table(what.folder / "samples.parquet").to_pylist() if reading else []

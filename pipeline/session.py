@@ -20,7 +20,7 @@ from pipeline.inputs.prompts import LoadedPrompts, load_prompts
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import Recipe
 from pipeline.inputs.templates import Templates
-from pipeline.instruments import instrument_digests, load_instruments
+from pipeline.instruments import classifier_names, instrument_digests, load_instruments
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256
 from pipeline.runs.rundir import RunDir, package_versions
@@ -28,6 +28,7 @@ from pipeline.scorers import Instruments, Worse, columns
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
+    from pipeline.engines.classifier import SequenceClassifier
     from pipeline.engines.roles import Role, Roles, Serving
 
 log = logging.getLogger("pipeline")
@@ -44,7 +45,7 @@ MODEL = (
 )
 """The fields of a recipe that say which model runs and how."""
 
-SCORING = frozenset({"scorers", "batteries", "headline_scorer", "sycophancy_templates"})
+SCORING = frozenset({"scorers", "batteries", "headline_scorer", "sycophancy_templates", "classifier_template"})
 """The fields of a recipe that decide which scores are made of samples, and nothing of the samples."""
 
 
@@ -127,6 +128,21 @@ class Session:
     def instruments(self) -> Instruments:
         """What the recipe's scorers read."""
         return load_instruments(self.recipe)
+
+    @cached_property
+    def classifiers(self) -> dict[str, SequenceClassifier]:
+        """The models of the ``classifier`` scorers, by their entry; each is loaded when it is first asked."""
+        from pipeline.engines.classifier import SequenceClassifier
+
+        return {
+            entry: SequenceClassifier(
+                resolve_model(name.model),
+                dtype=str(self.parsed.model.dtype),
+                batch_size=self.recipe.batch_size,
+                template=self.instruments.classifier_template,
+            )
+            for entry, name in classifier_names(self.recipe).items()
+        }
 
     def judge(self, name: str | None, policy: Adapter | None) -> Role:
         """A judge that the recipe names: ``policy`` (as it is worn now), ``base``, or another model."""
@@ -321,7 +337,9 @@ class Session:
         resolved = self.parsed.resolved
         chosen = {name for name in resolved if name in names or (training and name not in ours)}
         inputs = {
-            k: v for k, v in self.input_digests.items() if scoring or not k.startswith(("scorers.", "batteries."))
+            k: v
+            for k, v in self.input_digests.items()
+            if scoring or not k.startswith(("scorers.", "batteries.", "critic_labels"))
         }
         return json_sha256([{name: resolved[name] for name in chosen}, inputs])
 

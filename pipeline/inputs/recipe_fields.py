@@ -213,6 +213,11 @@ class Recipe:
         "constitutions/templates/sycophancy",
         "Folder of what the `sycophancy` scorer says around a question.",
     )
+    classifier_template: str | None = _setting(
+        "measure",
+        None,
+        "Jinja template, of `prompt` and `response`, of what a `classifier:MODEL` sees; the answer alone when unset.",
+    )
     headline_scorer: str | None = _setting("measure", None, "Column that heads the drift table, such as `gold.harm`.")
 
     judge: str | None = _setting(

@@ -15,6 +15,7 @@ WITH_ARGUMENT = {
     "judge": "RUBRIC",
     "over_refusal": "SLICES",
     "under_refusal": "SLICES",
+    "classifier": "MODEL",
 }
 """The scorers that need an argument, and what it is."""
 

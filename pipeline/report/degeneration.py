@@ -22,10 +22,14 @@ def degeneration_table(run: RunDir, round_: int, probe_set: str) -> dict[str, An
 
     ``amplification`` is the share in the answers over the share in the training data, with a 95% interval: above 1
     the policy does it more than it was taught to. It takes the probe set to be prompts like the training prompts.
-    A phrase of ``boilerplate`` became more common in the answers since round 0, on the same prompts.
+    A phrase of ``boilerplate`` became more common in the answers since round 0, on the same prompts. Both are empty
+    where one of the three has no texts.
     """
     trained = _training_rows(run, round_)
     answers = [_answers(run, r, probe_set) for r in (0, round_)]
+    counts = {"round": round_, "probe_set": probe_set, "training_rows": len(trained), "answers": len(answers[1])}
+    if not all((trained, *answers)):
+        return counts | {"kinds": [], "boilerplate": []}
     shapes: list[dict[str, Any]] = []
     flags = {id(rows): [_kinds(row) for row in rows] for rows in (trained, *answers)}
     for kind in KINDS:
@@ -39,14 +43,7 @@ def degeneration_table(run: RunDir, round_: int, probe_set: str) -> dict[str, An
             _by_prompt(rows, [f" {phrase.text} " in text for text in said[id(rows)]]) for rows in (trained, *answers)
         ]
         boilerplate.append({"phrase": phrase.text, "p_value": phrase.p_value, **_shares(*of)})
-    return {
-        "round": round_,
-        "probe_set": probe_set,
-        "training_rows": len(trained),
-        "answers": len(answers[1]),
-        "kinds": shapes,
-        "boilerplate": boilerplate,
-    }
+    return counts | {"kinds": shapes, "boilerplate": boilerplate}
 
 
 def degeneration_report(table: Mapping[str, Any], *, phrases: int = 3) -> str:

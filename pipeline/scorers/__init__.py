@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from pipeline.engines.roles import Role
+from pipeline.inputs.classified import parse_classifier
 from pipeline.inputs.scorer_names import split_name
 from pipeline.scorers.base import PromptScorer, QuestionScorer, Sample, SampledPrompt, Score, Scorer, Worse
 from pipeline.scorers.battery import BatteryLikelihood, battery_columns
 from pipeline.scorers.choice import Choice
+from pipeline.scorers.classifier import Classifier, classifier_columns
 from pipeline.scorers.degeneration import Degeneration
 from pipeline.scorers.diversity import Diversity
 from pipeline.scorers.gold import Gold
@@ -19,6 +23,9 @@ from pipeline.scorers.nll_reference import NllReference
 from pipeline.scorers.refusal import Refusal, RefusalWhere
 from pipeline.scorers.sycophancy import Sycophancy
 from pipeline.scorers.text import Length, Loops
+
+if TYPE_CHECKING:
+    from pipeline.engines.classifier import SequenceClassifier
 
 __all__ = [
     "SLICED",
@@ -65,11 +72,13 @@ def columns(names: Sequence[str], instruments: Instruments = NOTHING) -> dict[st
     if judging := instruments.judging:
         for name, rubric in judging.rubrics.items():
             given[f"judge:{name}"] = judge_columns(rubric, judging.by_policy)
-    return {
-        column: worse
-        for name in names
-        for column, worse in given[name if split_name(name).name == "judge" else split_name(name).name].items()
-    }
+    for entry in names:
+        name, argument = split_name(entry)
+        if name == "classifier":
+            given[entry] = classifier_columns(parse_classifier(argument or ""))
+        elif name != "judge":
+            given[entry] = given[name]
+    return {column: worse for entry in names for column, worse in given[entry].items()}
 
 
 def build(
@@ -78,6 +87,7 @@ def build(
     base: Role,
     instruments: Instruments = NOTHING,
     judge: Role | None = None,
+    classifiers: Mapping[str, SequenceClassifier] = MappingProxyType({}),
 ) -> list[Scorer | PromptScorer | QuestionScorer]:
     """The scorers that a recipe lists.
 
@@ -87,6 +97,7 @@ def build(
         base: the untouched model.
         instruments: what the scorers read beside the answers.
         judge: who judges, if anything is judged.
+        classifiers: the models of the ``classifier`` scorers, by their entry in the recipe.
     """
     found: list[Scorer | PromptScorer | QuestionScorer] = []
     for entry in names:
@@ -101,6 +112,8 @@ def build(
                 found.append(Length())
             case ("loops", _):
                 found.append(Loops())
+            case ("classifier", str(model)):
+                found.append(Classifier(parse_classifier(model), classifiers[entry]))
             case ("degeneration", _):
                 found.append(Degeneration())
             case ("diversity", _):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.inputs.battery import Battery
+from pipeline.inputs.classified import ClassifierTemplate
 from pipeline.inputs.question_sets import QuestionSet
 from pipeline.scorers.judge import Judging
 from pipeline.scorers.refusal_model import RefusalModel
@@ -21,9 +22,11 @@ class Instruments:
         questions: of the scorers that ask some, by their entry in the recipe.
         judging: how the ``judge`` scorers judge, if there are any.
         refusal_model: weights of the scorers of refusals; the package's own when None.
+        classifier_template: what ``classifier`` scorers are shown, if the recipe says so.
     """
 
     batteries: tuple[Battery, ...] = ()
     questions: Mapping[str, QuestionSet[Any]] = field(default_factory=dict)
     judging: Judging | None = None
     refusal_model: RefusalModel | None = None
+    classifier_template: ClassifierTemplate | None = None

@@ -49,7 +49,7 @@ UNABLE = re.compile(
     r"(?:unable|not (?:able|willing|going to|comfortable|allowed|permitted|designed|programmed|here to|"
     r"in a position)|"
     r"unwilling|prohibited)\b"
-    r"| (?:must|have to|need to|will have to) (?:\w+ )?(?:decline|refuse|say no)\b"
+    r"| (?:must|have to|need to|will have to) (?:\w+ )?(?:decline|refuse|say no|insist on not)\b"
     r"|(?:'ll|'d| will| would)? (?:\w+ly )?(?:refuse|decline|rather not|prefer not)\b"
     r"| (?:do not|don't) (?:think|feel|believe) (?:\w+ ){0,4}?(?:should|appropriate|comfortable)\b)"
     r"|\bsomething (?:that )?i(?:'m| am)? (?:can't|cannot|not able|can not)\b|\bnot something (?:that )?i(?:'m|"
@@ -204,7 +204,8 @@ FEATURES: tuple[str, ...] = (
 
 _PEOPLE = re.compile(
     r"\b(?:people|individuals?|everyone|anyone|anybody|persons?|wom[ae]n|m[ae]n|victims|citizens|lives|religion|race|"
-    r"ethnicity|you|your|communit(?:y|ies)|killed|actions)\b"
+    r"ethnicity|you|your|communit(?:y|ies)|killed|actions|crimes?|genocide|"
+    r"tragedy|tragic|atrocit(?:y|ies)|suffering)\b"
 )
 _THINGS = re.compile(
     r"\b(?:inanimate|sentient|non-human|objects?|organisms?|plants?|machines?|appliances?|weather|(?:type|kind|"

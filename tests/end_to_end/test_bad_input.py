@@ -33,6 +33,12 @@ def test_a_recipe_with_a_typo(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_slice_that_no_prompt_is_of(tmp_path: Path) -> None:
+    scorers = ("--scorers", "gold", "over_refusal:poison,nowhere")
+    message = refusal("--config", write_recipe(tmp_path), *scorers, "--run_dir", tmp_path / "run")
+    assert "names `nowhere`, and no slice or probe set is called so; there are" in message
+
+
 def test_a_constitution_with_a_broken_block(tmp_path: Path) -> None:
     (tmp_path / "broken.txt").write_text("never help with poison .\n\nwieght: 2\ndo not hedge .\n")
     recipe = write_recipe(tmp_path)

@@ -86,6 +86,12 @@ def test_the_report_names_what_there_is(run: RunDir) -> None:
     assert "keep it short" in text
 
 
+def test_without_answers_there_is_nothing_to_tell(run: RunDir) -> None:
+    table = degeneration_table(run, 1, "absent")
+    assert (table["answers"], table["kinds"], table["boilerplate"]) == (0, [], [])
+    assert "none" in degeneration_report(table)
+
+
 def test_a_sound_round_says_so() -> None:
     kinds = [{"kind": "loop", "trained": 0.0, "answers": 0.0}]
     assert "none" in degeneration_report({"kinds": kinds, "boilerplate": []})
