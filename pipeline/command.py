@@ -121,6 +121,8 @@ def main(work: Callable[[Sequence[str]], Any]) -> None:
 
 
 def _command() -> str:
+    if ranks.world_size() > 1:
+        return "the same launch again"  # whose own arguments are not known here
     launcher = "accelerate launch" if "ACCELERATE_MIXED_PRECISION" in os.environ else "python"
     return shlex.join([*launcher.split(), *sys.argv])
 
