@@ -18,7 +18,8 @@ def test_a_round_on_a_four_bit_base(launcher: str, tmp_path: Path) -> None:
     if "zero" in launcher:
         pytest.importorskip("deepspeed")
     recipe = write_recipe(tmp_path, rounds=1, extra="load_in_4bit: true\nuse_bnb_nested_quant: true\n")
-    run("iterate", "--config", recipe, "--run_dir", tmp_path / "run", launcher=launcher)
+    less = ("--num_revisions", "1", "--probe_samples", "1")  # 4-bit sampling on a CPU is slow
+    run("iterate", "--config", recipe, "--run_dir", tmp_path / "run", *less, launcher=launcher)
     stated = {"bits": 4, "type": "nf4", "double": True}
     manifests = sorted((tmp_path / "run").rglob("*manifest.json"))
     assert len(manifests) > 6
@@ -26,7 +27,7 @@ def test_a_round_on_a_four_bit_base(launcher: str, tmp_path: Path) -> None:
         assert json.loads(path.read_text())["engine"]["quantization"] == stated, path
     # Round 0 was measured on the base as it is trained: 4-bit, which is not what full precision samples.
     full = write_recipe(tmp_path, rounds=0)
-    run("iterate", "--config", full, "--run_dir", tmp_path / "full")
+    run("iterate", "--config", full, "--run_dir", tmp_path / "full", *less)
     samples = [(tmp_path / n / "round-00" / "measure" / "samples.parquet").read_bytes() for n in ("run", "full")]
     assert samples[0] != samples[1]
     curve = losses(tmp_path / "run", 1)
