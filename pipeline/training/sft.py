@@ -89,6 +89,8 @@ def train(
         PreflightError: see ``pipeline.training.preflight``.
         InputError: rows longer than ``max_length``.
     """
+    import torch
+
     _be_quiet()
     settings = replace(
         config,
@@ -120,6 +122,8 @@ def train(
     strategy = _strategy(trainer)
     del trainer
     gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # an engine in another process may need it
     if ranks.is_main():
         _tidy(partial, learner.model)
         check_adapter(partial)
@@ -148,6 +152,8 @@ def _be_quiet() -> None:
     transformers_logging.set_verbosity_error()
     # TRL 1.16 reads an attribute that transformers 5.23 has renamed.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    # DeepSpeed 0.19 calls functions that torch 2.13 has renamed.
+    warnings.filterwarnings("ignore", message="`torch.distributed.*` is deprecated", category=FutureWarning)
 
 
 def _build(
