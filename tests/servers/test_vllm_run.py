@@ -182,10 +182,24 @@ import sys, time, logging
 from pathlib import Path
 from pipeline.engines.vllm_process import Vllm, VllmServers
 servers = VllmServers(Vllm(sys.argv[1], sys.argv[2], None, "float32", 8, None, 1, 0.9, Path(sys.argv[3])))
-servers.addresses()
-print("up", flush=True)
+print("up", servers.addresses()[0].url, flush=True)
 time.sleep(600)
 """
+
+
+def start_vllm(python: str, model: str, folder: Path, mark: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", START, python, model, str(folder)],
+        cwd=PROJECT,
+        env=environment(mark),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said_by(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -193,18 +207,23 @@ def test_no_process_outlives_a_signal_while_it_serves(
     number: signal.Signals, vllm_python: str, sandbox_path: str, tmp_path: Path
 ) -> None:
     mark = uuid.uuid4().hex
-    process = subprocess.Popen(
-        [sys.executable, "-c", START, vllm_python, sandbox_path, str(tmp_path)],
-        cwd=PROJECT,
-        env=environment(mark),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "up\n"
+    process = start_vllm(vllm_python, sandbox_path, tmp_path, mark)
+    assert said_by(process).startswith("up")
     assert len(marked(mark)) >= 4, "this one, its guard, vLLM's server and its engine"
     process.send_signal(number)
     process.wait()
+    wait_until_none(mark, 30.0)
+
+
+def test_processes_of_a_node_share_one_server(vllm_python: str, sandbox_path: str, tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex
+    processes = [start_vllm(vllm_python, sandbox_path, tmp_path, mark) for _ in range(2)]
+    said = {said_by(process) for process in processes}
+    assert len(said) == 1 and said.pop().startswith("up http://127.0.0.1:")
+    assert len(list(tmp_path.glob("*.log"))) == 1
+    for process in processes:
+        process.kill()
+        process.wait()
     wait_until_none(mark, 30.0)
 
 
