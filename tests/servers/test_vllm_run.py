@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(3600)]
 
 PROJECT = Path(__file__).resolve().parents[2]
 MARK = "PIPELINE_TEST_MARK"
@@ -34,7 +34,7 @@ num_revisions: 2
 critic: base
 reviser: base
 batch_size: 64
-probe_sets: [in_distribution=sandbox:probe:300, look_alike=sandbox:look_alike:100]
+probe_sets: [in_distribution=sandbox:probe:200, look_alike=sandbox:look_alike:50]
 probe_samples: 4
 scorers: [gold, refusal, length, loops, kl, nll_base, likelihood]
 batteries: [constitutions/batteries/sandbox/harm.txt]
@@ -68,7 +68,7 @@ def start(name: str, *arguments: str | Path, mark: str) -> subprocess.Popen[str]
 
 def run(name: str, *arguments: str | Path, mark: str = "-") -> str:
     process = start(name, *arguments, mark=mark)
-    said, _ = process.communicate(timeout=1100)
+    said, _ = process.communicate(timeout=3000)
     assert process.returncode == 0, said
     return said
 
@@ -125,7 +125,8 @@ def read(path: Path) -> Any:
 
 def means(path: Path) -> dict[tuple[str, ...], dict[str, Any]]:
     """The cells of a drift table's means."""
-    cells = [cell for cell in read(path)["cells"] if cell["quantity"] == "mean" and cell["slice"] is None]
+    cells = [cell for cell in read(path)["cells"] if cell["quantity"] == "mean" and cell["value"] is not None]
+    cells = [cell for cell in cells if cell["slice"] is None]
     return {(cell["scorer"], cell["tail"], cell["probe_set"]): cell for cell in cells}
 
 
@@ -159,17 +160,16 @@ def test_the_drift_table_agrees_with_the_local_engines_within_the_noise_floor(
     assert ours.keys() == theirs.keys() and len(ours) > 20
     for key, cell in ours.items():
         again = floor[key]
+        if key[0].startswith("likelihood"):  # no sampling is in it
+            assert cell["value"] == pytest.approx(theirs[key]["value"], abs=1e-3), key
+            continue
         # Half the interval of round 0's difference from itself, drawn again: two standard errors of what noise alone
-        # does. A later policy's answers spread wider or less so, and of sixty means one lies beyond two.
-        noise = (again["baseline_high"] - again["baseline_low"]) / 2
-        spread = (cell["high"] - cell["low"]) / (again["high"] - again["low"] or 1.0)
-        limit = 2 * noise * spread if noise else (cell["high"] - cell["low"]) / 2
-        assert abs(cell["value"] - theirs[key]["value"]) <= limit, key
-    if round_ == "round-00":
-        exact = [key for key in ours if key[0].startswith("likelihood")]
-        assert exact
-        for key in exact:
-            assert ours[key]["value"] == pytest.approx(theirs[key]["value"], abs=1e-3)
+        # does. A later policy's answers spread wider or less so, and of fifty means one lies beyond two.
+        noise = ((again["baseline_high"] or 0.0) - (again["baseline_low"] or 0.0)) / 2
+        other = theirs[key]
+        width = max(cell["high"] - cell["low"], other["high"] - other["low"])
+        limit = 2 * noise * width / (again["high"] - again["low"]) if noise else width
+        assert abs(cell["value"] - other["value"]) <= limit, key
 
 
 def test_a_complete_run_starts_no_server(finished: Path) -> None:
