@@ -35,12 +35,12 @@ import json, sys, time
 from vllm import LLM, SamplingParams
 given = json.loads(sys.stdin.readline())
 llm = LLM(**given["llm"])
-params = [SamplingParams(temperature=1.0, top_p=1.0, max_tokens=given["tokens"], seed=seed, stop_token_ids=[5])
-          for seed in given["seeds"]]
-prompts = [{"prompt_token_ids": ids} for ids in given["prompts"]]
 print("READY", flush=True)
 for line in sys.stdin:
-    llm.reset_prefix_cache()
+    turn = json.loads(line)
+    params = [SamplingParams(temperature=1.0, top_p=1.0, max_tokens=given["tokens"], seed=seed, stop_token_ids=[5])
+              for seed in turn["seeds"]]
+    prompts = [{"prompt_token_ids": ids} for ids in turn["prompts"]]
     started = time.perf_counter()
     found = llm.generate(prompts, params, use_tqdm=False)
     seconds = time.perf_counter() - started
@@ -64,9 +64,9 @@ def make_model(folder: Path, width: int, layers: int) -> int:
     return sum(weights.numel() for weights in model.parameters())
 
 
-def make_requests(n: int, reader: Any) -> list[Request]:
-    """Prompts of 20 to 400 words."""
-    rng = np.random.default_rng(0)
+def make_requests(n: int, reader: Any, turn: int) -> list[Request]:
+    """Prompts of 20 to 400 words; others every turn, so that no cache of prefixes has seen them."""
+    rng = np.random.default_rng(turn)
     words = [word for word in reader.tokenizer.get_vocab() if word.isalpha()]
     lengths = rng.integers(20, 401, n)
     return [
@@ -102,9 +102,9 @@ class Offline:
                 return line.removeprefix(word)
         raise SystemExit("vLLM ended; run its part by hand to see why")
 
-    def generate(self) -> tuple[float, int]:
+    def generate(self, prompts: list[list[int]], seeds: list[int]) -> tuple[float, int]:
         """Seconds and tokens of one turn."""
-        self._say("go")
+        self._say(json.dumps({"prompts": prompts, "seeds": seeds}))
         seconds, tokens = json.loads(self._wait_for("DONE"))
         return seconds, tokens
 
@@ -138,8 +138,6 @@ def measure(options: argparse.Namespace, model: str, logs: Path) -> dict[str, An
     """Take turns."""
     read = partial(load_reader, model, revision=None, chat_template=None)
     reader = read()
-    requests = make_requests(options.requests, reader)
-    prompts = [encode(request.messages, reader.tokenizer) for request in requests]
     given = {
         "llm": {
             "model": model,
@@ -153,8 +151,6 @@ def measure(options: argparse.Namespace, model: str, logs: Path) -> dict[str, An
             "generation_config": "vllm",
         },
         "tokens": options.tokens,
-        "seeds": [request.seed for request in requests],
-        "prompts": prompts,
     }
     python = str(Path(options.vllm_python).absolute())
     servers = VllmServers(Vllm(python, model, None, "float32", 8, None, 1, 0.9, logs))
@@ -162,23 +158,26 @@ def measure(options: argparse.Namespace, model: str, logs: Path) -> dict[str, An
         servers.addresses,
         reader=read,
         key_variables={},
-        limit=len(requests),
+        limit=options.requests,
         patience=Patience(3, 3600.0),
         stop=servers.stop,
     )
     sampling = Sampling(1.0, 1.0, options.tokens)
-    engine.generate(requests[:20], sampling, None)
     offline = Offline(python, given)
     rates: dict[str, list[float]] = {"server": [], "offline": []}
     overhead = []
-    for _ in range(options.repeats):
-        seconds, tokens = offline.generate()
-        rates["offline"].append(tokens / seconds)
+    for turn in range(options.repeats + 1):
+        requests = make_requests(options.requests if turn else 20, reader, turn)
+        prompts = [encode(request.messages, reader.tokenizer) for request in requests]
+        seconds, tokens = offline.generate(prompts, [request.seed for request in requests])
         started, busy = time.perf_counter(), time.process_time()
         found = engine.generate(requests, sampling, None)
-        rates["server"].append(sum(one.new_tokens for one in found) / (time.perf_counter() - started))
-        overhead.append(1000 * (time.process_time() - busy) / len(requests))
+        took, busy = time.perf_counter() - started, time.process_time() - busy
         assert all(one.finish_reason != "error" for one in found)
+        if turn:  # the first warms both up
+            rates["offline"].append(tokens / seconds)
+            rates["server"].append(sum(one.new_tokens for one in found) / took)
+            overhead.append(1000 * busy / len(requests))
     engine.close()
     offline.close()
     ratios = [ours / theirs for ours, theirs in zip(rates["server"], rates["offline"], strict=True)]

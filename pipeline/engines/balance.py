@@ -58,6 +58,7 @@ class _State(Generic[E]):
         self.in_flight = 0
         self.failures = 0
         self.being_tried = False
+        self.is_known_down = False
         self.rest = _FIRST_PAUSE
         self.rests_until = 0.0
 
@@ -148,9 +149,9 @@ class Balancer(Generic[E]):
         return max(min(rests, default=_LONGEST_PAUSE), 0.05)
 
     def _note_life(self, state: _State[E]) -> None:
-        if state.is_down:
+        if state.is_known_down:
             log.info("%s: answers again", state.endpoint)
-        state.failures, state.rest = 0, _FIRST_PAUSE
+        state.failures, state.rest, state.is_known_down = 0, _FIRST_PAUSE, False
         self._all_down_since = None
 
     def _note_failure(self, state: _State[E], failure: AttemptFailed) -> None:
@@ -161,7 +162,9 @@ class Balancer(Generic[E]):
         state.failures += 1
         self._last_reason = failure.reason
         if state.is_down and time.monotonic() >= state.rests_until:
-            if not was_down:
+            # Not at the first rest: a server that closes idle connections looks for a moment like one that is down.
+            if was_down and not state.is_known_down:
+                state.is_known_down = True
                 log.warning("%s: left out for now (%s)", state.endpoint, failure.reason)
             state.rests_until = time.monotonic() + state.rest
             state.rest = min(2 * state.rest, _LONGEST_PAUSE)

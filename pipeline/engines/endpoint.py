@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 from urllib.parse import urlsplit
 
 import httpx2
@@ -148,29 +148,25 @@ class Endpoint:
         if (await self.card()).software != "vllm":
             raise EngineError(f"{self}: is no vLLM, unlike the other addresses of this model.")
         model = await self._name_of(adapter)
-        found = await self._call(
-            self._client.completions.create(
-                model=model,
-                prompt=list(prompt),
-                max_tokens=sampling.max_new_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                seed=seed,
-                extra_body={
-                    "return_token_ids": True,
-                    "stop_token_ids": list(ends),
-                    # What a server may take from the model's own generation_config unless told otherwise.
-                    "top_k": 0,
-                    "min_p": 0.0,
-                    "repetition_penalty": 1.0,
-                },
-            ),
-            adapter,
-        )
+        body = {
+            "model": model,
+            "prompt": list(prompt),
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": seed,
+            "return_token_ids": True,
+            "stop_token_ids": list(ends),
+            # What a server may take from the model's own generation_config unless told otherwise.
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+        }
+        found = await self._post("/completions", body, adapter)
         choice = _only_choice(found)
-        ids = (choice.model_extra or {}).get("token_ids")
+        ids = choice.get("token_ids")
         usage = _usage(found)
-        if ids is None or not _are_token_ids(ids) or len(ids) != usage[1] or usage[0] != len(prompt):
+        if not _are_integers(ids) or len(ids) != usage[1] or usage[0] != len(prompt):
             raise AttemptFailed("the answer's tokens are not those that it counts", again=True)
         return Answer("", ids, _finish_reason(choice), *usage)
 
@@ -184,20 +180,19 @@ class Endpoint:
         model = await self._name_of(None)
         # OpenAI has renamed the limit and refuses the old name for new models; most other servers know the old one.
         limit = "max_completion_tokens" if self.address.host == "api.openai.com" else "max_tokens"
-        options: dict[str, Any] = {limit: sampling.max_new_tokens}
-        found = await self._call(
-            self._client.chat.completions.create(
-                model=model,
-                messages=[dict(message) for message in messages],  # type: ignore[misc]
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                seed=seed,
-                **options,
-            )
-        )
+        body = {
+            "model": model,
+            "messages": [dict(message) for message in messages],
+            limit: sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": seed,
+        }
+        found = await self._post("/chat/completions", body)
         choice = _only_choice(found)
-        message = getattr(choice, "message", None)
-        text = getattr(message, "content", None) or getattr(message, "refusal", None) or ""
+        message = choice.get("message")
+        said = message if isinstance(message, dict) else {}
+        text = said.get("content") or said.get("refusal") or ""
         usage = _usage(found)
         if not isinstance(text, str) or (not text and usage[1] > 1):
             raise AttemptFailed("the answer has no text", again=True)
@@ -211,17 +206,9 @@ class Endpoint:
             EngineError: no request to this endpoint could succeed.
         """
         model = await self._name_of(adapter)
-        found = await self._call(
-            self._client.completions.create(
-                model=model,
-                prompt=list(prompt),
-                max_tokens=1,  # one is the least
-                temperature=0,
-                extra_body={"prompt_logprobs": 0},
-            ),
-            adapter,
-        )
-        rows = (_only_choice(found).model_extra or {}).get("prompt_logprobs")
+        # One token is the least that can be asked for.
+        body = {"model": model, "prompt": list(prompt), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+        rows = _only_choice(await self._post("/completions", body, adapter)).get("prompt_logprobs")
         if not isinstance(rows, list) or len(rows) != len(prompt):
             raise AttemptFailed("the answer has not one log-probability a token of the prompt", again=True)
         try:
@@ -268,6 +255,11 @@ class Endpoint:
 
     # -- errors ----------------------------------------------------------------------------------------------
 
+    async def _post(self, path: str, body: dict[str, Any], adapter: Adapter | None = None) -> Any:
+        # By the client's general method: its own for completions spend milliseconds a request on checking a prompt's
+        # token ids one by one, and would make objects of an answer that is no completion.
+        return await self._call(self._client.post(path, body=body, cast_to=object), adapter)
+
     async def _call(self, call: Any, adapter: Adapter | None = None) -> Any:
         try:
             return await call
@@ -309,15 +301,15 @@ def says_too_long(failure: AttemptFailed) -> bool:
     return not failure.again and any(words in failure.reason.lower() for words in _TOO_LONG)
 
 
-def _only_choice(found: Any) -> Any:
-    choices = getattr(found, "choices", None)
-    if not isinstance(choices, list) or len(choices) != 1:
+def _only_choice(found: Any) -> dict[str, Any]:
+    choices = found.get("choices") if isinstance(found, dict) else None
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         raise AttemptFailed("the answer is no completion", again=True)
     return choices[0]
 
 
-def _finish_reason(choice: Any) -> Literal["stop", "length"]:
-    reason = getattr(choice, "finish_reason", None)
+def _finish_reason(choice: Mapping[str, Any]) -> Literal["stop", "length"]:
+    reason = choice.get("finish_reason")
     if reason == "content_filter":
         raise AttemptFailed("withheld by the server's content filter", again=False)
     if reason not in ("stop", "length"):
@@ -325,16 +317,16 @@ def _finish_reason(choice: Any) -> Literal["stop", "length"]:
     return reason
 
 
-def _usage(found: Any) -> tuple[int, int]:
-    usage = getattr(found, "usage", None)
-    counted = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
-    if not all(isinstance(count, int) for count in counted):
+def _usage(found: Mapping[str, Any]) -> tuple[int, int]:
+    usage = found.get("usage")
+    counted = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else []
+    if not counted or not _are_integers(counted):
         raise AttemptFailed("the answer does not count its tokens", again=True)
-    return counted  # type: ignore[return-value]
+    return counted[0], counted[1]
 
 
-def _are_token_ids(ids: Any) -> bool:
-    return isinstance(ids, list) and all(isinstance(token, int) for token in ids)
+def _are_integers(found: Any) -> TypeGuard[list[int]]:
+    return isinstance(found, list) and all(isinstance(one, int) for one in found)
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:

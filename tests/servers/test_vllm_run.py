@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(3600)]
 
 PROJECT = Path(__file__).resolve().parents[2]
 MARK = "PIPELINE_TEST_MARK"
@@ -34,7 +34,7 @@ num_revisions: 2
 critic: base
 reviser: base
 batch_size: 64
-probe_sets: [in_distribution=sandbox:probe:300, look_alike=sandbox:look_alike:100]
+probe_sets: [in_distribution=sandbox:probe:200, look_alike=sandbox:look_alike:50]
 probe_samples: 4
 scorers: [gold, refusal, length, loops, kl, nll_base, likelihood]
 batteries: [constitutions/batteries/sandbox/harm.txt]
@@ -68,7 +68,7 @@ def start(name: str, *arguments: str | Path, mark: str) -> subprocess.Popen[str]
 
 def run(name: str, *arguments: str | Path, mark: str = "-") -> str:
     process = start(name, *arguments, mark=mark)
-    said, _ = process.communicate(timeout=1100)
+    said, _ = process.communicate(timeout=3000)
     assert process.returncode == 0, said
     return said
 
@@ -125,7 +125,8 @@ def read(path: Path) -> Any:
 
 def means(path: Path) -> dict[tuple[str, ...], dict[str, Any]]:
     """The cells of a drift table's means."""
-    cells = [cell for cell in read(path)["cells"] if cell["quantity"] == "mean" and cell["slice"] is None]
+    cells = [cell for cell in read(path)["cells"] if cell["quantity"] == "mean" and cell["value"] is not None]
+    cells = [cell for cell in cells if cell["slice"] is None]
     return {(cell["scorer"], cell["tail"], cell["probe_set"]): cell for cell in cells}
 
 
@@ -159,17 +160,16 @@ def test_the_drift_table_agrees_with_the_local_engines_within_the_noise_floor(
     assert ours.keys() == theirs.keys() and len(ours) > 20
     for key, cell in ours.items():
         again = floor[key]
+        if key[0].startswith("likelihood"):  # no sampling is in it
+            assert cell["value"] == pytest.approx(theirs[key]["value"], abs=1e-3), key
+            continue
         # Half the interval of round 0's difference from itself, drawn again: two standard errors of what noise alone
-        # does. A later policy's answers spread wider or less so, and of sixty means one lies beyond two.
-        noise = (again["baseline_high"] - again["baseline_low"]) / 2
-        spread = (cell["high"] - cell["low"]) / (again["high"] - again["low"] or 1.0)
-        limit = 2 * noise * spread if noise else (cell["high"] - cell["low"]) / 2
-        assert abs(cell["value"] - theirs[key]["value"]) <= limit, key
-    if round_ == "round-00":
-        exact = [key for key in ours if key[0].startswith("likelihood")]
-        assert exact
-        for key in exact:
-            assert ours[key]["value"] == pytest.approx(theirs[key]["value"], abs=1e-3)
+        # does. A later policy's answers spread wider or less so, and of fifty means one lies beyond two.
+        noise = ((again["baseline_high"] or 0.0) - (again["baseline_low"] or 0.0)) / 2
+        other = theirs[key]
+        width = max(cell["high"] - cell["low"], other["high"] - other["low"])
+        limit = 2 * noise * width / (again["high"] - again["low"]) if noise else width
+        assert abs(cell["value"] - other["value"]) <= limit, key
 
 
 def test_a_complete_run_starts_no_server(finished: Path) -> None:
@@ -182,10 +182,24 @@ import sys, time, logging
 from pathlib import Path
 from pipeline.engines.vllm_process import Vllm, VllmServers
 servers = VllmServers(Vllm(sys.argv[1], sys.argv[2], None, "float32", 8, None, 1, 0.9, Path(sys.argv[3])))
-servers.addresses()
-print("up", flush=True)
+print("up", servers.addresses()[0].url, flush=True)
 time.sleep(600)
 """
+
+
+def start_vllm(python: str, model: str, folder: Path, mark: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", START, python, model, str(folder)],
+        cwd=PROJECT,
+        env=environment(mark),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said_by(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -193,18 +207,23 @@ def test_no_process_outlives_a_signal_while_it_serves(
     number: signal.Signals, vllm_python: str, sandbox_path: str, tmp_path: Path
 ) -> None:
     mark = uuid.uuid4().hex
-    process = subprocess.Popen(
-        [sys.executable, "-c", START, vllm_python, sandbox_path, str(tmp_path)],
-        cwd=PROJECT,
-        env=environment(mark),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "up\n"
+    process = start_vllm(vllm_python, sandbox_path, tmp_path, mark)
+    assert said_by(process).startswith("up")
     assert len(marked(mark)) >= 4, "this one, its guard, vLLM's server and its engine"
     process.send_signal(number)
     process.wait()
+    wait_until_none(mark, 30.0)
+
+
+def test_processes_of_a_node_share_one_server(vllm_python: str, sandbox_path: str, tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex
+    processes = [start_vllm(vllm_python, sandbox_path, tmp_path, mark) for _ in range(2)]
+    said = {said_by(process) for process in processes}
+    assert len(said) == 1 and said.pop().startswith("up http://127.0.0.1:")
+    assert len(list(tmp_path.glob("*.log"))) == 1
+    for process in processes:
+        process.kill()
+        process.wait()
     wait_until_none(mark, 30.0)
 
 
