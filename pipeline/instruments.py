@@ -55,9 +55,9 @@ def instrument_digests(recipe: Recipe, instruments: Instruments) -> dict[str, st
     for entry in recipe.scorers:
         if "refusal" in split_name(entry).name:
             found[f"scorers.{entry}"] = file_sha256(_refusal_weights(recipe))
-    for entry, name in classifier_names(recipe).items():
+    for entry, classifier in classifier_names(recipe).items():
         shown = instruments.classifier_template.sha256 if instruments.classifier_template else None
-        found[f"scorers.{entry}"] = json_sha256([model_digest(resolve_model(name.model), None), shown])
+        found[f"scorers.{entry}"] = json_sha256([model_digest(resolve_model(classifier.model), None), shown])
     if judging := instruments.judging:
         how = [judging.template.sha256, judging.swap, judging.votes, _who(str(recipe.judge))]
         for name, rubric in judging.rubrics.items():

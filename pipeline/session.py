@@ -337,9 +337,7 @@ class Session:
         resolved = self.parsed.resolved
         chosen = {name for name in resolved if name in names or (training and name not in ours)}
         inputs = {
-            k: v
-            for k, v in self.input_digests.items()
-            if scoring or not k.startswith(("scorers.", "batteries.", "critic_labels"))
+            k: v for k, v in self.input_digests.items() if scoring or not k.startswith(("scorers.", "batteries."))
         }
         return json_sha256([{name: resolved[name] for name in chosen}, inputs])
 
