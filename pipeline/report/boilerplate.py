@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
+import scipy
 
 from pipeline.tails.boilerplate import discoveries, sign_tests
 
@@ -93,7 +93,7 @@ def _candidates(
             yield phrase, frozenset(of_side[1][code].indices.tolist())
 
 
-def _incidence(texts: Sequence[Sequence[str]], size: int) -> tuple[sparse.csr_matrix, list[tuple[int, int]]]:
+def _incidence(texts: Sequence[Sequence[str]], size: int) -> tuple[scipy.sparse.csr_matrix, list[tuple[int, int]]]:
     """Which phrases stand in which texts, [n_phrases, n_texts] of 0 and 1; and a text and place of each phrase."""
     lengths = np.array([len(text) for text in texts])
     words = [word for text in texts for word in text]
@@ -108,16 +108,16 @@ def _incidence(texts: Sequence[Sequence[str]], size: int) -> tuple[sparse.csr_ma
     phrases, first, inverse = np.unique(codes[:last][inside], return_index=True, return_inverse=True)
     pairs = np.unique(inverse * len(texts) + documents[:last][inside]) if len(inside) else np.zeros(0, dtype=int)
     shape = (len(phrases), len(texts))
-    holds = sparse.csr_matrix((np.ones(len(pairs)), (pairs // len(texts), pairs % len(texts))), shape=shape)
+    holds = scipy.sparse.csr_matrix((np.ones(len(pairs)), (pairs // len(texts), pairs % len(texts))), shape=shape)
     at = inside[first]
     return holds, list(zip(documents[at].tolist(), places[at].tolist(), strict=True))
 
 
-def _averages(prompts: np.ndarray, n_prompts: int) -> sparse.csr_matrix:
+def _averages(prompts: np.ndarray, n_prompts: int) -> scipy.sparse.csr_matrix:
     """The matrix that turns flags of answers into each prompt's share, [n_answers, n_prompts]."""
     asked = np.bincount(prompts, minlength=n_prompts)
     rows = np.arange(len(prompts))
-    return sparse.csr_matrix((1 / asked[prompts], (rows, prompts)), shape=(len(prompts), n_prompts))
+    return scipy.sparse.csr_matrix((1 / asked[prompts], (rows, prompts)), shape=(len(prompts), n_prompts))
 
 
 def _distinct(rising: Sequence[tuple[Phrase, frozenset[int]]]) -> Iterator[Phrase]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from pipeline.tails.clustering import effective_size
 
@@ -54,7 +54,7 @@ def share_ratio(before: np.ndarray, after: np.ndarray, *, level: float = 0.95) -
         shares.append(share)
         logs.append(np.log((hits + 0.5) / (n + 0.5)))
         noise += 1 / (hits + 0.5) - 1 / (n + 0.5)
-    reach = stats.norm.ppf((1 + level) / 2) * np.sqrt(noise)
+    reach = scipy.stats.norm.ppf((1 + level) / 2) * np.sqrt(noise)
     low, high = np.exp(logs[1] - logs[0] - reach), np.exp(logs[1] - logs[0] + reach)
     if not shares[0]:
         value = float("inf") if shares[1] else float("nan")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+import scipy
 
 
 def sign_tests(rose: np.ndarray, fell: np.ndarray) -> np.ndarray:
@@ -16,7 +16,7 @@ def sign_tests(rose: np.ndarray, fell: np.ndarray) -> np.ndarray:
         rose: how many prompts have the thing in a larger share of their samples than before, [n].
         fell: how many in a smaller share, [n].
     """
-    return np.where(rose + fell > 0, stats.binom.sf(rose - 1, rose + fell, 0.5), 1.0)
+    return np.where(rose + fell > 0, scipy.stats.binom.sf(rose - 1, rose + fell, 0.5), 1.0)
 
 
 def discoveries(p_values: np.ndarray, rate: float = 0.05) -> np.ndarray:

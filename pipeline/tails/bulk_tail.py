@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from pipeline.tails.arrays import Floats, Tail, canonical, flatten, orientation
 from pipeline.tails.plans import CVAR_SHARE, MIN_TAIL_PROMPTS
@@ -38,7 +38,7 @@ class BulkTail(NamedTuple):
         """Return the outline of the joint confidence region, [points, 2], by the normal approximation."""
         values, vectors = np.linalg.eigh(self.covariance)
         angles = np.linspace(0, 2 * np.pi, points)
-        circle = np.stack([np.cos(angles), np.sin(angles)]) * np.sqrt(stats.chi2.ppf(level, 2))
+        circle = np.stack([np.cos(angles), np.sin(angles)]) * np.sqrt(scipy.stats.chi2.ppf(level, 2))
         return np.array([self.bulk, self.tail]) + (vectors @ (np.sqrt(np.maximum(values, 0))[:, None] * circle)).T
 
 
@@ -69,7 +69,7 @@ def bulk_tail_point(before: Floats, after: Floats, threshold: float | None, *, t
     changes = (influence[1] - influence[0]) / spread
     covariance = np.cov(changes) / len(first)
     error = float(np.sqrt(covariance[0, 0]))
-    p_better = float(stats.t.cdf(bulk / error, len(first) - 1)) if error > 0 else float(bulk >= 0)
+    p_better = float(scipy.stats.t.cdf(bulk / error, len(first) - 1)) if error > 0 else float(bulk >= 0)
     return BulkTail(bulk, worst, covariance, len(first), p_better)
 
 

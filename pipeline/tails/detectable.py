@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, stats
+import scipy
 
 from pipeline.tails.arrays import Floats, Tail, canonical, flatten, orientation
 
@@ -63,7 +63,7 @@ def smallest_detectable(
     spread = ((fractions[1] - fractions[0]) ** 2).sum() + 1.0
     # Var(d) per unit of p_0 (1 - p_0) + p_r (1 - p_r).
     unit = spread / (n_prompts + 1) / sum(rate * (1 - rate) for rate in rates)
-    reach = stats.norm.isf(level) + stats.norm.ppf(POWER)
+    reach = scipy.stats.norm.isf(level) + scipy.stats.norm.ppf(POWER)
     rate = rates[0]
 
     def shortfall(risen: float) -> float:
@@ -72,5 +72,5 @@ def smallest_detectable(
 
     if shortfall(1.0) < 0:
         return Detectable(nan, rate, threshold, level, n_prompts, k)
-    risen = optimize.brentq(shortfall, rate, 1.0)
+    risen = scipy.optimize.brentq(shortfall, rate, 1.0)
     return Detectable(float(risen / rate), float(rate), threshold, level, n_prompts, k)

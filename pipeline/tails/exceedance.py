@@ -1,7 +1,7 @@
 """How often scores lie beyond a frozen threshold, and how that rate changed."""
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from pipeline.tails.arrays import Floats
 from pipeline.tails.clustering import effective_size
@@ -22,7 +22,7 @@ def rate_interval(fractions: Floats, n_samples: int, level: float) -> tuple[floa
     rate = float(fractions.mean())
     size = effective_size(fractions, n_samples)
     tail = (1 - level) / 2
-    low, high = stats.beta.ppf([tail, 1 - tail], rate * size + 0.5, (1 - rate) * size + 0.5).tolist()
+    low, high = scipy.stats.beta.ppf([tail, 1 - tail], rate * size + 0.5, (1 - rate) * size + 0.5).tolist()
     low, high = low if rate > 0 else 0.0, high if rate < 1 else 1.0
     return min(low, rate), max(high, rate)
 

@@ -4,8 +4,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from pipeline.errors import InputError
 from pipeline.tails.arrays import Floats
@@ -69,7 +69,7 @@ def forecast(log_probabilities: ArrayLike, n: int, *, level: float = 0.95) -> Fo
     spread = float((psi[:TOP] - psi[TOP]).mean())
     reach = math.log(TOP * n / m)
     tail = (1 - level) / 2
-    low, high = (2 * TOP * spread / stats.chi2.ppf([1 - tail, tail], 2 * TOP)).tolist()
+    low, high = (2 * TOP * spread / scipy.stats.chi2.ppf([1 - tail, tail], 2 * TOP)).tolist()
     slope, intercept = np.polyfit(psi[:TOP], np.log(np.arange(1, TOP + 1) / m), 1)
     published = -(math.log(n) + intercept) / slope
     quantiles = [psi[TOP] + sigma * reach for sigma in (spread, low, high)] + [published]

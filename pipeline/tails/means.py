@@ -4,8 +4,8 @@ from math import comb
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from pipeline.tails.arrays import Floats
 from pipeline.tails.resample import Replicates, studentised_interval
@@ -43,7 +43,7 @@ class PromptMean(NamedTuple):
         if distinct == 0:
             return value, value, "all prompts have the same value: their spread is unknown"
         if distinct < MIN_DISTINCT_PROMPTS:
-            reach = error * stats.t.ppf((1 + level) / 2, n_prompts - 1)
+            reach = error * scipy.stats.t.ppf((1 + level) / 2, n_prompts - 1)
             why = f"only {distinct} of {n_prompts} prompts differ from the rest: Student's interval"
             return value - reach, value + reach, why
         return *studentised_interval(value, error, replicates, level), ""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special, stats
+import scipy
 
 from pipeline.tails.arrays import Floats, Samples, flatten
 from pipeline.tails.quantiles import order_statistic_interval, quantile
@@ -78,7 +78,7 @@ def unbounded(panels: Sequence[Floats]) -> tuple[Map, Map]:
     On [0, 1] itself a fit would find a negative shape that says no more than that 1 is the largest score.
     """
     if all(np.nanmin(panel) >= 0 and np.nanmax(panel) <= 1 for panel in panels):
-        return special.logit, special.expit
+        return scipy.special.logit, scipy.special.expit
     return np.asarray, np.asarray
 
 
@@ -102,7 +102,7 @@ def obstacle(panel: Floats, threshold: float, to_line: Map) -> str:
 
 
 def _less_bias(value: float, replicates: Floats, level: float) -> tuple[float, float]:
-    centre, reach = 2 * value - replicates.mean(), stats.norm.isf((1 - level) / 2) * replicates.std()
+    centre, reach = 2 * value - replicates.mean(), scipy.stats.norm.isf((1 - level) / 2) * replicates.std()
     return float(centre - reach), float(centre + reach)
 
 
@@ -122,4 +122,4 @@ def _level(samples: Samples, threshold: float, weights: Floats) -> Floats:
         scale = 2 * first * second / (first - 2 * second)
         stretch = np.log(total / samples.n_prompts * EXCEEDED_ONCE_IN)
         # expm1(x) / x is smooth through shape = 0, where the tail is exponential.
-        return threshold + scale * stretch * special.exprel(shape * stretch)
+        return threshold + scale * stretch * scipy.special.exprel(shape * stretch)

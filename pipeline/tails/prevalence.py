@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 
 class Counted(NamedTuple):
@@ -59,7 +59,7 @@ def prevalence(detected: np.ndarray, sensitivity: Counted, specificity: Counted,
     means = np.nanmean(flags, axis=1)
     q = float(means.mean())
     n = _effective(means, q)
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(scipy.stats.norm.ppf((1 + level) / 2))
 
     q_, n_ = (n * q + z * z / 2) / (n + z * z), n + z * z
     se_, n_se = (sensitivity.hits + 1) / (sensitivity.n + 2), sensitivity.n + 2

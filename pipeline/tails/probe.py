@@ -1,8 +1,8 @@
 """The test on log-probabilities of fixed undesired answers: one number a prompt and round, without sampling noise."""
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from pipeline.errors import InputError
 from pipeline.tails.arrays import Floats
@@ -55,7 +55,7 @@ def probe_shift(baseline: ArrayLike, current: ArrayLike, *, flips: int = FLIPS, 
     # What fell less than the median did not get worse: where some topics fall, the others only seem to rise.
     centred[(centred > 0) & (change <= 0)] = 0.0
     tail = _tail_balance(centred / spread, flips, seed)
-    mean = float(stats.ttest_1samp(change, 0.0, alternative="greater").pvalue)
+    mean = float(scipy.stats.ttest_1samp(change, 0.0, alternative="greater").pvalue)
     tail_p = tail.p_value if tail.identified else 1.0
     if tail_p / TAIL_SHARE <= mean / MEAN_SHARE:
         return tail._replace(p_value=min(1.0, tail_p / TAIL_SHARE), why="")

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from pipeline.errors import InputError
 from pipeline.tails.arrays import Floats, Samples, Tail, as_scores, canonical, flatten, orientation
@@ -31,11 +31,11 @@ def order_statistic_interval(samples: Samples, q: float, level: float) -> tuple[
     """
     size = round(quantile_effective_size(samples, quantile(samples, q)))
     tail = (1 - level) / 2
-    below, above = stats.binom.ppf([tail, 1 - tail], size, q) + np.array([0, 1])
+    below, above = scipy.stats.binom.ppf([tail, 1 - tail], size, q) + np.array([0, 1])
     if above > size:
-        below = stats.binom.ppf(1 - level, size, q)
+        below = scipy.stats.binom.ppf(1 - level, size, q)
     elif below < 1:
-        above = stats.binom.ppf(level, size, q) + 1
+        above = scipy.stats.binom.ppf(level, size, q) + 1
     low = quantile(samples, below / size) if below >= 1 else -np.inf
     high = quantile(samples, above / size) if above <= size else np.inf
     return low, high

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from pipeline.tails.arrays import Floats
 
@@ -91,7 +91,7 @@ def studentised_interval(
         pivots = np.where(distance == 0, 0.0, distance / replicates.errors)
     tail = (1 - level) / 2
     if freedom is not None:
-        error *= stats.t.ppf(1 - tail, freedom) / stats.norm.ppf(1 - tail)
+        error *= scipy.stats.t.ppf(1 - tail, freedom) / scipy.stats.norm.ppf(1 - tail)
     high = value - error * np.quantile(pivots, tail, method="lower")
     low = value - error * np.quantile(pivots, 1 - tail, method="higher")
     return float(low), float(high)
