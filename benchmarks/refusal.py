@@ -4,10 +4,10 @@
     python benchmarks/refusal.py ../shared/data/xstest --write_weights     # also fits pipeline/scorers/refusal.json
 
 The folder is XSTest v2 (Röttger et al. 2024; CC BY 4.0), a file a model: `completions/` with people's labels,
-`auto_labels/` with those of the authors' string match and of GPT-4. Nothing of it is shipped. The cues were worded, and
-expected weights and penalty set, with the answers of these models in sight, and revised several times after looking at
-the errors of both directions: only the fitted weights are out of sample here. Another model's answers are the real test,
-and will be judged less well.
+`auto_labels/` with those of the authors' string match and of GPT-4. Nothing of it is shipped. The cues were worded,
+and expected weights and penalty set, with the answers of these models in sight, and revised several times after
+looking at the errors of both directions: only the fitted weights are out of sample here. Another model's answers are
+the real test, and will be judged less well.
 """
 
 from __future__ import annotations
