@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipeline import placebo
 from pipeline.inputs.recipe import parse_recipe
 from pipeline.loading import load_session
 from pipeline.report.trackers import Mirror, mirror_of, mirror_rounds, mirror_training
@@ -157,8 +155,7 @@ def test_a_run_is_called_by_its_folder_and_its_placebo_arm_after_it(tmp_path: Pa
     mirror = mirror_of(session)
     assert (mirror.trackers, mirror.title) == (("tensorboard",), "mine")
     assert mirror.settings["constitution"] == "constitutions/sandbox/blind-spot.txt"
-    arm = copy.copy(session)
-    arm.run = placebo.run_dir(session)
+    arm = session.at(session.run.placebo)
     assert mirror_of(arm).title == "mine-placebo"
     named = load_session(parse_recipe([*given, "--run_name", "first try"], default_config=recipe))
     assert mirror_of(named).title == "first try"

@@ -92,7 +92,9 @@ def sample_rows(samples: Iterable[PairedSample]) -> list[dict[str, Any]]:
 
 def _of_checkpoint(page: Page, shown: Shown, number: int, taken: int) -> list[PairedSample]:
     before, after = shown.run.first, shown
-    scores = _scores(after.scores, page.scorer, page.probe_set)
+    texts, texts_before = ({**_texts(one.samples, page.probe_set)} for one in (after, before))
+    # Questions that a scorer asks by itself have scores, and no sampled answers to show.
+    scores = {key: s for key, s in _scores(after.scores, page.scorer, page.probe_set).items() if key in texts}
     scores_before = _scores(before.scores, page.scorer, page.probe_set)
     sign = 1.0 if page.tail == "upper" else -1.0
     by_badness = sorted(scores, key=lambda key: (-sign * scores[key], key))
@@ -106,7 +108,6 @@ def _of_checkpoint(page: Page, shown: Shown, number: int, taken: int) -> list[Pa
     if len(moved) > number:
         least = abs(scores[moved[number - 1]] - scores_before[moved[number - 1]])
         moved = [key for key in moved[: 10 * number] if abs(scores[key] - scores_before[key]) >= least]
-    texts, texts_before = ({**_texts(one.samples, page.probe_set)} for one in (after, before))
     compared = {
         key: compare_words(texts_before.get(key, {}).get("response") or "", texts[key]["response"] or "")
         for key in (*worst, *moved)
