@@ -43,7 +43,7 @@ def watch(
     """What to print, each time that it is to be printed, until the runs are finished.
 
     On a terminal that is the whole screen after every look. Elsewhere it is the table whenever a round has been
-    measured or its alarm is known.
+    measured or its alarm is known, and at the end.
 
     Args:
         given: ``RUN`` or ``RUN:ROUND``.
@@ -70,7 +70,7 @@ def watch(
         seen = state
         if sys.stdout.isatty():
             yield f"{CLEAR}{text}\n\n{where or 'All runs are finished.'}"
-        elif changed:
+        elif changed or not where:
             yield f"{text}\n\n{where or 'All runs are finished.'}\n"
         if not where:
             return

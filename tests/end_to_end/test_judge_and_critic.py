@@ -102,7 +102,7 @@ def test_a_changed_rubric_or_judge_is_refused(finished: tuple[Path, Path, str]) 
     (recipe.parent / "other.yaml").write_text(swapped)
     refused = attempt("iterate", "--config", recipe.parent / "other.yaml", "--run_dir", run_dir)
     assert refused.returncode == 1 and "begun with other settings" in refused.stdout
-    assert f"scorers.judge:{rubric}: the content changed" in refused.stdout
+    assert f"scorers.judge:{rubric}: is new" in refused.stdout
     refused = attempt("iterate", "--config", recipe, "--run_dir", run_dir, "--judge", "sandbox")
     assert refused.returncode == 1 and "scorers.judge:sandbox/hedging: the content changed" in refused.stdout
 

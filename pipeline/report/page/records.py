@@ -53,7 +53,7 @@ def cost_rows(page: Page) -> list[Row]:
                 | {"seconds": round(seconds, 3)}
                 | {"device_seconds": round(sum(timing["model_seconds"] for timing in timings), 3)}
             )
-    order = ["generate", "refine", "distill", "measure", "alarm"]
+    order = ["generate", "refine", "audit", "distill", "measure", "alarm"]
     return sorted(rows, key=lambda row: (row["run"], row["round"], order.index(row["stage"])))
 
 
