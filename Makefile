@@ -9,13 +9,17 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-servers vllm-env lm-eval-env lint clean
+.PHONY: demo test test-devices test-servers vllm-env lm-eval-env lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml pipeline/iterate.py
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not servers"
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not servers and not devices"
+
+# Several processes and nodes, DeepSpeed, 4-bit bases: each launches the real command.
+test-devices: $(VENV)/installed-dev
+	$(BIN)/pytest -q -m devices tests/end_to_end
 
 # Real servers: vLLM's CPU build in an environment of its own, and `transformers serve` in .venv.
 test-servers: $(VENV)/installed-dev $(VLLM_VENV)/installed

@@ -9,7 +9,7 @@ import pytest
 from commands import attempt, run, write_recipe
 from launches import losses, weights
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.devices, pytest.mark.timeout(1200)]
 
 
 @pytest.mark.parametrize("launcher", ["cpu", "cpu_zero2"])

@@ -18,7 +18,7 @@ STRATEGIES = {
     "fsdp2": "FSDP",
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.devices, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from commands import PROJECT, command, run, write_recipe
 from launches import HALVED, KILLED_IN, Watched, losses
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.devices, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
