@@ -39,12 +39,12 @@ from pipeline.inputs.keyed_lines import (
     Fault,
     Line,
     each_once,
+    load_named,
     read_name,
     read_paragraphs,
     read_version,
     with_plain_line_ends,
 )
-from pipeline.inputs.text_files import read_text
 
 _HEAD_KEYS = ("name", "version")
 _BLOCK_KEYS = ("applies_to", "undesired", "benign")
@@ -94,17 +94,7 @@ def load_batteries(paths: Sequence[Path | str]) -> tuple[Battery, ...]:
     Raises:
         InputError: a file cannot be read or has faults, each named with its line; or two have the same name.
     """
-    found: list[Battery] = []
-    for path in paths:
-        battery = parse_battery(read_text(Path(path), "battery"), str(path))
-        twin = next((other for other in found if other.name == battery.name), None)
-        if twin is not None:
-            raise InputError(
-                f"{battery.path}: the name `{battery.name}` is that of {twin.path} too, and names the score; "
-                "give one of them another `name:`."
-            )
-        found.append(battery)
-    return tuple(found)
+    return load_named(paths, "battery", parse_battery)
 
 
 def parse_battery(text: str, path: str) -> Battery:

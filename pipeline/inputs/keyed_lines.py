@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+from pipeline.errors import InputError
+from pipeline.inputs.text_files import read_text
 
 _LINE = re.compile(r"([A-Za-z][A-Za-z_-]*)[ \t]*:(.*)", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -25,6 +29,45 @@ class Line(NamedTuple):
     number: int
     key: str
     value: str
+
+
+class Named(Protocol):
+    """What such a file holds: ``name`` goes into the names of scores, ``path`` into errors."""
+
+    @property
+    def name(self) -> str:
+        """One word."""
+
+    @property
+    def path(self) -> str:
+        """Of the file."""
+
+
+Held = TypeVar("Held", bound=Named)
+
+
+def load_named(paths: Sequence[Path | str], kind: str, parse: Callable[[str, str], Held]) -> tuple[Held, ...]:
+    """Read files whose names must differ.
+
+    Args:
+        paths: of the files.
+        kind: what they are, for errors: ``battery``, ``rubric``.
+        parse: makes one of its text and path.
+
+    Raises:
+        InputError: a file cannot be read or has faults, each named with its line; or two have the same name.
+    """
+    found: list[Held] = []
+    for path in paths:
+        one = parse(read_text(Path(path), kind), str(path))
+        twin = next((other for other in found if other.name == one.name), None)
+        if twin is not None:
+            raise InputError(
+                f"{one.path}: the name `{one.name}` is that of {twin.path} too, and names the score; "
+                "give one of them another `name:`."
+            )
+        found.append(one)
+    return tuple(found)
 
 
 def with_plain_line_ends(text: str) -> str:

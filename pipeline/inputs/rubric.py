@@ -50,12 +50,12 @@ from pipeline.inputs.keyed_lines import (
     Fault,
     Line,
     each_once,
+    load_named,
     read_name,
     read_paragraphs,
     read_version,
     with_plain_line_ends,
 )
-from pipeline.inputs.text_files import read_text
 
 BadEnd = Literal["high", "low", "both"]
 
@@ -102,17 +102,7 @@ def load_rubrics(paths: Sequence[Path | str]) -> tuple[Rubric, ...]:
     Raises:
         InputError: a file cannot be read or has faults, each named with its line; or two have the same name.
     """
-    found: list[Rubric] = []
-    for path in paths:
-        rubric = parse_rubric(read_text(Path(path), "rubric"), str(path))
-        twin = next((other for other in found if other.name == rubric.name), None)
-        if twin is not None:
-            raise InputError(
-                f"{rubric.path}: the name `{rubric.name}` is that of {twin.path} too, and names the score; "
-                "give one of them another `name:`."
-            )
-        found.append(rubric)
-    return tuple(found)
+    return load_named(paths, "rubric", parse_rubric)
 
 
 def parse_rubric(text: str, path: str) -> Rubric:
