@@ -97,6 +97,7 @@ def run_stage(argv: Sequence[str], work: Callable[[Session, int], Any], *, first
         round_ = session.choose_round(parsed.options.round, first=first_round)
         with at_work(Path(sys.argv[0]).stem, round_):
             work(session, round_)
+        session.forget_answers()
     finally:
         session.close()
 

@@ -78,6 +78,7 @@ def run_round(session: Session, round_: int) -> None:
         mirror_rounds(mirror_of(session), round_)
         write_text(session.run.done(round_), f"round {round_} is complete\n")
     ranks.barrier()
+    session.forget_answers()
 
 
 def _audited(session: Session, round_: int) -> list[str]:

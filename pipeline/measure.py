@@ -113,6 +113,7 @@ def main(argv: Sequence[str]) -> None:
             _measure_all(session, rounds)
         else:
             _measure_and_show(session, session.choose_round(options.round, first=0))
+        session.forget_answers()
     finally:
         session.close()
 

@@ -253,6 +253,7 @@ class Session:
         )
 
     def _serving(self) -> Serving:
+        from pipeline.engines.kept import KeptAnswers
         from pipeline.engines.roles import Serving
         from pipeline.engines.vllm_process import Vllm
 
@@ -278,6 +279,7 @@ class Session:
             limit=r.max_concurrent_requests,
             attempts=r.request_retries + 1,
             timeout=r.request_timeout,
+            kept=KeptAnswers(self.run.answers, ranks.rank(), ranks.world_size()),
         )
 
     def adapter(self, round_: int) -> Adapter | None:
@@ -369,6 +371,11 @@ class Session:
         other = copy.copy(self)
         other.run = run
         return other
+
+    def forget_answers(self) -> None:
+        """Drop what servers' answers were written down in, once every stage that asked for them is complete."""
+        if "roles" in self.__dict__:
+            self.roles.forget_answers()
 
     def close(self) -> None:
         """Free the models and let others write the run."""

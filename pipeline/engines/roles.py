@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.engines.base import Adapter, Completion, Engine, Request, Sampling, ScoreRequest
+from pipeline.engines.kept import KeptAnswers
 from pipeline.engines.vllm_process import Vllm, VllmServers, find_python, vllm_version
 from pipeline.errors import InputError
 from pipeline.inputs.addresses import Address, is_address, read_addresses
@@ -46,6 +47,7 @@ class Serving(NamedTuple):
         limit: requests that one endpoint may have at once.
         attempts: of a request, in all.
         timeout: seconds of an attempt.
+        kept: where their answers are written down as they come, or None.
     """
 
     policy: Sequence[Address] = ()
@@ -55,6 +57,7 @@ class Serving(NamedTuple):
     limit: int = 256
     attempts: int = 6
     timeout: float = 600.0
+    kept: KeptAnswers | None = None
 
 
 IN_PROCESS = Serving()
@@ -134,6 +137,11 @@ class Roles:
             return {"name": "vllm", "version": vllm_version(find_python(serving.vllm.python)), **described}
         return {"name": "transformers", **described}
 
+    def forget_answers(self) -> None:
+        """Drop what servers' answers were written down in: the round that they went into is complete."""
+        if self._serving.kept is not None:
+            self._serving.kept.drop()
+
     def make_room(self) -> None:
         """Give back the memory of this node, for training; a vLLM that is to keep running does."""
         kept = self._serving.vllm is not None and self._serving.keep_running
@@ -199,5 +207,6 @@ class Roles:
             key_variables=serving.keys,
             limit=serving.limit,
             patience=Patience(serving.attempts, serving.timeout),
+            kept=serving.kept,
             stop=stop,
         )

@@ -7,12 +7,14 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline.engines.balance import AttemptFailed, Balancer, Patience
 from pipeline.engines.base import Adapter, Completion, FinishReason, Request, Sampling, ScoreRequest, too_long
 from pipeline.engines.chat import as_plain_text_anywhere, decode, encode, encode_opening, end_tokens
 from pipeline.engines.endpoint import Card, Endpoint, says_too_long
+from pipeline.engines.kept import KeptAnswers, answer_key
 from pipeline.errors import EngineError, InputError
 from pipeline.inputs.addresses import Address
 
@@ -73,6 +75,7 @@ class ServerEngine:
         key_variables: host -> environment variable that holds its key.
         limit: requests that one endpoint may have at once.
         patience: of every request.
+        kept: where answers are written down as they come, and those of an earlier launch found; None keeps none.
         stop: called when the engine is closed.
     """
 
@@ -84,13 +87,15 @@ class ServerEngine:
         key_variables: Mapping[str, str],
         limit: int,
         patience: Patience,
+        kept: KeptAnswers | None = None,
         stop: Callable[[], None] | None = None,
     ) -> None:
         self._addresses, self._open_reader, self._key_variables = addresses, reader, key_variables
-        self._limit, self._patience, self._stop = limit, patience, stop
+        self._limit, self._patience, self._kept, self._stop = limit, patience, kept, stop
         self._runner: asyncio.Runner | None = None
         self._endpoints: list[Endpoint] = []
         self._reader: Reader | None = None
+        self._model = ""
         self._context: int | None = None
         self._seconds = 0.0
 
@@ -113,12 +118,19 @@ class ServerEngine:
                 f"{self._names()}: only vLLM loads adapters at run time, so it alone can serve a policy."
             )
 
-        async def one(request: Request) -> Completion:
+        async def ask(request: Request) -> Completion:
             if self._reader is None:
                 return await self._by_chat(request, sampling)
             return await self._by_tokens(request, sampling, adapter, self._reader)
 
-        return self._all(one, requests)
+        async def ask_and_keep(request: Request, kept: KeptAnswers) -> Completion:
+            key = answer_key(self._model, adapter, sampling, request)
+            if (answer := kept.take(key)) is None:
+                answer = await ask(request)
+                kept.add(key, answer)
+            return answer
+
+        return self._all(ask if self._kept is None else partial(ask_and_keep, kept=self._kept), requests)
 
     def score(self, requests: Sequence[ScoreRequest], adapter: Adapter | None) -> list[list[float]]:
         """Log-probabilities of each continuation's tokens, in order; empty where it does not fit the context.
@@ -230,7 +242,7 @@ class ServerEngine:
         return os.environ[variable]
 
     def _read(self, card: Card) -> None:
-        self._reader, self._context = None, None
+        self._model, self._reader, self._context = card.model, None, None
         if card.software != "vllm":
             return
         if self._open_reader is not None:

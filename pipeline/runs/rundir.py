@@ -40,6 +40,7 @@ class RunDir:
         self.reserve = path / "reserve.jsonl"
         self.selected = path / "selected.json"
         self.report = path / "report.html"
+        self.answers = path / "answers-under-way"
         self._lock = FileLock(path / ".lock")
 
     # -- places ----------------------------------------------------------------------------------------------

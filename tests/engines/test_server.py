@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.engines.balance import Patience
 from pipeline.engines.base import Request, Sampling, ScoreRequest
+from pipeline.engines.kept import KeptAnswers
 from pipeline.engines.roles import Roles, Serving
 from pipeline.engines.server import ServerEngine, load_reader
 from pipeline.errors import EngineError, InputError
@@ -246,3 +248,30 @@ def test_roles_are_served_by_their_own_addresses(api: Api, sandbox_path: str) ->
     assert roles.describe(f"{api.url}#m", "cpu") == {"name": "server", "model": "m", "endpoints": [api.url]}
     assert roles.describe("base", "cpu")["name"] == "transformers"
     roles.close()
+
+
+def test_a_launch_that_was_cut_short_pays_for_no_answer_twice(api: Api, sandbox_path: str, tmp_path: Path) -> None:
+    def engine() -> ServerEngine:
+        return ServerEngine(
+            partial(read_addresses, api.url),
+            reader=partial(load_reader, sandbox_path, revision=None, chat_template=None),
+            key_variables={},
+            limit=2,
+            patience=Patience(attempts=1, timeout=5.0, without_any=0.2),
+            kept=KeptAnswers(tmp_path, 0, 1),
+        )
+
+    def numbered(body: dict[str, Any]) -> tuple[int, Any]:
+        if len(api.asked) > 12:
+            return 503, {"error": {"message": "gone"}}
+        return 200, completion(body, ids=(body["seed"], 5))
+
+    api.answer = numbered
+    with pytest.raises(EngineError, match="what is finished is kept"):
+        engine().generate(ask(40), SAMPLING, None)
+    answered = {asked["seed"] for asked in api.asked[:12]}
+    api.asked.clear()
+    api.answer = lambda body: (200, completion(body, ids=(body["seed"], 5)))
+    found = engine().generate(ask(40), SAMPLING, None)
+    assert [one.token_ids[0] for one in found] == list(range(10, 50))
+    assert {asked["seed"] for asked in api.asked} == set(range(10, 50)) - answered
