@@ -178,7 +178,9 @@ class Reviser:
 
     def _critique_request(self, row: Row, text: str, principle: Principle, seed: int) -> Request:
         asked = self._session.templates.critique(principle, prompt=dialogue_text(row["prompt"]), response=text)
-        return self._request(row, text, [("user", asked)], seed)
+        # The rewrite is asked for in the same dialogue, if the same model sees it.
+        goes_on = self._session.recipe.see_exchange and self._session.recipe.critic == self._session.recipe.reviser
+        return self._request(row, text, [("user", asked)], seed)._replace(goes_on=goes_on)
 
     def _revision_request(self, row: Row, text: str, principle: Principle, critique: str | None, seed: int) -> Request:
         templates, prompt = self._session.templates, dialogue_text(row["prompt"])

@@ -249,6 +249,7 @@ class Session:
             quantization=get_quantization_config(self.parsed.model),
             chat_template=self.chat_template,
             batch_size=self.recipe.batch_size,
+            prefix_memory=int(self.recipe.prefix_memory * 2**30),
             serving=self._serving(),
         )
 

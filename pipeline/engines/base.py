@@ -28,10 +28,18 @@ class Sampling(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A dialogue to continue, and the seed that alone decides which of its answers is drawn."""
+    """A dialogue to continue.
+
+    Attributes:
+        messages: of the dialogue.
+        seed: that alone decides which of its answers is drawn.
+        goes_on: whether the dialogue with its answer will be continued in turn, by the same model: an engine may keep
+            what it computed of it.
+    """
 
     messages: Sequence[Message]
     seed: int
+    goes_on: bool = False
 
 
 class Completion(NamedTuple):

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from transformers import Cache, DynamicCache
+from transformers import Cache
 
 from pipeline.engines.base import Sampling
+from pipeline.engines.prefill import Model, keep_dialogue, positions_of, read_prompts
+from pipeline.engines.prefixes import Prefixes
 from pipeline.engines.sampling import draw_tokens
-from pipeline.engines.window import WindowCache, n_window_layers
+from pipeline.engines.window import WindowCache
 
 _REFILL_AT = 0.25
 """Let waiting prompts in once this share of the batch is free: a pass for one prompt costs nearly that of many."""
 
 _COMPACT_BELOW = 0.75
 """When nobody waits, drop finished rows once fewer than this share is going: copying the cache has a price."""
-
-
-class Model(NamedTuple):
-    """What decoding needs of a model."""
-
-    forward: Any  # a causal language model of transformers, bare or under adapters
-    end_tokens: Sequence[int]
-    pad: int
 
 
 class Rows(NamedTuple):
@@ -43,37 +37,48 @@ class Rows(NamedTuple):
         return Rows(*(field[rows] for field in self))
 
 
+class Prompt(NamedTuple):
+    """What is to be answered.
+
+    Attributes:
+        tokens: of the dialogue.
+        seed: which tokens the answer draws depends on it alone.
+        goes_on: whether the dialogue with the answer is the beginning of a later prompt.
+    """
+
+    tokens: Sequence[int]
+    seed: int
+    goes_on: bool = False
+
+
 @torch.inference_mode()
 def sample(
-    model: Model, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling, batch_size: int
+    model: Model, prompts: Sequence[Prompt], sampling: Sampling, batch_size: int, prefixes: Prefixes | None = None
 ) -> list[list[int]]:
     """Sample one answer a prompt.
 
     Args:
         model: that answers.
-        prompts: token ids, longest first: what joins a batch must not be longer than what is in it.
-        seeds: one a prompt; which tokens an answer draws depends on its own seed alone.
-        sampling: how they are drawn.
+        prompts: longest first: what joins a batch must not be longer than what is in it.
+        sampling: how tokens are drawn.
         batch_size: rows decoded together.
+        prefixes: dialogues that prompts may begin with, where those that go on are kept; None keeps none.
 
     Returns:
         The tokens of each answer, with the one that ended it.
     """
-    return _Decoder(model, prompts, seeds, sampling).run(batch_size)
+    return _Decoder(model, prompts, sampling, prefixes).run(batch_size)
 
 
 class _Decoder:
-    def __init__(
-        self, model: Model, prompts: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
-    ) -> None:
-        self._model, self._sampling = model, sampling
+    def __init__(self, model: Model, prompts: Sequence[Prompt], sampling: Sampling, prefixes: Prefixes | None) -> None:
+        self._model, self._prompts, self._sampling, self._prefixes = model, prompts, sampling, prefixes
+        self._to_keep = {i for i, prompt in enumerate(prompts) if prompt.goes_on}
         self._device = model.forward.device
         self._waiting = deque(range(len(prompts)))
-        self._prompts = prompts
-        self._seeds = torch.tensor(seeds, dtype=torch.int64, device=self._device)
+        self._seeds = torch.tensor([prompt.seed for prompt in prompts], dtype=torch.int64, device=self._device)
         self._ends = torch.tensor(model.end_tokens, device=self._device)
         self._drawn = torch.full((len(prompts), sampling.max_new_tokens), -1, device=self._device)
-        self._n_layers = n_window_layers(model.forward.config)
 
     def run(self, batch_size: int) -> list[list[int]]:
         """Decode everything."""
@@ -85,26 +90,26 @@ class _Decoder:
                         rows = self._refill(rows, cache)
                         continue
                 elif alive < _COMPACT_BELOW * len(rows.going):
+                    self._keep_ended(rows, cache)
                     kept = rows.going.nonzero()[:, 0]
                     cache.reorder_cache(kept)
                     rows = rows.chosen(kept)
                 rows = self._step(rows, cache)
+            self._keep_ended(rows, cache)
         return [[token for token in row if token >= 0] for row in self._drawn.tolist()]
 
     def _open(self, count: int) -> tuple[Rows, Cache]:
         """Read the next prompts into a cache of their own, and draw their first tokens."""
         joining = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
-        tokens, mask = left_padded([self._prompts[i] for i in joining], self._model.pad, self._device)
-        config = self._model.forward.config
-        cache = DynamicCache(config=config) if self._n_layers is None else WindowCache(self._n_layers)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        logits = self._logits(tokens, mask, positions, cache)
+        read = read_prompts(self._model, [self._prompts[i].tokens for i in joining], self._prefixes)
         prompt = torch.tensor(joining, device=self._device)
-        rows = Rows(prompt, torch.zeros_like(prompt), prompt >= 0, prompt, positions[:, -1], mask)
-        return self._draw(rows, logits), cache
+        position = positions_of(read.mask)[:, -1]
+        rows = Rows(prompt, torch.zeros_like(prompt), prompt >= 0, prompt, position, read.mask)
+        return self._draw(rows, read.logits), read.cache
 
     def _refill(self, rows: Rows, cache: WindowCache) -> Rows:
         """Let waiting prompts take the places of rows that have ended."""
+        self._keep_ended(rows, cache)
         # Columns that only ended rows look at are given up first.
         needed = (rows.mask * rows.going[:, None]).any(dim=0)
         unused = int(needed.int().argmax())
@@ -124,7 +129,19 @@ class _Decoder:
         """Draw one token more for every row."""
         mask = torch.nn.functional.pad(rows.mask, (0, 1), value=1)
         rows = rows._replace(mask=mask, position=rows.position + 1)
-        return self._draw(rows, self._logits(rows.token[:, None], mask, rows.position[:, None], cache))
+        return self._draw(rows, self._model.logits(rows.token[:, None], mask, rows.position[:, None], cache))
+
+    def _keep_ended(self, rows: Rows, cache: Cache) -> None:
+        """Keep the dialogues that go on, of rows that are about to give up their places."""
+        if self._prefixes is None:
+            return
+        for row in (~rows.going).nonzero()[:, 0].tolist():
+            i = int(rows.prompt[row])
+            if i in self._to_keep:
+                self._to_keep.remove(i)
+                answer = self._drawn[i][self._drawn[i] >= 0].tolist()
+                tokens = [*self._prompts[i].tokens, *answer[:-1]]  # the last one was drawn and not read
+                keep_dialogue(self._prefixes, tokens, cache, row, rows.mask[row])
 
     def _draw(self, rows: Rows, logits: torch.Tensor) -> Rows:
         new = draw_tokens(logits, self._seeds[rows.prompt], rows.step, self._sampling)
@@ -132,22 +149,3 @@ class _Decoder:
         step = rows.step + 1
         going = rows.going & ~torch.isin(new, self._ends) & (step < self._sampling.max_new_tokens)
         return rows._replace(step=step, going=going, token=new)
-
-    def _logits(self, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache) -> torch.Tensor:
-        output = self._model.forward(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1]
-
-
-def left_padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask [rows, longest], every row at the right end."""
-    width = max(len(row) for row in rows)
-    tokens = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    return tokens.to(device), mask.to(device)

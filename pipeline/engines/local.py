@@ -16,7 +16,10 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.engines.base import Adapter, Completion, FinishReason, Message, Request, Sampling, ScoreRequest, too_long
 from pipeline.engines.chat import decode, encode, encode_opening, end_tokens, require_chat_template
-from pipeline.engines.decoding import Model, left_padded, sample
+from pipeline.engines.decoding import Prompt, sample
+from pipeline.engines.prefill import Model, left_padded, positions_of
+from pipeline.engines.prefixes import Prefixes
+from pipeline.engines.window import sees_everything
 from pipeline.errors import EngineError
 
 
@@ -38,6 +41,7 @@ class LocalEngine:
         quantization: transformers' ``BitsAndBytesConfig``, or None.
         chat_template: Jinja source that replaces the tokenizer's own, or None.
         batch_size: rows that are decoded together.
+        prefix_memory: bytes for what was computed of dialogues that go on.
 
     Raises:
         EngineError: the model cannot be loaded.
@@ -52,6 +56,7 @@ class LocalEngine:
         dtype: str,
         chat_template: str | None,
         batch_size: int,
+        prefix_memory: int = 0,
         quantization: Any = None,
     ) -> None:
         from accelerate import PartialState
@@ -64,6 +69,8 @@ class LocalEngine:
         self._context: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self._end_tokens = end_tokens(self._model.generation_config, self.tokenizer)
         self._pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self._end_tokens[0]
+        self._prefixes = Prefixes(prefix_memory) if sees_everything(self._model.config) else None
+        self._prefixes_under: Adapter | None = None
         self._adapters: set[str] = set()
         self._seconds = 0.0
 
@@ -85,20 +92,27 @@ class LocalEngine:
                 answers[i] = too_long(len(prompt), sampling.max_new_tokens, self._context)
             else:
                 fitting.append(i)
-        # The longest first, as decoding asks for; and in an order that the order of requests can't change.
-        fitting.sort(key=lambda i: (-len(prompts[i]), requests[i].seed))
+        # The longest first, as decoding asks for, equal ones together; the order of requests does not matter.
+        fitting.sort(key=lambda i: (-len(prompts[i]), prompts[i], requests[i].seed))
         with self._wearing(adapter):
             drawn = sample(
                 Model(self._model, self._end_tokens, self._pad),
-                [prompts[i] for i in fitting],
-                [requests[i].seed for i in fitting],
+                [Prompt(prompts[i], requests[i].seed, requests[i].goes_on) for i in fitting],
                 sampling,
                 self._batch_size,
+                self._prefixes_for(requests, adapter),
             )
             for i, tokens in zip(fitting, drawn, strict=True):
                 answers[i] = self._completion(tokens, len(prompts[i]))
         self._seconds += time.monotonic() - started
         return [answer for answer in answers if answer is not None]
+
+    def _prefixes_for(self, requests: Sequence[Request], adapter: Adapter | None) -> Prefixes | None:
+        """What is kept of dialogues: of one adapter, and of the last requests that go on."""
+        if self._prefixes is not None and (adapter != self._prefixes_under or any(one.goes_on for one in requests)):
+            self._prefixes.clear()
+            self._prefixes_under = adapter
+        return self._prefixes
 
     def _completion(self, tokens: list[int], prompt_tokens: int) -> Completion:
         reason: FinishReason = "stop" if tokens and tokens[-1] in self._end_tokens else "length"
@@ -139,7 +153,7 @@ class LocalEngine:
         logits = self._model(
             input_ids=tokens,
             attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            position_ids=positions_of(mask),
             logits_to_keep=longest + 1,
         ).logits
         log_p = logits.double().log_softmax(-1)

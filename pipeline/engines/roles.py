@@ -74,6 +74,7 @@ class Roles:
         quantization: of the base, transformers' ``BitsAndBytesConfig``, or None; the same in all rounds as well.
         chat_template: Jinja source for the base model, or None for its own.
         batch_size: rows decoded together.
+        prefix_memory: bytes a model, for what was computed of dialogues that go on.
         serving: how servers are reached.
     """
 
@@ -86,6 +87,7 @@ class Roles:
         quantization: Any = None,
         chat_template: str | None,
         batch_size: int,
+        prefix_memory: int = 0,
         serving: Serving = IN_PROCESS,
     ) -> None:
         self._base = base
@@ -94,6 +96,7 @@ class Roles:
         self._quantization = quantization
         self._chat_template = chat_template
         self._batch_size = batch_size
+        self._prefix_memory = prefix_memory
         self._serving = serving
         self._engines: dict[str, Engine] = {}
         self._seconds_of_closed = 0.0
@@ -184,6 +187,7 @@ class Roles:
             quantization=self._quantization if own else None,
             chat_template=template,
             batch_size=self._batch_size,
+            prefix_memory=self._prefix_memory,
         )
 
     def _served(

@@ -49,6 +49,15 @@ class WindowLayer(DynamicLayer):
         self._start, self._end = 0, self._end - self._start
         self._show()
 
+    def pick_columns(self, columns: torch.Tensor) -> None:
+        """Keep some columns [rows, kept], of every row its own."""
+        self._buffers = [
+            states.gather(2, columns[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3]))
+            for states in (self.keys, self.values)
+        ]
+        self._start, self._end = 0, columns.shape[1]
+        self._show()
+
     def replace(self, rows: torch.Tensor, other: DynamicLayer) -> None:
         """Lay the rows of another layer, no more columns than this one has, into some rows of this one."""
         count = other.get_seq_length()
@@ -85,6 +94,11 @@ class WindowCache(Cache):
         for layer in self.layers:
             layer.trim(count)
 
+    def pick_columns(self, columns: torch.Tensor) -> None:
+        """Keep some columns [rows, kept] in every layer, of every row its own."""
+        for layer in self.layers:
+            layer.pick_columns(columns)
+
     def replace(self, rows: torch.Tensor, other: Cache) -> None:
         """Lay the rows of another cache into some rows of this one."""
         for layer, others in zip(self.layers, other.layers, strict=True):
@@ -96,3 +110,8 @@ def n_window_layers(config: object) -> int | None:
     layers = DynamicCache(config=config).layers
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
     return len(layers) if plain and layers else None
+
+
+def sees_everything(config: object) -> bool:
+    """Whether every token of this model sees all tokens before it, in every layer."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)

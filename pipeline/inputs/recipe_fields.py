@@ -141,6 +141,12 @@ class Recipe:
         "local",
         "What samples and scores the policy: this process, a vLLM started by the run, or servers that run already.",
     )
+    prefix_memory: float = _setting(
+        "engines",
+        4.0,
+        "With `local`: GiB for keys and values of critiques, so that a rewrite reads only what is new; 0 keeps none.",
+        Range(0),
+    )
     policy_endpoints: list[str] = field(
         default_factory=list,
         metadata=_about("engines", "With `server`: vLLM addresses of the base model, as http://host:8000/v1."),

@@ -16,7 +16,9 @@ from transformers import (
 )
 
 from pipeline.engines.base import Sampling
-from pipeline.engines.decoding import Model, left_padded, sample
+from pipeline.engines.decoding import Prompt, sample
+from pipeline.engines.prefill import Model, left_padded
+from pipeline.engines.prefixes import Prefixes
 from pipeline.engines.window import n_window_layers
 
 SIZES: dict[str, Any] = {
@@ -59,6 +61,20 @@ def prompts_of(n: int) -> list[list[int]]:
     return [torch.randint(3, 97, (length,), generator=generator).tolist() for length in lengths]
 
 
+def seeded(prompts: list[list[int]]) -> list[Prompt]:
+    return [Prompt(tokens, seed) for seed, tokens in enumerate(prompts)]
+
+
+def count_read(model: Any) -> list[int]:
+    """The tokens, padding included, of every pass that reads more than one column."""
+    read: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, args, given: read.append(given["input_ids"].numel()) if given["input_ids"].shape[1] > 1 else None,
+        with_kwargs=True,
+    )
+    return read
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_greedy_answers_are_those_of_one_prompt_at_a_time(name: str) -> None:
     model, prompts = random_model(CONFIGS[name]()), prompts_of(16)
@@ -69,7 +85,7 @@ def test_greedy_answers_are_those_of_one_prompt_at_a_time(name: str) -> None:
     lengths = {len(answer) for answer in expected}
     assert len(lengths) > 3 and max(lengths) == NEW > min(lengths)
     for batch_size in (1, 4, 30):
-        assert sample(Model(model, ENDS, 0), prompts, [0] * 16, Sampling(0.0, 1.0, NEW), batch_size) == expected
+        assert sample(Model(model, ENDS, 0), seeded(prompts), Sampling(0.0, 1.0, NEW), batch_size) == expected
 
 
 def test_which_memories_can_lie_side_by_side() -> None:
@@ -84,10 +100,9 @@ def test_which_memories_can_lie_side_by_side() -> None:
 def test_sampled_answers_do_not_depend_on_the_batch() -> None:
     model, prompts = random_model(LlamaConfig(**SIZES)), prompts_of(40)
     model = model.double()  # so that rounding decides no draw
-    seeds = list(range(100, 140))
-    alone = sample(Model(model, ENDS, 0), prompts, seeds, Sampling(1.0, 0.9, NEW), 1)
+    alone = sample(Model(model, ENDS, 0), seeded(prompts), Sampling(1.0, 0.9, NEW), 1)
     for batch_size in (3, 8, 64):
-        assert sample(Model(model, ENDS, 0), prompts, seeds, Sampling(1.0, 0.9, NEW), batch_size) == alone
+        assert sample(Model(model, ENDS, 0), seeded(prompts), Sampling(1.0, 0.9, NEW), batch_size) == alone
     assert len({tuple(answer) for answer in alone}) > 30
 
 
@@ -98,7 +113,7 @@ def test_the_batch_stays_full_while_prompts_wait() -> None:
         lambda _, args, given: rows.append(given["input_ids"].shape[0]) if given["input_ids"].shape[1] == 1 else None,
         with_kwargs=True,
     )
-    answers = sample(Model(model, ENDS, 0), prompts, list(range(64)), Sampling(1.0, 1.0, NEW), 8)
+    answers = sample(Model(model, ENDS, 0), seeded(prompts), Sampling(1.0, 1.0, NEW), 8)
     drawn_by_steps = sum(len(answer) - 1 for answer in answers)  # first tokens come with the prompts
     assert max(rows) == 8
     assert drawn_by_steps > 0.75 * sum(rows)
@@ -108,3 +123,47 @@ def test_rows_end_at_the_right() -> None:
     tokens, mask = left_padded([[5, 6, 7], [8]], 0, torch.device("cpu"))
     assert tokens.tolist() == [[5, 6, 7], [0, 0, 8]]
     assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_equal_prompts_are_read_once_and_answered_by_their_own_seeds() -> None:
+    model = random_model(LlamaConfig(**SIZES)).double()
+    read = count_read(model)
+    prompts = [Prompt(tokens, 10 * i + sample_) for i, tokens in enumerate(prompts_of(6)) for sample_ in range(4)]
+    together = sample(Model(model, ENDS, 0), prompts, Sampling(1.0, 1.0, NEW), 24)
+    assert sum(read) == 6 * len(prompts[0].tokens)
+    assert together == sample(Model(model, ENDS, 0), prompts, Sampling(1.0, 1.0, NEW), 1)
+    assert len({tuple(answer) for answer in together}) > 20
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 16])
+def test_dialogues_that_go_on_are_read_on_and_answered_alike(batch_size: int) -> None:
+    model = random_model(LlamaConfig(**SIZES)).double()
+    given, prefixes, sampling = Model(model, ENDS, 0), Prefixes(2**24), Sampling(1.0, 1.0, NEW)
+    first = [Prompt(tokens * 3, seed, goes_on=True) for seed, tokens in enumerate(prompts_of(16))]
+    answers = sample(given, first, sampling, batch_size, prefixes)
+    assert answers == sample(given, first, sampling, batch_size), "keeping changes nothing"
+    on = [
+        Prompt([*one.tokens, *answer, *range(5, 5 + 3 * (seed % 4 + 1))], 100 + seed)
+        for seed, (one, answer) in enumerate(zip(first, answers, strict=True))
+    ]
+    on.sort(key=lambda one: -len(one.tokens))
+    read = count_read(model)
+    found = sample(given, on, sampling, batch_size, prefixes)
+    on_what_is_new = sum(read)
+    read.clear()
+    assert found == sample(given, on, sampling, batch_size)
+    assert len({len(answer) for answer in found}) > 3
+    assert on_what_is_new < 0.3 * sum(read)
+
+
+def test_what_does_not_fit_is_read_whole() -> None:
+    model = random_model(LlamaConfig(**SIZES)).double()
+    given, sampling = Model(model, ENDS, 0), Sampling(0.0, 1.0, NEW)
+    first = [Prompt(tokens, seed, goes_on=True) for seed, tokens in enumerate(prompts_of(8))]
+    of_a_token = 2 * 2 * 2 * 8 * 8  # layers, keys and values, heads, width, bytes
+    small = Prefixes(of_a_token * 80)
+    answers = sample(given, first, sampling, 4, small)
+    on = [Prompt([*one.tokens, *answer, 7, 9], 1) for one, answer in zip(first, answers, strict=True)]
+    assert [small.longest(one.tokens).length > 0 for one in on] == [True] + [False] * 7
+    on.sort(key=lambda one: -len(one.tokens))
+    assert sample(given, on, sampling, 4, small) == sample(given, on, sampling, 4)

@@ -140,6 +140,7 @@ def test_a_whole_run_is_complete_and_says_what_ran_it(finished: Path) -> None:
             "model": "sandbox",
             "dtype": "float32",
             "device": "cpu",
+            "quantization": None,
         }
     assert read(finished / "round-01" / "refine" / "manifest.json")["roles"]["critic"]["name"] == "vllm"
 

@@ -1,0 +1,129 @@
+"""Reading prompts into a cache: each text once, and of dialogues that go on only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import Cache, DynamicCache
+
+from pipeline.engines.prefixes import NOTHING, Beginning, Dialogue, Prefixes
+from pipeline.engines.window import WindowCache, n_window_layers
+
+_WORTH_IT = 0.75
+"""Read on where beginnings known leave at most this share of the longest prompt: laying them out has a price."""
+
+
+class Model(NamedTuple):
+    """What decoding needs of a model."""
+
+    forward: Any  # a causal language model of transformers, bare or under adapters
+    end_tokens: Sequence[int]
+    pad: int
+
+    def logits(self, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache) -> torch.Tensor:
+        """Logits [rows, vocabulary] after the last token; the cache takes up all tokens [rows, columns]."""
+        output = self.forward(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1]
+
+
+class Reading(NamedTuple):
+    """Prompts that were read: logits after each, and the cache with its mask [rows, columns], rows ending together."""
+
+    logits: torch.Tensor
+    mask: torch.Tensor
+    cache: Cache
+
+
+def read_prompts(model: Model, prompts: Sequence[Sequence[int]], prefixes: Prefixes | None) -> Reading:
+    """Read prompts side by side.
+
+    Args:
+        model: that reads.
+        prompts: token ids; equal ones are read once.
+        prefixes: dialogues that prompts may begin with, or None.
+    """
+    row: dict[tuple[int, ...], int] = {}
+    of = [row.setdefault(tuple(prompt), len(row)) for prompt in prompts]
+    beginnings = [prefixes.longest(prompt) for prompt in row] if prefixes else [NOTHING] * len(row)
+    # The longest rest is what a row's reading costs, whatever the others begin with.
+    rest = max(len(prompt) - begun.length for prompt, begun in zip(row, beginnings, strict=True))
+    worth_it = rest <= _WORTH_IT * max(map(len, row))
+    read = _read_on(model, list(row), beginnings) if worth_it else _read(model, list(row))
+    if len(row) == len(prompts):
+        return read
+    rows = torch.tensor(of, device=read.mask.device)
+    read.cache.reorder_cache(rows)
+    return Reading(read.logits[rows], read.mask[rows], read.cache)
+
+
+def _read(model: Model, prompts: Sequence[Sequence[int]]) -> Reading:
+    config = model.forward.config
+    tokens, mask = left_padded(prompts, model.pad, model.forward.device)
+    n_layers = n_window_layers(config)
+    cache = DynamicCache(config=config) if n_layers is None else WindowCache(n_layers)
+    return Reading(model.logits(tokens, mask, positions_of(mask), cache), mask, cache)
+
+
+def _read_on(model: Model, prompts: Sequence[Sequence[int]], beginnings: Sequence[Beginning]) -> Reading:
+    """Read what follows on the beginnings of prompts."""
+    device = model.forward.device
+    lengths = [length for _, length in beginnings]
+    old = left_padded([[1] * length for length in lengths], 0, device)[1]
+    tokens, new = left_padded(
+        [prompt[length:] for prompt, length in zip(prompts, lengths, strict=True)], model.pad, device
+    )
+    mask = torch.cat([old, new], dim=1)
+    known = next(begun.dialogue.layers for begun in beginnings if begun.length)
+    cache = WindowCache(len(known))
+    for layer, of_layer in enumerate(known):
+        laid = [states.new_zeros(len(prompts), states.shape[0], old.shape[1], states.shape[2]) for states in of_layer]
+        for row, (dialogue, length) in enumerate(beginnings):
+            if length:
+                for side_by_side, states in zip(laid, dialogue.layers[layer], strict=True):
+                    side_by_side[row, :, -length:] = states[:, :length]
+        cache.update(*laid, layer)
+    logits = model.logits(tokens, mask, positions_of(mask)[:, old.shape[1] :], cache)
+    # Between beginning and rest some rows have columns of nothing, and what joins others must not be wider than it is.
+    longest = int(mask.sum(1).max())
+    columns = mask.argsort(dim=1, stable=True)[:, -longest:]
+    cache.pick_columns(columns)
+    return Reading(logits, mask.gather(1, columns), cache)
+
+
+def keep_dialogue(prefixes: Prefixes, tokens: list[int], cache: Cache, row: int, mask: torch.Tensor) -> None:
+    """Keep a row of a cache for the turns that follow.
+
+    Args:
+        prefixes: to keep it in.
+        tokens: of the dialogue so far, as the first of the row's columns hold them.
+        cache: with the row.
+        row: its number.
+        mask: of the row [columns].
+    """
+    one_token = sum(layer.keys[row, :, 0].nbytes + layer.values[row, :, 0].nbytes for layer in cache.layers)
+    if prefixes.has_room(one_token * len(tokens)):
+        columns = mask.nonzero()[: len(tokens), 0]
+        layers = [(layer.keys[row][:, columns], layer.values[row][:, columns]) for layer in cache.layers]
+        prefixes.keep(Dialogue(tokens, layers))
+
+
+def positions_of(mask: torch.Tensor) -> torch.Tensor:
+    """Position of every column in its row's text."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def left_padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask [rows, longest], every row at the right end."""
+    width = max(len(row) for row in rows)
+    tokens = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return tokens.to(device), mask.to(device)
