@@ -12,57 +12,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from random_llama import NAME, machine, make_model, mixed_texts, summary
+from transformers import AutoModelForCausalLM
 
 from pipeline import sandbox
 from pipeline.engines.base import Request, Sampling
 from pipeline.engines.chat import encode
 from pipeline.engines.local import LocalEngine
 
-VOCABULARY = 32_000
-END_EVERY = 100
-TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 SAMPLING = Sampling(1.0, 1.0, 256)
 RESULTS = Path(__file__).with_suffix(".json")
 
 
-def make_model(folder: Path) -> None:
-    """A Llama with random weights and a tokenizer whose words are numbers: a prompt of n words has n tokens."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=512,
-        intermediate_size=1408,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        max_position_embeddings=1024,
-    )
-    model = LlamaForCausalLM(config)
-    model.generation_config.eos_token_id = list(range(0, VOCABULARY, END_EVERY))
-    model.save_pretrained(folder)
-    words = Tokenizer(models.WordLevel({str(i): i for i in range(VOCABULARY)}, unk_token="0"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="0", pad_token="0", unk_token="0")
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-
-
 def mixed_requests(rows: int) -> list[Request]:
     """Prompts of 20 to 400 tokens in random order."""
-    rng = np.random.default_rng(0)
-    texts = (" ".join(map(str, rng.integers(1, VOCABULARY, size=rng.integers(20, 401)))) for _ in range(rows))
+    texts = mixed_texts(rows, 20, 400, seed=0)
     return [Request([{"role": "user", "content": text}], seed) for seed, text in enumerate(texts)]
 
 
@@ -115,16 +86,8 @@ def measure(model: str, requests: Sequence[Request], batch_size: int, repeats: i
             tokens = way()
             speeds[name].append(tokens / (time.monotonic() - started))
             print(f"{name:>12}: {tokens:,} tokens, {speeds[name][-1]:,.0f} tokens/s", flush=True)
-    found: dict[str, Any] = {
-        name: {"median": round(statistics.median(s), 1), "range": [round(min(s), 1), round(max(s), 1)]}
-        for name, s in speeds.items()
-    }
     ratios = [one / other for one, other in zip(speeds["engine"], speeds["plain loop"], strict=True)]
-    found["ratio"] = {
-        "median": round(statistics.median(ratios), 2),
-        "range": [round(f(ratios), 2) for f in (min, max)],
-    }
-    return found
+    return {name: summary(found, 1) for name, found in speeds.items()} | {"ratio": summary(ratios)}
 
 
 def main() -> None:
@@ -136,14 +99,12 @@ def main() -> None:
     parser.add_argument("--sandbox", action="store_true")
     arguments = parser.parse_args()
     found: dict[str, Any] = {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "machine": machine(),
         "settings": {"rows": arguments.rows, "batch_size": arguments.batch_size, "repeats": arguments.repeats},
     }
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         make_model(Path(folder))
-        found["random llama, 58.5 M"] = measure(
-            folder, mixed_requests(arguments.rows), arguments.batch_size, arguments.repeats
-        )
+        found[NAME] = measure(folder, mixed_requests(arguments.rows), arguments.batch_size, arguments.repeats)
         if arguments.sandbox:
             requests = sandbox_requests(8 * arguments.rows)
             found["sandbox"] = measure(str(sandbox.model_path()), requests, arguments.batch_size, arguments.repeats)
