@@ -155,6 +155,7 @@ def measure(options: argparse.Namespace, model: str, logs: Path) -> dict[str, An
     python = str(Path(options.vllm_python).absolute())
     servers = VllmServers(Vllm(python, model, None, "float32", 8, None, 1, 0.9, logs))
     engine = ServerEngine(
+        model,
         servers.addresses,
         reader=read,
         key_variables={},

@@ -169,15 +169,15 @@ class Roles:
         own = model == self._base
         revision, template = (self._revision, self._chat_template) if own else (None, None)
         if is_address(model):
-            return self._served(partial(read_addresses, model), None, None)
+            return self._served(model, partial(read_addresses, model), None, None)
         if own and (self._serving.policy or self._serving.vllm is not None):
             from pipeline.engines.server import load_reader
 
             read = partial(load_reader, model, revision=revision, chat_template=template)
             if self._serving.vllm is None:
-                return self._served(lambda: self._serving.policy, read, None)
+                return self._served(model, lambda: self._serving.policy, read, None)
             servers = VllmServers(self._serving.vllm)
-            return self._served(servers.addresses, read, servers.stop)
+            return self._served(model, servers.addresses, read, servers.stop)
         from pipeline.engines.local import LocalEngine
 
         return LocalEngine(
@@ -192,6 +192,7 @@ class Roles:
 
     def _served(
         self,
+        model: str,
         addresses: Callable[[], Sequence[Address]],
         reader: Callable[[], Reader] | None,
         stop: Callable[[], None] | None,
@@ -206,6 +207,7 @@ class Roles:
             ) from error
         serving = self._serving
         return ServerEngine(
+            model,
             addresses,
             reader=reader,
             key_variables=serving.keys,

@@ -70,6 +70,7 @@ class ServerEngine:
     neither token ids nor log-probabilities, and control tokens are broken by their usual spellings.
 
     Args:
+        model: behind the servers, as the recipe names it.
         addresses: gives the servers; called when they are first needed.
         reader: of the model; None asks a vLLM where it has the model from, and is not needed for other servers.
         key_variables: host -> environment variable that holds its key.
@@ -81,6 +82,7 @@ class ServerEngine:
 
     def __init__(
         self,
+        model: str,
         addresses: Callable[[], Sequence[Address]],
         *,
         reader: Callable[[], Reader] | None,
@@ -90,12 +92,12 @@ class ServerEngine:
         kept: KeptAnswers | None = None,
         stop: Callable[[], None] | None = None,
     ) -> None:
-        self._addresses, self._open_reader, self._key_variables = addresses, reader, key_variables
+        self._model, self._addresses, self._open_reader = model, addresses, reader
+        self._key_variables = key_variables
         self._limit, self._patience, self._kept, self._stop = limit, patience, kept, stop
         self._runner: asyncio.Runner | None = None
         self._endpoints: list[Endpoint] = []
         self._reader: Reader | None = None
-        self._model = ""
         self._context: int | None = None
         self._seconds = 0.0
 
@@ -242,7 +244,7 @@ class ServerEngine:
         return os.environ[variable]
 
     def _read(self, card: Card) -> None:
-        self._model, self._reader, self._context = card.model, None, None
+        self._reader, self._context = None, None
         if card.software != "vllm":
             return
         if self._open_reader is not None:

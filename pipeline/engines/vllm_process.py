@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 from pipeline.errors import EngineError, InputError
 from pipeline.inputs.addresses import Address
 
@@ -47,7 +49,7 @@ class Vllm(NamedTuple):
         lora_rank: of the adapters it will be given.
         max_model_len: most tokens of prompt and answer together; None for the model's own.
         tensor_parallel: GPUs that share one copy of the model.
-        gpu_memory: share of each GPU's memory that it takes.
+        gpu_memory: share of each GPU's memory that it takes; on the CPU at most half of what is free.
         folder: for its logs, on a file system that all processes of this node see.
     """
 
@@ -113,7 +115,8 @@ class VllmServers:
             port = _free_port()
             path = self._settings.folder / f"vllm-{socket.gethostname()}-{number}.log"
             targets = lora_targets(self._settings.model, self._settings.revision) if gpus is None else None
-            arguments = server_arguments(self._settings, model, port, targets)
+            settings = self._settings if targets is None else self._settings._replace(gpu_memory=self._free_share())
+            arguments = server_arguments(settings, model, port, targets)
             guard = [sys.executable, "-I", str(Path(__file__).with_name("guard.py")), str(os.getpid()), _GRACE]
             environment = server_environment(os.environ, gpus)
             with path.open("ab") as file:
@@ -136,6 +139,11 @@ class VllmServers:
             self.stop()
             raise
         return found
+
+    def _free_share(self) -> float:
+        """The share of this machine's memory that a server on the CPU takes: the pipeline's own models need some."""
+        memory = psutil.virtual_memory()
+        return min(self._settings.gpu_memory, round(0.5 * memory.available / memory.total, 2))
 
     def _wait(self, addresses: Sequence[Address], logs: Sequence[Path]) -> None:
         started = said = time.monotonic()
@@ -231,12 +239,10 @@ def server_arguments(settings: Vllm, name: str, port: int, targets: Sequence[str
         "max-loras": 1,
         "max-cpu-loras": 4,
         "max-model-len": settings.max_model_len,
+        "gpu-memory-utilization": settings.gpu_memory,  # of the machine's memory on the CPU
     }
     if targets is None:
-        given |= {
-            "tensor-parallel-size": settings.tensor_parallel,
-            "gpu-memory-utilization": settings.gpu_memory,
-        }
+        given["tensor-parallel-size"] = settings.tensor_parallel
     words = [str(word) for key, value in given.items() if value is not None for word in (f"--{key}", value)]
     switches = ["--enable-lora", "--no-enable-log-requests", "--disable-uvicorn-access-log"]
     if targets is not None:

@@ -186,7 +186,10 @@ class Recipe:
         COUNT,
     )
     vllm_gpu_memory: float = _setting(
-        "engines", 0.9, "With `vllm`: share of each GPU's memory that it takes.", Range(0, 1, above=True)
+        "engines",
+        0.9,
+        "With `vllm`: share of each GPU's memory that it takes; on the CPU at most half of what is free.",
+        Range(0, 1, above=True),
     )
     vllm_keep_running: bool = _setting(
         "engines", False, "With `vllm`: keep it running while the policy trains; else it stops to free the memory."

@@ -91,6 +91,7 @@ def api(request: pytest.FixtureRequest) -> Iterator[Api]:
 @pytest.fixture
 def engine(api: Api, sandbox_path: str) -> Iterator[ServerEngine]:
     made = ServerEngine(
+        "m",
         partial(read_addresses, api.url),
         reader=partial(load_reader, sandbox_path, revision=None, chat_template=None),
         key_variables={},
@@ -253,6 +254,7 @@ def test_roles_are_served_by_their_own_addresses(api: Api, sandbox_path: str) ->
 def test_a_launch_that_was_cut_short_pays_for_no_answer_twice(api: Api, sandbox_path: str, tmp_path: Path) -> None:
     def engine() -> ServerEngine:
         return ServerEngine(
+            "m",
             partial(read_addresses, api.url),
             reader=partial(load_reader, sandbox_path, revision=None, chat_template=None),
             key_variables={},

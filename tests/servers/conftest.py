@@ -66,6 +66,7 @@ def served(sandbox_path: str) -> Iterator[Callable[..., ServerEngine]]:
     def make(addresses: str, patience: Patience = PATIENCE, *, tokens: bool = True, limit: int = 64) -> ServerEngine:
         read = partial(load_reader, sandbox_path, revision=None, chat_template=None)
         engine = ServerEngine(
+            "m",
             partial(read_addresses, addresses),
             reader=read if tokens else None,
             key_variables={},
