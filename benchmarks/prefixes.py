@@ -16,18 +16,16 @@ import re
 import tempfile
 import time
 import urllib.request
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from random_llama import NAME, machine, make_model, mixed_texts, summary
+from vllm_server import served
 
-from pipeline.engines.balance import Patience
 from pipeline.engines.base import Engine, Message, Request, Sampling
 from pipeline.engines.local import LocalEngine
-from pipeline.engines.server import ServerEngine, load_reader
-from pipeline.engines.vllm_process import Vllm, VllmServers, vllm_version
+from pipeline.engines.vllm_process import vllm_version
 
 SAMPLING = Sampling(1.0, 1.0, 256)
 RESULTS = Path(__file__).with_suffix(".json")
@@ -97,21 +95,10 @@ def locally(model: str, rows: int, batch_size: int, repeats: int) -> dict[str, A
 
 def on_vllm(python: str, model: str, rows: int, logs: Path) -> dict[str, Any]:
     """The share of prompt tokens that vLLM's cache of beginnings had."""
-    servers = VllmServers(Vllm(python, model, None, "float32", 8, None, 1, 0.9, logs))
-    engine = ServerEngine(
-        model,
-        servers.addresses,
-        reader=partial(load_reader, model, revision=None, chat_template=None),
-        key_variables={},
-        limit=256,
-        patience=Patience(3, 3600.0),
-        stop=servers.stop,
-    )
-    refine(engine, rows, 0)
-    url = servers.addresses()[0].url.removesuffix("/v1") + "/metrics"
-    with urllib.request.urlopen(url, timeout=30) as reply:
-        told = reply.read().decode()
-    engine.close()
+    with served(python, model, logs) as (engine, url):
+        refine(engine, rows, 0)
+        with urllib.request.urlopen(f"{url}/metrics", timeout=30) as reply:
+            told = reply.read().decode()
     hits, queries = (
         sum(float(value) for value in re.findall(rf"^vllm:prefix_cache_{name}_total{{.*}} (\S+)$", told, re.MULTILINE))
         for name in ("hits", "queries")
@@ -136,8 +123,9 @@ def main() -> None:
                 str(Path(folder) / "model"), arguments.rows, arguments.batch_size, arguments.repeats
             )
         if arguments.vllm_python:
-            python = str(Path(arguments.vllm_python).absolute())
-            found["vllm"] = on_vllm(python, str(Path(folder) / "model"), arguments.rows, Path(folder) / "logs")
+            found["vllm"] = on_vllm(
+                arguments.vllm_python, str(Path(folder) / "model"), arguments.rows, Path(folder) / "logs"
+            )
     RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
 

@@ -64,7 +64,8 @@ class Endpoint:
             base_url=address.url,
             api_key=key or "none",
             max_retries=0,  # retries may go to another endpoint, so they are not the client's
-            http_client=openai.DefaultAsyncHttpxClient(
+            # aiohttp's: httpx searches its connections one by one at every request, milliseconds with hundreds.
+            http_client=openai.DefaultAioHttpClient(
                 limits=httpx2.Limits(
                     max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_IDLE
                 ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -197,14 +198,10 @@ class Roles:
         reader: Callable[[], Reader] | None,
         stop: Callable[[], None] | None,
     ) -> Engine:
-        try:
-            from pipeline.engines.server import Patience, ServerEngine
-        except ModuleNotFoundError as error:
-            if error.name != "openai":
-                raise
-            raise InputError(
-                "Models behind an address need the openai client: `pip install -e '.[server]'`."
-            ) from error
+        if not all(find_spec(needed) for needed in ("openai", "aiohttp")):
+            raise InputError("Models behind an address need the openai client: `pip install -e '.[server]'`.")
+        from pipeline.engines.server import Patience, ServerEngine
+
         serving = self._serving
         return ServerEngine(
             model,
