@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import psutil
+import pyarrow.parquet as pq
 import pytest
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(3600)]
@@ -254,4 +257,48 @@ def test_a_vllm_that_cannot_start_ends_the_run_with_its_own_words(recipe: Path, 
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "vLLM ended while starting" in said and "max_model_len" in said
+    wait_until_none(mark, 0.0)
+
+
+def test_two_processes_share_a_server_that_keeps_running_and_pay_for_no_answer_twice(recipe: Path) -> None:
+    mark, folder = uuid.uuid4().hex, recipe.parent / "two"
+    fewer = ["--prompts", "sandbox:train:60", "--probe_sets", "in_distribution=sandbox:probe:300"]
+    command = [Path(sys.executable).with_name("accelerate"), "launch", "--config_file"]
+    command += [PROJECT / "accelerate_configs" / "cpu_2proc.yaml", PROJECT / "pipeline" / "iterate.py"]
+    command += ["--config", recipe, "--run_dir", folder, "--vllm_keep_running", "true", *fewer]
+
+    def launch() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(word) for word in command],
+            cwd=PROJECT,
+            env=environment(mark),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    first = launch()
+    answers = folder / "answers-under-way"
+    deadline = time.monotonic() + 600
+    while len(kept := [line for path in answers.glob("*.jsonl") for line in path.read_text().splitlines()]) < 100:
+        assert first.poll() is None and time.monotonic() < deadline, first.communicate()[0]
+        time.sleep(0.02)
+    for process in psutil.process_iter():  # the launcher puts its processes into sessions of their own
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and any("iterate.py" in word for word in process.cmdline()):
+                process.kill()
+    first.communicate()
+    wait_until_none(mark, 60.0)
+    again = launch()
+    said, _ = again.communicate(timeout=1200)
+    assert again.returncode == 0, said
+    told = [line for line in said.splitlines() if "answers of an earlier launch" in line]
+    assert told and int(told[0].rsplit(" ", 1)[1].replace(",", "")) >= len([line for line in kept if line]) - 2
+    assert said.count("vLLM: answers after") == 1, "it ran on while the policy was trained"
+    manifest = read(folder / "round-01" / "measure" / "samples.manifest.json")
+    assert manifest["timing"]["processes"] == 2 and manifest["engine"]["name"] == "vllm"
+    samples = pq.read_table(folder / "round-00" / "measure" / "samples.parquet", columns=["prompt_id", "sample"])
+    assert samples.num_rows == len({tuple(row.values()) for row in samples.to_pylist()}) == 1200
+    assert not answers.exists()
     wait_until_none(mark, 0.0)
