@@ -52,7 +52,9 @@ def test_there_are_some() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_the_plan_of_a_recipe(name: str, hub: Path) -> None:
-    parsed = parse_recipe(["--config", str(ROOT / "recipes" / name / "config.yaml")], default_config=None)
+    # vLLM is in no environment of these tests.
+    words = ["--config", str(ROOT / "recipes" / name / "config.yaml"), "--policy_engine", "local"]
+    parsed = parse_recipe(words, default_config=None)
     check_launch(this_launch(parsed.training), parsed.model)
     session = load_session(parsed)
     report = plan_report(session)
