@@ -54,8 +54,8 @@ def looping_share(text: str) -> float:
 
 def _recurring_stretches(words: Sequence[str]) -> Iterator[list[str]]:
     """The stretches whose words all stand three times or more in the text: a loop and its block lie within one."""
-    counts = Counter(words)
-    for recurs, group in groupby(words, key=lambda word: counts[word] >= 3):
+    recurring = {word for word, count in Counter(words).items() if count >= 3}
+    for recurs, group in groupby(words, key=recurring.__contains__):
         stretch = list(group)
         if recurs and len(stretch) > _LEAST_LOOP:
             yield stretch
