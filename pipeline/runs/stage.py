@@ -173,7 +173,7 @@ class Stage:
         chunk = work(items)
         seconds = {"work": time.monotonic() - started, "model": chunk.model_seconds}
         noted = schema.with_metadata({"seconds": json.dumps(seconds), "failed": str(chunk.failed)})
-        write_table(path, [to_table(chunk.rows, noted)], noted)
+        write_table(path, [to_table(chunk.rows, noted)], noted, compression="lz4")  # it is read once and dropped
         return chunk
 
     def _too_many_failed(self, paths: Sequence[Path], items: int, max_failed: float) -> str | None:

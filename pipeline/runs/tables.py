@@ -103,7 +103,7 @@ def to_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=schema)
 
 
-def write_table(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema) -> int:
+def write_table(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema, compression: str = "zstd") -> int:
     """Write pieces one after another into one Parquet file, atomically; return the number of rows.
 
     Each is a row group of its own, so that ``Pieces`` gives them back.
@@ -113,7 +113,7 @@ def write_table(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema) -> in
     def write(temporary: Path) -> None:
         nonlocal rows
         rows = 0
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, schema, compression=compression) as writer:
             for piece in pieces:
                 writer.write_table(piece, row_group_size=max(piece.num_rows, 1))
                 rows += piece.num_rows

@@ -41,6 +41,8 @@ def looping_share(text: str) -> float:
     Repeated n-grams as such are no loop: a recipe that says "stir well" after every step is not one.
     """
     words = text.split()
+    if len(words) - len(set(words)) < _LEAST_LOOP:
+        return 0.0
     longest = 0
     for stretch in _recurring_stretches(words):
         codes = np.unique(stretch, return_inverse=True)[1]
@@ -49,7 +51,7 @@ def looping_share(text: str) -> float:
             least = max(2 * period, _LEAST_LOOP)
             if np.count_nonzero(repeats) >= least and (run := _longest_run(repeats)) >= least:
                 longest = max(longest, run)
-    return longest / len(words) if words else 0.0
+    return longest / len(words)
 
 
 def _recurring_stretches(words: Sequence[str]) -> Iterator[list[str]]:
