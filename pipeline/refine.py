@@ -230,14 +230,14 @@ def _pairs(refinements: Path) -> Iterator[pa.Table]:
     columns = ["prompt", "prompt_id", "sample", "revision_index", "response", "final"]
     together: list[pa.Table] = []
     for piece in Pieces(refinements, columns):
-        together.append(_pairs_of(piece))
+        together.append(pairs_of(piece))
         if sum(table.num_rows for table in together) >= _PAIRS_TOGETHER:
             yield pa.concat_tables(together).combine_chunks()
             together = []
     yield pa.concat_tables([PAIRS.empty_table(), *together]).combine_chunks()
 
 
-def _pairs_of(rows: pa.Table) -> pa.Table:
+def pairs_of(rows: pa.Table) -> pa.Table:
     """The pairs of whole chains, each of which begins with revision 0."""
     begins = pc.equal(rows["revision_index"], 0)
     chain = pc.subtract(pc.cumulative_sum(begins.cast(pa.int64())), 1)
