@@ -1,11 +1,13 @@
 """What the pipeline costs beside its models: its real stages on many rows, with an engine that answers at once.
 
-    python benchmarks/bookkeeping.py [--rows 10000 100000 1000000] [--profile 100000]
+    python benchmarks/bookkeeping.py [--profile ROWS SAMPLES]
 
-Loads prompts from a JSONL file, generates, refines (critique and rewrite), samples probes and scores them by `length` and
-`loops`, each through the code that a run goes through: seeds, templates, dialogues, defects, chunks on the disk, tables,
-manifests. Each size runs in a process of its own, on one core, and reports seconds of the processor and on the wall,
-rows per second of each, and its peak memory. Writes bookkeeping.json next to this script.
+Loads prompts from a JSONL file (ids, cells, near-duplicates of a thousand probe prompts), generates, refines (critique
+and rewrite), samples every prompt as a probe and scores the samples by `length` and `loops`: all through the code that
+a run goes through, with its seeds, templates, dialogues, defects, chunks on the disk, tables, manifests. Left out is
+what models, other scorers and statistics take. Each size runs in a process of its own, which reports seconds of the
+processor and on the wall (what else ran on the machine is in them), rows per second of each, and its peak memory so
+far. Writes bookkeeping.json next to this script.
 """
 
 from __future__ import annotations
@@ -137,6 +139,24 @@ class Stopwatch:
         return result
 
 
+def growth(sizes: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Exponent of the rows in each stage's seconds of the processor, over sizes of as many samples a prompt."""
+    alike = [size for size in sizes if size["samples_of_a_prompt"] == SIZES[0][1]]
+    return {
+        stage: round(
+            float(
+                np.polyfit(
+                    np.log([size["stages"][stage]["rows"] for size in alike]),
+                    np.log([size["stages"][stage]["cpu_seconds"] for size in alike]),
+                    1,
+                )[0]
+            ),
+            2,
+        )
+        for stage in alike[0]["stages"]
+    }
+
+
 def measure_size(rows: int, samples: int, folder: Path, profile: bool = False) -> dict[str, Any]:
     """Take so many rows through the stages, in this process."""
     from pipeline import command, generate, refine
@@ -151,10 +171,11 @@ def measure_size(rows: int, samples: int, folder: Path, profile: bool = False) -
         f"probe_sets: [panel={folder}/probes.jsonl]\nprobe_samples: {samples}\n"
     )
     argv = ["--config", str(folder / "recipe.yaml"), "--run_dir", str(folder / "run")]
-    watch = Stopwatch()
     ranks.start()
+    parsed = command.parse(argv, command.StageOptions)
     started_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    session = watch.time("load", rows // samples, lambda: load_session(command.parse(argv, command.StageOptions)))
+    watch = Stopwatch()
+    session = watch.time("load", rows // samples, lambda: load_session(parsed))
     session.roles = InstantRoles()  # type: ignore[assignment]
     what = Probe(
         folder=session.run.stage_dir(0, "measure"),
@@ -165,48 +186,52 @@ def measure_size(rows: int, samples: int, folder: Path, profile: bool = False) -
         scorers=session.recipe.scorers,
         noise="measure",
     )
-    profiler = cProfile.Profile()
     for name, step in (
         ("generate", lambda: generate.run(session, 1)),
         ("refine", lambda: refine.run(session, 1)),
         ("measure", lambda: probe(session, what)),
     ):
+        profiler = cProfile.Profile()
         if profile:
-            profiler.runcall(watch.time, name, rows, step)
+            profiler.enable()
+        watch.time(name, rows, step)
+        profiler.disable()
+        if profile:
             pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(30)
-            profiler = cProfile.Profile()
-        else:
-            watch.time(name, rows, step)
     return {"rows": rows, "samples_of_a_prompt": samples, "started_gib": round(started_gib, 3), "stages": watch.steps}
 
 
-def in_own_process(rows: int, samples: int, profile: bool = False) -> dict[str, Any]:
+def in_own_process(rows: int, samples: int) -> dict[str, Any]:
     """Measure one size in a fresh process, so that its peak memory is its own."""
-    flags = ["--size", str(rows), str(samples), *(["--profile"] if profile else [])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, __file__, *flags], check=True, stdout=subprocess.PIPE, text=True, env=environment
-    )
-    return json.loads(done.stdout)
+    command = [sys.executable, __file__, "--size", str(rows), str(samples)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    measured: dict[str, Any] = json.loads(done.stdout)
+    print(json.dumps(measured), file=sys.stderr, flush=True)
+    return measured
 
 
 def main() -> None:
     """Measure every size, record, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--profile", action="store_true", help="with --size ROWS SAMPLES: where the time goes")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument(
+        "--profile", type=int, nargs=2, metavar=("ROWS", "SAMPLES"), help="show where the time of one size goes"
+    )
     arguments = parser.parse_args()
-    if arguments.size:
+    if one := arguments.size or arguments.profile:
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(measure_size(*arguments.size, Path(folder), arguments.profile), indent=2))
+            print(json.dumps(measure_size(*one, Path(folder), bool(arguments.profile)), indent=2))
         return
+    sizes = [in_own_process(*size) for size in SIZES]
     result = {
-        "machine": f"{platform.machine()}, one core",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[2]:.1f}",
         "limits": LIMITS,
-        "sizes": [in_own_process(*size) for size in SIZES],
+        "words": {"prompt": PROMPT_WORDS, "answer": ANSWER_WORDS},
+        "sizes": sizes,
+        "exponents": growth(sizes),
     }
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
 
