@@ -1,6 +1,7 @@
 """Where the time of the demo goes: runs a sandbox recipe from nothing and adds up its manifests.
 
     python benchmarks/demo_time.py [--config recipes/sandbox-blind-spot/config.yaml] [--out benchmarks/demo_time.json]
+    python benchmarks/demo_time.py --of runs/sandbox-blind-spot      # a run that is there; prints
 
 Writes the recorded result, seconds and tokens per second of every stage, next to this script.
 """
@@ -52,15 +53,46 @@ def add_up(run_dir: Path) -> dict[str, dict[str, float]]:
     return table
 
 
+def by_round(run_dir: Path) -> list[dict[str, Any]]:
+    """Seconds of every round, in its models and outside of them: where these go, and their share of the round.
+
+    ``stages``: tables, manifests and templates of sampling and rewriting; ``training``: what the trainer sets up and
+    saves; ``scoring``: scorers that need no model; ``between``: intervals, tests, tables and the page.
+    """
+    rows = []
+    began = (run_dir / "recipe.resolved.json").stat().st_mtime
+    for done in sorted(run_dir.glob("round-*/DONE")):
+        outside = dict.fromkeys(("stages", "training", "scoring"), 0.0)
+        model = in_stages = 0.0
+        for path in done.parent.glob("**/*manifest.json"):
+            manifest = json.loads(path.read_text())
+            timing = manifest["timing"]
+            in_model = timing["model_seconds"] / timing["processes"]
+            model, in_stages = model + in_model, in_stages + timing["wall_seconds"]
+            kind = {"distill": "training", "score": "scoring"}.get(manifest["stage"], "stages")
+            outside[kind] += timing["wall_seconds"] - in_model
+        ended = done.stat().st_mtime
+        seconds = ended - began
+        outside["between"] = seconds - in_stages
+        shares = {name: round(value / seconds, 3) for name, value in outside.items()}
+        rows.append({"seconds": round(seconds, 1), "in_models": round(model, 1), "shares_outside": shares})
+        began = ended
+    return rows
+
+
 def main() -> None:
     """Run, add up, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=PROJECT / "recipes" / "sandbox-blind-spot" / "config.yaml")
+    parser.add_argument("--of", type=Path, metavar="RUN", help="only add up the rounds of this finished run")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
+    if arguments.of:
+        print(json.dumps(by_round(arguments.of), indent=2))
+        return
     with tempfile.TemporaryDirectory() as folder:
         seconds = run_recipe(arguments.config, Path(folder) / "run")
-        stages = add_up(Path(folder) / "run")
+        stages, rounds = add_up(Path(folder) / "run"), by_round(Path(folder) / "run")
     in_stages = sum(stage["seconds"] for stage in stages.values())
     result = {
         "recipe": str(arguments.config.resolve().relative_to(PROJECT)),
@@ -68,6 +100,7 @@ def main() -> None:
         "seconds": round(seconds, 1),
         "seconds_outside_stages": round(seconds - in_stages, 1),
         "stages": stages,
+        "rounds": rounds,
     }
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

@@ -10,7 +10,9 @@ the labelled answers of ``critic_labels``, and with the judge if there is one.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from heapq import nsmallest
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +36,12 @@ from pipeline.report.critic_words import critic_report
 from pipeline.report.proxy import proxy_report
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, read_json, write_json
+from pipeline.runs.lazy import TableRows
 from pipeline.runs.rundir import RunDir
 from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
-from pipeline.runs.tables import REFINEMENTS, SCORES, read_table
+from pipeline.runs.tables import REFINEMENTS, SCORES
 from pipeline.session import log
 
 if TYPE_CHECKING:
@@ -134,29 +137,32 @@ def _rate_answers(session: Session, round_: int) -> None:
         before = roles.seconds
         return Chunk(score_rows(rows, scorers), roles.seconds - before)
 
-    items = _drawn(session, round_, read_table(refinements).to_pylist())
+    items = _drawn(session, TableRows(refinements))
     stage.collect(items, work, SCORES, JUDGED, session.recipe.chunk_rows)
     stage.finish([JUDGED], stage_facts(stage.folder, [JUDGED]) | session.describe_engine())
 
 
-def _drawn(session: Session, round_: int, rows: Sequence[Row]) -> list[Row]:
+def _drawn(session: Session, rows: Iterable[Row]) -> list[Row]:
     """Answers of prompts that are the same in every round, before and after the rewrites."""
-    first: dict[tuple[str, int], Row] = {}
-    final: dict[tuple[str, int], str] = {}
-    for row in rows:
-        key = (row["prompt_id"], row["sample"])
-        first.setdefault(key, row)
-        if row["final"] is not None:
-            final[key] = row["final"]
-    usable = [key for key, row in first.items() if row["critique"] is not None]
-    usable.sort(key=lambda key: row_seed(session.seed, "audit", None, *key))
+    chains = (list(chain) for _, chain in groupby(rows, key=_answer))
+    usable = (chain for chain in chains if chain[0]["critique"] is not None)
+    drawn = nsmallest(
+        session.recipe.audit_answers,
+        usable,
+        key=lambda chain: row_seed(session.seed, "audit", None, *_answer(chain[0])),
+    )
     items = []
-    for key in usable[: session.recipe.audit_answers]:
-        row = first[key]
-        for which, text in ((FIRST, row["response"]), (FINAL, final.get(key))):
+    for chain in drawn:
+        finals = [row["final"] for row in chain if row["final"] is not None]
+        for which, text in ((FIRST, chain[0]["response"]), (FINAL, finals[-1] if finals else None)):
             if text is not None:
-                items.append({**row, "probe_set": which, "response": text, "token_ids": [], "drop_reason": None})
+                items.append({**chain[0], "probe_set": which, "response": text, "token_ids": [], "drop_reason": None})
     return items
+
+
+def _answer(row: Row) -> tuple[str, int]:
+    """Whose revision a row is; those of one answer stand together."""
+    return row["prompt_id"], row["sample"]
 
 
 # -- in words --------------------------------------------------------------------------------------------------

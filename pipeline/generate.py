@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline import command
+from pipeline.runs.lazy import Lazy
 from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
@@ -46,17 +47,17 @@ def _sample(session: Session, stage: Stage, name: str, prompts: LoadedPrompts, s
     adapter = session.adapter(stage.round - 1)
     recipe = session.recipe
     sampling = Sampling(recipe.temperature, recipe.top_p, recipe.max_new_tokens)
-    questions = [
-        Question(prompt, sample, row_seed(session.seed, name, stage.round, prompt.id, sample))
-        for prompt in prompts.prompts
-        for sample in range(samples)
-    ]
+
+    def question(number: int) -> Question:
+        prompt, sample = prompts.prompts[number // samples], number % samples
+        return Question(prompt, sample, row_seed(session.seed, name, stage.round, prompt.id, sample))
 
     def work(chunk: Sequence[Question]) -> Chunk:
         before = session.roles.seconds
         rows = answer(session.roles.policy(adapter), chunk, sampling, stage.round, session.model_name)
         return Chunk(rows, session.roles.seconds - before, count_failed(rows))
 
+    questions = Lazy(len(prompts.prompts) * samples, question)
     stage.collect(questions, work, RESPONSES, output, recipe.chunk_rows, recipe.max_failed_rows)
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256
+from pipeline.runs.lazy import Lazy, TableRows
 from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
@@ -83,12 +84,11 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
     recipe = session.recipe
     longest = recipe.probe_max_new_tokens or recipe.max_new_tokens
     sampling = Sampling(recipe.probe_temperature, recipe.top_p, longest)
-    questions = [
-        (name, Question(prompt, sample, row_seed(session.seed, what.noise, None, prompt.id, sample)))
-        for name, prompts in what.prompts.items()
-        for prompt in prompts
-        for sample in range(what.samples)
-    ]
+    prompts = [(name, prompt) for name, of_set in what.prompts.items() for prompt in of_set]
+
+    def question(number: int) -> tuple[str, Question]:
+        (name, prompt), sample = prompts[number // what.samples], number % what.samples
+        return name, Question(prompt, sample, row_seed(session.seed, what.noise, None, prompt.id, sample))
 
     def work(chunk: Sequence[tuple[str, Question]]) -> Chunk:
         before = session.roles.seconds
@@ -98,6 +98,7 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
         return Chunk(named, session.roles.seconds - before, count_failed(rows))
 
     whole = _whole_prompts(session, what)
+    questions = Lazy(len(prompts) * what.samples, question)
     stage.collect(questions, work, SAMPLES, "samples.parquet", whole, recipe.max_failed_rows)
     stage.finish(["samples.parquet"], stage_facts(stage.folder, ["samples.parquet"]) | session.describe_engine())
 
@@ -122,7 +123,7 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         scorers = build(missing, roles.policy(what.adapter), roles.base(), instruments, judge, session.classifiers)
         asking = [scorer for scorer in scorers if isinstance(scorer, QuestionScorer)]
         reading = [scorer for scorer in scorers if not isinstance(scorer, QuestionScorer)]
-        samples = read_table(what.folder / "samples.parquet").to_pylist() if reading else []
+        samples = TableRows(what.folder / "samples.parquet") if reading else []
         asked = [(scorer, item) for scorer in asking for item in scorer.questions.items]
 
         def work(chunk: Sequence[Row | tuple[QuestionScorer, Item]]) -> Chunk:
@@ -133,7 +134,8 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
 
         old = _rows_of(session, output, kept) if kept and ranks.is_main() else None
         # Samples first: what a chunk of them holds does not depend on the questions.
-        stage.collect([*samples, *asked], work, SCORES, output.name, _whole_prompts(session, what), kept=old)
+        items = Lazy(len(samples) + len(asked), lambda i: samples[i] if i < len(samples) else asked[i - len(samples)])
+        stage.collect(items, work, SCORES, output.name, _whole_prompts(session, what), kept=old)
         facts = stage_facts(what.folder, [output.name]) | session.describe_engine() | {"scorers": digests}
         stage.finish([output.name], facts)
     return output

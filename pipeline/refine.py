@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import command
 from pipeline.errors import InputError
@@ -19,12 +20,15 @@ from pipeline.inputs.places import find_file
 from pipeline.inputs.templates import dialogue_text
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, write_text
+from pipeline.runs.lazy import TableRows
 from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
-from pipeline.runs.tables import PAIRS, REFINEMENTS, read_table, to_table, write_table
+from pipeline.runs.tables import PAIRS, REFINEMENTS, Pieces, write_table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.engines.base import Completion, Message, Request
     from pipeline.engines.roles import Role
     from pipeline.session import Session
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 OUTPUTS = ["refinements.parquet", "pairs.parquet"]
+
+_PAIRS_TOGETHER = 65_536
+"""Pairs in memory at once, and in a row group of their table."""
 
 
 def run(session: Session, round_: int) -> dict[str, Any]:
@@ -49,9 +56,9 @@ def run(session: Session, round_: int) -> dict[str, Any]:
         settings=session.settings("refine", "sampling"),
     )
     if not stage.is_complete():
-        rows = read_table(responses).to_pylist()
         reviser = Reviser(session, round_)
         recipe = session.recipe
+        rows = TableRows(responses)
         stage.collect(rows, reviser.refine, REFINEMENTS, OUTPUTS[0], recipe.chunk_rows, recipe.max_failed_rows)
         if ranks.is_main():
             write_text(stage.folder / "constitution.txt", session.constitution.source_text)
@@ -220,24 +227,39 @@ def _unusable(response: Row) -> Row:
     }
 
 
-def _pairs(refinements: Any) -> Iterator[pa.Table]:
-    columns = ["prompt_id", "sample", "prompt", "revision_index", "response", "final"]
-    first: dict[tuple[str, int], str] = {}
-    pairs = []
-    for row in read_table(refinements, columns).to_pylist():
-        key = (row["prompt_id"], row["sample"])
-        first.setdefault(key, row["response"])
-        if row["final"] is not None:
-            pairs.append(
-                {
-                    "prompt": row["prompt"],
-                    "chosen": [{"role": "assistant", "content": row["final"]}],
-                    "rejected": [{"role": "assistant", "content": first[key]}],
-                    "prompt_id": row["prompt_id"],
-                    "sample": row["sample"],
-                }
-            )
-    yield to_table(pairs, PAIRS)
+def _pairs(refinements: Path) -> Iterator[pa.Table]:
+    """The final text of every response that has one, against its first, many together."""
+    columns = ["prompt", "prompt_id", "sample", "revision_index", "response", "final"]
+    together: list[pa.Table] = []
+    for piece in Pieces(refinements, columns):
+        together.append(pairs_of(piece))
+        if sum(table.num_rows for table in together) >= _PAIRS_TOGETHER:
+            yield pa.concat_tables(together).combine_chunks()
+            together = []
+    yield pa.concat_tables([PAIRS.empty_table(), *together]).combine_chunks()
+
+
+def pairs_of(rows: pa.Table) -> pa.Table:
+    """The pairs of whole chains, each of which begins with revision 0."""
+    begins = pc.equal(rows["revision_index"], 0)
+    chain = pc.subtract(pc.cumulative_sum(begins.cast(pa.int64())), 1)
+    ends = pc.is_valid(rows["final"])
+    last = rows.filter(ends)
+    columns = {
+        "prompt": last["prompt"],
+        "chosen": _said(last["final"]),
+        "rejected": _said(rows.filter(begins)["response"].take(chain.filter(ends))),
+        "prompt_id": last["prompt_id"],
+        "sample": last["sample"],
+    }
+    return pa.table(columns, schema=PAIRS)
+
+
+def _said(texts: pa.ChunkedArray) -> pa.Array:
+    """Each text as the one message of an assistant."""
+    roles = pa.array(["assistant"] * len(texts), pa.string())
+    messages = pa.StructArray.from_arrays([roles, texts.combine_chunks()], ["role", "content"])
+    return pa.ListArray.from_arrays(np.arange(len(texts) + 1, dtype=np.int32), messages)
 
 
 def _read_few_shot(session: Session) -> list[Message]:

@@ -86,8 +86,7 @@ def _read_json(path: str, raw: bytes) -> Iterator[Row]:
 
 
 def _read_json_lines(path: str, raw: bytes) -> Iterator[Row]:
-    # Not splitlines(): it also splits at characters that a JSON string may hold as they are.
-    for number, line in enumerate(_decode(path, raw).split("\n"), 1):
+    for number, line in enumerate(_lines(_decode(path, raw)), 1):
         if not line.strip():
             continue
         try:
@@ -98,6 +97,15 @@ def _read_json_lines(path: str, raw: bytes) -> Iterator[Row]:
                 "Each line must be one whole JSON object; correct the line or delete it."
             ) from error
         yield _json_row(f"{path}:{number}", entry)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines, one at a time. Not splitlines(): it also splits where a JSON string may hold such a character."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
 
 
 def _json_row(where: str, entry: Any) -> Row:
@@ -143,7 +151,7 @@ def _read_parquet(path: str, raw: bytes) -> Iterator[Row]:
 
 
 def _read_text(path: str, raw: bytes) -> Iterator[Row]:
-    for number, line in enumerate(_decode(path, raw).split("\n"), 1):
+    for number, line in enumerate(_lines(_decode(path, raw)), 1):
         if line.strip():
             yield Row(f"{path}:{number}", {"prompt": line})
 

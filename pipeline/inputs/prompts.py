@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ PROMPT_COLUMNS = ("prompt", "messages", "question", "instruction", "text", "init
 """Columns taken for the prompt where none is named."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A dialogue that ends with a user turn; ``id`` depends on the messages alone."""
 
@@ -104,8 +105,10 @@ def load_prompts(
     dropped: Counter[str] = Counter()
     changed: Counter[str] = Counter()
     overlaps: list[Overlap] = []
-    n_duplicates = 0
-    for row in rows:
+    n_rows, n_duplicates = len(rows), 0
+    rows.reverse()
+    while rows:  # each is let go as its prompt is made: there may be millions
+        row = rows.pop()
         if column not in row.fields:
             raise InputError(f"{row.where}: no column `{column}`; this row has {', '.join(row.fields) or 'none'}.")
         dialogue = read_cell(row.fields[column], f"{row.where}: column `{column}`")
@@ -135,30 +138,43 @@ def load_prompts(
         reasons = ", ".join(f"{reason}: {n}" for reason, n in dropped.items())
         measured = dropped["held_out"] + dropped["near_probe_set"]
         advice = "give prompts that nothing is measured on" if measured else f"is `{column}` its column?"
-        raise InputError(f"{source}: none of {len(rows)} rows holds a prompt to use ({reasons}); {advice}")
+        raise InputError(f"{source}: none of {n_rows} rows holds a prompt to use ({reasons}); {advice}")
 
     chosen = _subset(list(prompts.values()), limit, seed)
     return LoadedPrompts(
         prompts=tuple(chosen),
-        n_rows=len(rows),
+        n_rows=n_rows,
         n_duplicates=n_duplicates,
         n_beyond_limit=len(prompts) - len(chosen),
         dropped_by_reason=dict(sorted(dropped.items())),
         changed_by_reason=dict(sorted(changed.items())),
         column=column,
         overlaps=tuple(overlaps),
-        sha256=_digest([[p.messages, p.slice, p.labels] for p in chosen]),
+        sha256=_sha256_of(chosen),
     )
 
 
 def prompt_id(messages: Sequence[dict[str, str]]) -> str:
     """First 16 hex digits of the SHA-256 of the messages as canonical JSON, whatever file they stand in."""
-    return _digest(messages)[:16]
+    return hashlib.sha256(_canonical(messages)).hexdigest()[:16]
 
 
-def _digest(value: Any) -> str:
-    canonical = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+def _sha256_of(prompts: Sequence[Prompt]) -> str:
+    """SHA-256 of the list of what the prompts are, as canonical JSON."""
+    digest = hashlib.sha256()
+    before = b"["
+    for prompt in prompts:
+        digest.update(before + _canonical([prompt.messages, prompt.slice, prompt.labels]))
+        before = b","
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    return _CANONICAL.encode(value).encode("utf-8")
+
+
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def _subset(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]:
@@ -199,4 +215,4 @@ def _slice(row: Row, slice_column: str | None) -> str:
         value = str(value)
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{row.where}: column `{slice_column}` must name the row's slice, but holds {value!r}.")
-    return value.strip()
+    return sys.intern(value.strip())

@@ -74,9 +74,9 @@ def load_sycophancy(path: Path, templates: Path) -> QuestionSet[SycophancyQuesti
     Raises:
         InputError: the file or a template cannot be read, or a row cannot be used; names each with its line.
     """
-    compiled, digest = read_folder(templates, VARIABLES)
-    settings = _Settings(templates, compiled)
-    return read_questions(path, "sycophancy", lambda row: _read(row, settings), made_with=digest)
+    read = read_folder(templates, VARIABLES)
+    settings = _Settings(templates, read.templates)
+    return read_questions(path, "sycophancy", lambda row: _read(row, settings), made_with=read.sha256)
 
 
 class _Settings(NamedTuple):

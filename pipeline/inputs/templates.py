@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
@@ -39,6 +39,8 @@ class Templates:
     folder: str
     sha256: str
     _templates: dict[str, Template]
+    _used: dict[str, set[str]]
+    _rendered: dict[tuple[str, Principle], str] = field(default_factory=dict)
 
     def critique(self, principle: Principle, *, prompt: str, response: str) -> str:
         """What the critic is asked about a response.
@@ -62,6 +64,15 @@ class Templates:
         return self._render("rewrite_without_critique", principle, prompt=prompt, response=response)
 
     def _render(self, name: str, principle: Principle, **values: str) -> str:
+        if not self._used[name] <= {"principle"}:
+            return self._render_anew(name, principle, values)
+        # It quotes nothing, so it is the same for all answers.
+        text = self._rendered.get((name, principle))
+        if text is None:
+            text = self._rendered[name, principle] = self._render_anew(name, principle, values)
+        return text
+
+    def _render_anew(self, name: str, principle: Principle, values: Mapping[str, str]) -> str:
         file, what = f"{self.folder}/{name}.jinja", f"the principle `{principle.id}`"
         return render(self._templates[name], file, what, principle=principle, **values)
 
@@ -132,14 +143,22 @@ def load_templates(folder: Path | str) -> Templates:
             message names file and line.
     """
     folder = Path(folder)
-    compiled, digest = read_folder(folder, VARIABLES)
-    templates = Templates(str(folder), digest, compiled)
+    read = read_folder(folder, VARIABLES)
+    templates = Templates(str(folder), read.sha256, read.templates, read.used)
     _try_out(templates)
     return templates
 
 
-def read_folder(folder: Path, variables: Mapping[str, tuple[str, ...]]) -> tuple[dict[str, Template], str]:
-    """The templates of a folder by name, compiled in a sandbox, and the SHA-256 of their sources.
+class Folder(NamedTuple):
+    """Templates by name, compiled in a sandbox; the variables that each uses; and the SHA-256 of their sources."""
+
+    templates: dict[str, Template]
+    used: dict[str, set[str]]
+    sha256: str
+
+
+def read_folder(folder: Path, variables: Mapping[str, tuple[str, ...]]) -> Folder:
+    """Read the templates of a folder.
 
     Args:
         folder: with a file ``NAME.jinja`` for each.
@@ -151,6 +170,7 @@ def read_folder(folder: Path, variables: Mapping[str, tuple[str, ...]]) -> tuple
     environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, finalize=_refuse_none)
     digest = hashlib.sha256()
     compiled: dict[str, Template] = {}
+    used: dict[str, set[str]] = {}
     for name, known in variables.items():
         path = folder / f"{name}.jinja"
         try:
@@ -160,9 +180,9 @@ def read_folder(folder: Path, variables: Mapping[str, tuple[str, ...]]) -> tuple
             raise InputError(f"{path}: no such template; a template folder holds {wanted}.") from error
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
-        compiled[name], _ = _compile(environment, path, source, known)
+        compiled[name], used[name] = _compile(environment, path, source, known)
         digest.update(f"{name}\0{source}\0".encode())
-    return compiled, digest.hexdigest()
+    return Folder(compiled, used, digest.hexdigest())
 
 
 def render(template: Template, file: str, what: str, **values: Any) -> str:

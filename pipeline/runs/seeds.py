@@ -21,5 +21,5 @@ def stage_seed(run_seed: int, stage: str, round_: int) -> int:
 
 
 def _hash(*names: object) -> int:
-    text = "\x1f".join(repr(name) for name in names)
+    text = "\x1f".join(map(repr, names))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -19,7 +21,7 @@ from pipeline.errors import RunError
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256, read_json, write_json, write_text
 from pipeline.runs.progress import Progress
-from pipeline.runs.tables import read_table, to_table, write_table
+from pipeline.runs.tables import Pieces, read_table, to_table, write_table
 
 T = TypeVar("T")
 
@@ -131,7 +133,7 @@ class Stage:
         rows = {i: bounds[i][1] - bounds[i][0] for i in mine}
         done = sum(rows.values()) - sum(rows[i] for i in left)
         failed = 0
-        with Progress(sum(rows.values()), done, f"round {self.round} {self.name}") as progress:
+        with Progress(sum(rows.values()), done, f"round {self.round} {self.name}") as progress, _nothing_to_collect():
             for i in left:
                 start, stop = bounds[i]
                 chunk = self._do_chunk(_part(parts, i), items[start:stop], _counting(work, progress), schema)
@@ -141,7 +143,7 @@ class Stage:
                     break
         ranks.barrier()
         paths = [_part(parts, i) for i in range(len(bounds))]
-        said = self._too_many_failed(paths, schema, len(items), max_failed) if ranks.is_main() else None
+        said = self._too_many_failed(paths, len(items), max_failed) if ranks.is_main() else None
         if said := ranks.from_main(said):
             raise RunError(said)
         if ranks.is_main():
@@ -171,13 +173,12 @@ class Stage:
         chunk = work(items)
         seconds = {"work": time.monotonic() - started, "model": chunk.model_seconds}
         noted = schema.with_metadata({"seconds": json.dumps(seconds), "failed": str(chunk.failed)})
-        write_table(path, [to_table(chunk.rows, noted)], noted)
+        write_table(path, [to_table(chunk.rows, noted)], noted, compression="lz4")  # it is read once and dropped
         return chunk
 
-    def _too_many_failed(self, paths: Sequence[Path], schema: pa.Schema, items: int, max_failed: float) -> str | None:
+    def _too_many_failed(self, paths: Sequence[Path], items: int, max_failed: float) -> str | None:
         """Drop the chunks with failed items if there are too many of these, and say so."""
-        noted = {path: read_table(path, schema.names[:1]).schema.metadata for path in paths if path.exists()}
-        failed = {path: int(metadata[b"failed"]) for path, metadata in noted.items()}
+        failed = {path: int(Pieces(path).notes[b"failed"]) for path in paths if path.exists()}
         total = sum(failed.values())
         if total <= max_failed * items:
             return None
@@ -194,11 +195,12 @@ class Stage:
     def _join(self, paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
         self.timing.work = self.timing.model = 0.0
         for path in paths:
-            part = read_table(path)
-            seconds = json.loads(part.schema.metadata[b"seconds"])
+            part = Pieces(path)
+            seconds = json.loads(part.notes[b"seconds"])
             self.timing.work += seconds["work"]
             self.timing.model += seconds["model"]
-            yield part.cast(schema).replace_schema_metadata(None)
+            for piece in part:
+                yield piece.cast(schema).replace_schema_metadata(None)
 
     def manifest(self) -> dict[str, Any]:
         """What the finished stage says of itself."""
@@ -262,6 +264,16 @@ def _counting(work: Callable[[Sequence[T]], Chunk], progress: Progress) -> Calla
         return chunk
 
     return counted
+
+
+@contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """What is there now outlives the chunks: the garbage collector need not look through it again and again."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _part(parts: Path, index: int) -> Path:

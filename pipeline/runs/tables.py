@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,16 +103,19 @@ def to_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=schema)
 
 
-def write_table(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema) -> int:
-    """Write pieces one after another into one Parquet file, atomically; return the number of rows."""
+def write_table(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema, compression: str = "zstd") -> int:
+    """Write pieces one after another into one Parquet file, atomically; return the number of rows.
+
+    Each is a row group of its own, so that ``Pieces`` gives them back.
+    """
     rows = 0
 
     def write(temporary: Path) -> None:
         nonlocal rows
         rows = 0
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, schema, compression=compression) as writer:
             for piece in pieces:
-                writer.write_table(piece)
+                writer.write_table(piece, row_group_size=max(piece.num_rows, 1))
                 rows += piece.num_rows
 
     write_atomically(path, write)
@@ -124,8 +128,44 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
         RunError: the file is missing or damaged.
     """
-    try:
+    with _reading(path):
         return pq.read_table(path, columns=list(columns) if columns else None)
+
+
+class Pieces:
+    """A table of the run as the pieces that it was written from, of which one is in memory at a time.
+
+    Attributes:
+        sizes: rows of each piece.
+        notes: the metadata that the table was written with.
+
+    Raises:
+        RunError: the file is missing or damaged, here or when the damaged piece is read.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
+        self._path = path
+        self._columns = list(columns) if columns else None
+        with _reading(path):
+            self._file = pq.ParquetFile(path)
+        metadata = self._file.metadata
+        self.sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+        self.notes: dict[bytes, bytes] = dict(self._file.schema_arrow.metadata or {})
+
+    def read(self, number: int) -> pa.Table:
+        """One piece."""
+        with _reading(self._path):
+            return self._file.read_row_group(number, columns=self._columns)
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """The pieces, one after another."""
+        return map(self.read, range(len(self.sizes)))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise RunError(f"{path}: missing; run the stage that writes it first.") from error
     except (pa.ArrowException, OSError) as error:

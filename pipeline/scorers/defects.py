@@ -17,16 +17,21 @@ _LOOP_SHARE = 0.3
 
 _CHANGED = r"(?:revised|rewritten|updated|improved|edited|corrected)"
 
-_SPEAKS_OF_REVISION = re.compile(
-    rf"(?:here(?:'s| is| are)|this is|below is) (?:an?|the|my) (?:\w+ ){{0,3}}?{_CHANGED}\b"
-    rf"|\b{_CHANGED} (?:response|answer|version|reply|attempt)\b"
-    rf"|\bi(?:'ve| have) (?:now )?{_CHANGED}\b"
-    r"|\bmy (?:previous|earlier|original|last|first) (?:response|answer|reply)\b"
-    r"|\b(?:the|your|this) critique\b"
-    r"|\bcritique request\b|\brevision request\b"
-    r"|^\W*(?:revision|rewrite|rewritten|revised|critique)\s*:",
-    re.IGNORECASE,
+_SPEAKS_OF_REVISION = (
+    re.compile(rf"(?:here(?:'s| is| are)|this is|below is) (?:an?|the|my) (?:\w+ ){{0,3}}?{_CHANGED}\b"),
+    re.compile(r"^\W*(?:revision|rewrite|rewritten|revised|critique)\s*:"),
+    re.compile(
+        # What the alternatives begin with is asked first, or each would be tried at every word.
+        r"\b(?=[uricemty])(?:"
+        rf"{_CHANGED} (?:response|answer|version|reply|attempt)"
+        rf"|i(?:'ve| have) (?:now )?{_CHANGED}"
+        r"|my (?:previous|earlier|original|last|first) (?:response|answer|reply)"
+        r"|(?:the|your|this) critique"
+        r"|(?:critique|revision) request"
+        r")\b"
+    ),
 )
+"""In lower case, as is the text in which they are looked for."""
 
 
 def revision_defect(response: str, revision: Completion) -> Defect | None:
@@ -46,7 +51,7 @@ def revision_defect(response: str, revision: Completion) -> Defect | None:
         return "fragment"
     if speaks_of_revision(text):
         return "speaks_of_revision"
-    return "unchanged" if " ".join(text.split()) == " ".join(response.split()) else None
+    return "unchanged" if text.split() == response.split() else None
 
 
 def is_loop(text: str) -> bool:
@@ -56,9 +61,10 @@ def is_loop(text: str) -> bool:
 
 def is_fragment(text: str) -> bool:
     """Whether the text is a single word or none."""
-    return len(text.split()) < 2
+    return len(text.split(maxsplit=1)) < 2
 
 
 def speaks_of_revision(text: str) -> bool:
     """Whether the text talks about its own rewriting or a critique of it."""
-    return _SPEAKS_OF_REVISION.search(text.replace("’", "'")) is not None
+    text = text.lower().replace("’", "'")
+    return any(pattern.search(text) for pattern in _SPEAKS_OF_REVISION)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 
@@ -39,13 +41,26 @@ def looping_share(text: str) -> float:
     Repeated n-grams as such are no loop: a recipe that says "stir well" after every step is not one.
     """
     words = text.split()
-    codes = np.unique(words, return_inverse=True)[1] if words else np.empty(0, int)
+    if len(words) - len(set(words)) < _LEAST_LOOP:
+        return 0.0
     longest = 0
-    for period in range(1, len(words) // 3 + 1):
-        run = _longest_run(codes[period:] == codes[:-period])
-        if run >= max(2 * period, _LEAST_LOOP):
-            longest = max(longest, run)
-    return longest / len(words) if words else 0.0
+    for stretch in _recurring_stretches(words):
+        codes = np.unique(stretch, return_inverse=True)[1]
+        for period in range(1, len(stretch) // 3 + 1):
+            repeats = codes[period:] == codes[:-period]
+            least = max(2 * period, _LEAST_LOOP)
+            if np.count_nonzero(repeats) >= least and (run := _longest_run(repeats)) >= least:
+                longest = max(longest, run)
+    return longest / len(words)
+
+
+def _recurring_stretches(words: Sequence[str]) -> Iterator[list[str]]:
+    """The stretches whose words all stand three times or more in the text: a loop and its block lie within one."""
+    recurring = {word for word, count in Counter(words).items() if count >= 3}
+    for recurs, group in groupby(words, key=recurring.__contains__):
+        stretch = list(group)
+        if recurs and len(stretch) > _LEAST_LOOP:
+            yield stretch
 
 
 def _longest_run(flags: np.ndarray) -> int:

@@ -192,6 +192,15 @@ def test_draws_without_replacement():
     assert abs(share - 0.45) < 4 * (0.45 * 0.55 / 4000) ** 0.5
 
 
+def test_golden_draws():
+    # A change here changes what every run from now on revises by: runs could no longer be continued or compared.
+    weights = (0.1, 0.7, 0.2, 3, 0.001, 2.5)
+    text = "\n\n".join(f"name: p{i}\nweight: {weight}\nRule {i}." for i, weight in enumerate(weights))
+    for replace, expected in ((True, "p5 p5 p3 p3 p1 p3 p3 p1"), (False, "p5 p3 p1 p0 p2 p4 p3 p1")):
+        drawn = draw_principles(parse_constitution(text, "c"), 8, np.random.default_rng(5), replace, "any")
+        assert " ".join(p.id for p in drawn) == expected
+
+
 def test_draws_are_decided_by_the_generator():
     constitution = parse_constitution(SLICED, "x")
     first, again, other = (

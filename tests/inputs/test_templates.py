@@ -53,6 +53,17 @@ def test_texts_are_values_and_never_templates(folder):
     assert text == f"{evil}|{evil}|{evil}|Be {{{{ kind }}}}."
 
 
+def test_what_quotes_is_rendered_for_every_answer_and_what_does_not_for_every_principle(folder):
+    (folder / "critique.jinja").write_text("{{ principle.id }} {{ response }}")
+    templates = load_templates(folder)
+    for _ in range(2):
+        for principle in (SENTENCE, PAIR):
+            for response in ("one", "two"):
+                assert templates.critique(principle, prompt="?", response=response) == f"{principle.id} {response}"
+                rewrite = templates.rewrite(principle, prompt="?", response=response, critique=response)
+                assert rewrite == f"rewrite: {principle.text or principle.critique}"
+
+
 def test_digest_covers_every_template(folder):
     digests = {load_templates(folder).sha256}
     for name in VARIABLES:

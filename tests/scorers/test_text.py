@@ -10,6 +10,31 @@ from pipeline.scorers.text import Length, Loops, looping_share
 WORDS = [f"w{i}" for i in range(60)]
 
 
+def share_by_definition(words: list[str]) -> float:
+    """For every period the longest run of words that are those of a period before, if it stands three times."""
+    longest = 0
+    for period in range(1, len(words)):
+        run = 0
+        for i in range(period, len(words)):
+            run = run + 1 if words[i] == words[i - period] else 0
+            if run >= max(2 * period, 6):
+                longest = max(longest, run)
+    return longest / len(words) if words else 0.0
+
+
+@given(
+    st.lists(st.sampled_from("abcd"), max_size=12),
+    st.lists(st.sampled_from("abcd"), max_size=5),
+    st.integers(0, 6),
+    st.lists(st.sampled_from("abcdefgh"), max_size=12),
+)
+def test_the_share_is_that_of_the_definition(
+    before: list[str], block: list[str], times: int, after: list[str]
+) -> None:
+    words = [*before, *block * times, *after]
+    assert looping_share(" ".join(words)) == share_by_definition(words)
+
+
 @given(
     st.lists(st.sampled_from(WORDS[:30]), min_size=1, max_size=8, unique=True),
     st.integers(3, 8),

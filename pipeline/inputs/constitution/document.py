@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +79,7 @@ def draw_principles(
     for _ in range(n):
         if replace or not urn:
             urn = list(principles)
-        bounds = np.cumsum([p.weight for p in urn])
-        index = int(np.searchsorted(bounds, rng.random() * bounds[-1], side="right"))
+        bounds = list(accumulate(p.weight for p in urn))
+        index = bisect_right(bounds, rng.random() * bounds[-1])
         drawn.append(urn.pop(min(index, len(urn) - 1)))
     return drawn

@@ -1,0 +1,57 @@
+"""Sequences whose items are made, or read, when they are asked for: a stage of a million rows holds one chunk."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from pipeline.runs.tables import Pieces
+
+T = TypeVar("T")
+
+
+class Lazy(Sequence[T]):
+    """``length`` items, of which number i is ``make(i)``, made anew each time it is asked for."""
+
+    def __init__(self, length: int, make: Callable[[int], T]) -> None:
+        self._length = length
+        self._make = make
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            return [self._make(i) for i in range(*index.indices(self._length))]
+        return self._make(range(self._length)[index])
+
+
+class TableRows(Lazy[dict[str, Any]]):
+    """The rows of a table on the disk, in memory by the piece that they were written in: a chunk of an earlier stage.
+
+    Args:
+        path: of the table.
+        columns: that the rows have; all when None.
+
+    Raises:
+        RunError: the file is missing or damaged, here or when the damaged piece is read.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
+        self._pieces = Pieces(path, columns)
+        self._starts = list(accumulate(self._pieces.sizes, initial=0))
+        self._held: tuple[int, list[dict[str, Any]]] = (-1, [])
+        super().__init__(self._starts[-1], self._row)
+
+    def _row(self, index: int) -> dict[str, Any]:
+        piece = bisect_right(self._starts, index) - 1
+        if self._held[0] != piece:
+            self._held = (piece, self._pieces.read(piece).to_pylist())
+        return self._held[1][index - self._starts[piece]]
