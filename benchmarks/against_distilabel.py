@@ -5,11 +5,11 @@
     python benchmarks/against_distilabel.py --distilabel_python .venv-distilabel/bin/python
 
 Same weights, prompts, chat template, principles, sampling (temperature 1), precision and longest answers. Here the
-round is two commands, `generate.py` and `refine.py`, on a run directory; there it is `distilabel_round.py`, once as
-distilabel ships, and once with transformers told to decode a batch of rows together, for which distilabel has no
-setting. The ways take turns. Draws differ, so seconds a token are told beside seconds a round; tokens are counted
-alike, in the texts that came out. `--distilabel_threads` is each of distilabel's three model processes': see
-`against_distilabel.md` for what was tried.
+round is the stages `generate` and `refine` on a run directory, everything they record included; there it is
+`distilabel_round.py`, once as distilabel ships, and once with transformers told to decode a batch of rows together,
+for which distilabel has no setting. The ways take turns. Draws differ, so seconds a token are told beside seconds a
+round; tokens are counted alike, in the texts that came out. distilabel runs its three steps side by side, a process
+and a model each: as it ships, small batches (`--distilabel_batch_size`) and a thread each keep two cores busiest.
 """
 
 from __future__ import annotations
@@ -38,6 +38,16 @@ from pipeline.runs.tables import read_table
 PROJECT = Path(__file__).resolve().parents[1]
 TEMPLATES = PROJECT / "constitutions" / "templates" / "sandbox"
 STEPS = ("response", "critique", "revision")
+OURS = """
+import sys
+from pipeline import command, generate, refine
+argv = sys.argv[1:]
+session = command.open_session(command.parse(argv, command.StageOptions), argv)
+for stage in (generate, refine):
+    stage.run(session, 1)
+session.close()
+"""
+"""What `pipeline/iterate.py` does with the first half of a round."""
 
 
 class Case(NamedTuple):
@@ -55,7 +65,8 @@ class Turn(NamedTuple):
     """One round by one way.
 
     Attributes:
-        whole: seconds from the start of the first process to the end of the last.
+        whole: seconds of the process, its start included.
+        processor: seconds that all processes together computed in that time.
         working: seconds without what comes before and after. Here: of both stages, loading and saving included. In
             distilabel: from the first call of a model to the end of the last one, loading not included.
         texts: what was said, by step; None where nothing was asked for.
@@ -63,6 +74,7 @@ class Turn(NamedTuple):
     """
 
     whole: float
+    processor: float
     working: float
     texts: dict[str, list[str | None]]
     busy: dict[str, float]
@@ -89,12 +101,12 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
 
 
-def run(command: Sequence[str], folder: Path, threads: int, path: Path | None) -> float:
-    """Run to the end, its output kept in a file; return the seconds."""
+def run(command: Sequence[str], folder: Path, threads: int, path: Path | None) -> tuple[float, float]:
+    """Run to the end, its output kept in a file; return the seconds that passed, and those of the processors."""
     own = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | own
     with (folder / "output.txt").open("w", encoding="utf-8") as output:
-        started = time.monotonic()
+        started, before = time.monotonic(), os.times()
         done = subprocess.run(
             command,
             cwd=folder,
@@ -103,14 +115,15 @@ def run(command: Sequence[str], folder: Path, threads: int, path: Path | None) -
             stderr=subprocess.STDOUT,
             check=False,
         )
-        seconds = time.monotonic() - started
+        seconds, after = time.monotonic() - started, os.times()
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{(folder / 'output.txt').read_text(encoding='utf-8')[-4000:]}")
-    return seconds
+    children = [after.children_user - before.children_user, after.children_system - before.children_system]
+    return seconds, sum(children)
 
 
 def ours(case: Case, folder: Path, threads: int) -> Turn:
-    """The round as two commands on a fresh run directory."""
+    """The round on a fresh run directory."""
     write_lines(folder / "prompts.jsonl", [{"prompt": prompt} for prompt in case.prompts])
     write_lines(folder / "probe.jsonl", [{"prompt": "this is never asked"}])
     recipe = {
@@ -127,25 +140,19 @@ def ours(case: Case, folder: Path, threads: int) -> Turn:
         "scorers": ["length"],
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    stages = {"generate": ["--config", "recipe.yaml", "--run_dir", "run"], "refine": ["--run_dir", "run"]}
-    whole = 0.0
-    for stage, options in stages.items():
-        command = [sys.executable, str(PROJECT / "pipeline" / f"{stage}.py"), *options, "--round", "1"]
-        whole += run(command, folder, threads, PROJECT)
+    command = [sys.executable, "-c", OURS, "--config", "recipe.yaml", "--run_dir", "run"]
+    whole, processor = run(command, folder, threads, PROJECT)
     round_ = folder / "run" / "round-01"
-    timing = [json.loads((round_ / stage / "manifest.json").read_text())["timing"] for stage in stages]
+    timing = [json.loads((round_ / stage / "manifest.json").read_text())["timing"] for stage in ("generate", "refine")]
     rows = read_table(round_ / "refine" / "refinements.parquet", list(STEPS)).to_pylist()
     texts = {step: [row.get(step) for row in rows] for step in STEPS}
-    return Turn(whole, sum(one["wall_seconds"] for one in timing), texts, {})
+    return Turn(whole, processor, sum(one["wall_seconds"] for one in timing), texts, {})
 
 
 def theirs(case: Case, folder: Path, threads: int, python: Path, rows_at_once: int) -> Turn:
     """The round as a distilabel pipeline."""
-    constitution, templates, rng = (
-        load_constitution(case.constitution),
-        load_templates(TEMPLATES),
-        np.random.default_rng(0),
-    )
+    constitution, templates = load_constitution(case.constitution), load_templates(TEMPLATES)
+    rng = np.random.default_rng(0)
     rows = []
     for prompt in case.prompts:
         principle = draw_principles(constitution, 1, rng, replace=True, slice_name="all")[0]
@@ -168,12 +175,12 @@ def theirs(case: Case, folder: Path, threads: int, python: Path, rows_at_once: i
     }
     (folder / "round.json").write_text(json.dumps(given), encoding="utf-8")
     command = [str(python), str(PROJECT / "benchmarks" / "distilabel_round.py"), str(folder / "round.json")]
-    whole = run(command, folder, threads, None)
+    whole, processor = run(command, folder, threads, None)
     calls = [json.loads(line) for line in (folder / "calls").read_text(encoding="utf-8").splitlines()]
     busy = {step: sum(c["ended"] - c["began"] for c in calls if c["step"] == step) for step in STEPS}
     working = max(call["ended"] for call in calls) - min(call["began"] for call in calls)
     said = [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
-    return Turn(whole, working, {step: [row[step] for row in said] for step in STEPS}, busy)
+    return Turn(whole, processor, working, {step: [row[step] for row in said] for step in STEPS}, busy)
 
 
 def measure(case: Case, ways: Mapping[str, Callable[[Case, Path], Turn]], repeats: int) -> dict[str, Any]:
@@ -194,6 +201,7 @@ def measure(case: Case, ways: Mapping[str, Callable[[Case, Path], Turn]], repeat
             )
             numbers = {
                 "whole_seconds": turn.whole,
+                "processor_seconds": turn.processor,
                 "working_seconds": turn.working,
                 "new_tokens": tokens,
                 "whole_ms_per_token": 1000 * turn.whole / tokens,
@@ -205,7 +213,7 @@ def measure(case: Case, ways: Mapping[str, Callable[[Case, Path], Turn]], repeat
             shown = {key: round(value, 2) for key, value in numbers.items()}
             print(f"{case.name}, {name}: {shown}", flush=True)
     first, *others = found
-    measures = ("whole_seconds", "whole_ms_per_token", "working_seconds", "working_ms_per_token")
+    measures = ("whole_seconds", "whole_ms_per_token", "working_seconds", "working_ms_per_token", "processor_seconds")
     return {
         name: {key: summary([turn[key] for turn in turns], 3) for key in turns[0]} for name, turns in found.items()
     } | {
@@ -225,9 +233,11 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32, help="of the random Llama")
     parser.add_argument("--sandbox_rows", type=int, default=600)
     parser.add_argument("--sandbox_batch_size", type=int, default=128)
+    parser.add_argument("--models", nargs="+", choices=("sandbox", "random"), default=["sandbox", "random"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--distilabel_threads", type=int, default=1)
+    parser.add_argument("--distilabel_threads", type=int, default=1, help="of each of its three models")
+    parser.add_argument("--distilabel_batch_size", type=int, default=16, help="as it ships")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     a = parser.parse_args()
     python = a.distilabel_python.absolute()
@@ -238,19 +248,18 @@ def main() -> None:
         "versions": dict(zip(("distilabel", "transformers", "torch"), asked, strict=True)),
         "settings": {key: value for key, value in vars(a).items() if key not in ("distilabel_python", "out")},
     }
+    ways: dict[str, Callable[[Case, Path], Turn]] = {
+        "ours": lambda case, work: ours(case, work, a.threads),
+        "distilabel": lambda case, work: theirs(
+            case._replace(batch_size=a.distilabel_batch_size), work, a.distilabel_threads, python, 1
+        ),
+        "distilabel, batched": lambda case, work: theirs(case, work, a.distilabel_threads, python, case.batch_size),
+    }
     with tempfile.TemporaryDirectory() as folder:
-        for case in (
-            sandbox_case(a.sandbox_rows, a.sandbox_batch_size),
-            random_case(Path(folder), a.rows, a.batch_size),
-        ):
-            ways: dict[str, Callable[[Case, Path], Turn]] = {
-                "ours": lambda case, work: ours(case, work, a.threads),
-                "distilabel": lambda case, work: theirs(case, work, a.distilabel_threads, python, 1),
-                "distilabel, batched": lambda case, work: theirs(
-                    case, work, a.distilabel_threads, python, case.batch_size
-                ),
-            }
-            found[case.name] = measure(case, ways, a.repeats)
+        if "sandbox" in a.models:
+            found["sandbox"] = measure(sandbox_case(a.sandbox_rows, a.sandbox_batch_size), ways, a.repeats)
+        if "random" in a.models:
+            found[NAME] = measure(random_case(Path(folder), a.rows, a.batch_size), ways, a.repeats)
     a.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
 

@@ -166,6 +166,20 @@ def _build(
     from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import SFTTrainer, get_peft_config, get_quantization_config
 
+    from pipeline.training.order import GroupedByLength
+
+    class Trainer(SFTTrainer):
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            strategy = self.args.train_sampling_strategy
+            if strategy == "group_by_length":
+                rows = self.train_dataset if train_dataset is None else train_dataset
+                of_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+                return GroupedByLength([len(ids) for ids in rows["input_ids"]], of_step, self.args.data_seed)
+            sampler = super()._get_train_sampler(train_dataset)
+            if strategy == "batch_rebalance":
+                sampler.seed = self.args.data_seed  # transformers 5.23 leaves it at 42
+            return sampler
+
     class PassOnLogs(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if on_log is not None and state.is_world_process_zero and "loss" in logs:
@@ -208,7 +222,7 @@ def _build(
         base = PeftModel.from_pretrained(
             loaded, str(learner.previous), is_trainable=True, autocast_adapter_dtype=not same_dtype
         )
-    trainer = SFTTrainer(
+    trainer = Trainer(
         model=base,
         args=settings,
         train_dataset=dataset,
