@@ -8,8 +8,11 @@ Same weights, prompts, chat template, principles, sampling (temperature 1), prec
 round is the stages `generate` and `refine` on a run directory, everything they record included; there it is
 `distilabel_round.py`, once as distilabel ships, and once with transformers told to decode a batch of rows together,
 for which distilabel has no setting. The ways take turns. Draws differ, so seconds a token are told beside seconds a
-round; tokens are counted alike, in the texts that came out. distilabel runs its three steps side by side, a process
-and a model each: as it ships, small batches (`--distilabel_batch_size`) and a thread each keep two cores busiest.
+round; tokens are counted alike, in the texts that came out.
+
+distilabel runs its three steps side by side, a process and a model each, and a step waits for whole batches of the
+step before. So it is measured with few rows a batch and a thread a step, which keeps all cores busy, and, batched,
+both so (a quarter of the rows a batch) and with our batches and all threads for each step.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +63,14 @@ class Case(NamedTuple):
     constitution: Path
     max_new_tokens: int
     batch_size: int
+
+
+class Manner(NamedTuple):
+    """How distilabel is run: rows of a batch, how many of them transformers decodes together, threads of a step."""
+
+    batch_size: int
+    rows_at_once: int
+    threads: int
 
 
 class Turn(NamedTuple):
@@ -149,7 +161,7 @@ def ours(case: Case, folder: Path, threads: int) -> Turn:
     return Turn(whole, processor, sum(one["wall_seconds"] for one in timing), texts, {})
 
 
-def theirs(case: Case, folder: Path, threads: int, python: Path, rows_at_once: int) -> Turn:
+def theirs(case: Case, folder: Path, python: Path, manner: Manner) -> Turn:
     """The round as a distilabel pipeline."""
     constitution, templates = load_constitution(case.constitution), load_templates(TEMPLATES)
     rng = np.random.default_rng(0)
@@ -170,12 +182,12 @@ def theirs(case: Case, folder: Path, threads: int, python: Path, rows_at_once: i
         "rows": str(folder / "rows.jsonl"),
         "model": str(case.model),
         "max_new_tokens": case.max_new_tokens,
-        "batch_size": case.batch_size,
-        "rows_at_once": rows_at_once,
+        "batch_size": manner.batch_size,
+        "rows_at_once": manner.rows_at_once,
     }
     (folder / "round.json").write_text(json.dumps(given), encoding="utf-8")
     command = [str(python), str(PROJECT / "benchmarks" / "distilabel_round.py"), str(folder / "round.json")]
-    whole, processor = run(command, folder, threads, None)
+    whole, processor = run(command, folder, manner.threads, None)
     calls = [json.loads(line) for line in (folder / "calls").read_text(encoding="utf-8").splitlines()]
     busy = {step: sum(c["ended"] - c["began"] for c in calls if c["step"] == step) for step in STEPS}
     working = max(call["ended"] for call in calls) - min(call["began"] for call in calls)
@@ -183,14 +195,27 @@ def theirs(case: Case, folder: Path, threads: int, python: Path, rows_at_once: i
     return Turn(whole, processor, working, {step: [row[step] for row in said] for step in STEPS}, busy)
 
 
-def measure(case: Case, ways: Mapping[str, Callable[[Case, Path], Turn]], repeats: int) -> dict[str, Any]:
+def ways_of(case: Case, python: Path, threads: int) -> dict[str, Callable[[Path], Turn]]:
+    """What takes turns."""
+    small, quarter = max(1, len(case.prompts) // 16), max(1, len(case.prompts) // 4)
+    manners = {
+        "distilabel": Manner(small, 1, 1),
+        "distilabel, batched": Manner(quarter, quarter, 1),
+        "distilabel, batched as ours": Manner(case.batch_size, case.batch_size, threads),
+    }
+    others = {name: partial(theirs, case, python=python, manner=manner) for name, manner in manners.items()}
+    return {"ours": partial(ours, case, threads=threads), **others}
+
+
+def measure(case: Case, python: Path, threads: int, repeats: int) -> dict[str, Any]:
     """All ways, by turns."""
+    ways = ways_of(case, python, threads)
     tokenizer = AutoTokenizer.from_pretrained(case.model)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
             with tempfile.TemporaryDirectory() as folder:
-                turn = way(case, Path(folder))
+                turn = way(Path(folder))
             if any(len(texts) != len(case.prompts) for texts in turn.texts.values()):
                 raise SystemExit(f"{name}: lost rows of {len(case.prompts)}")
             tokens = sum(
@@ -236,30 +261,24 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=("sandbox", "random"), default=["sandbox", "random"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--distilabel_threads", type=int, default=1, help="of each of its three models")
-    parser.add_argument("--distilabel_batch_size", type=int, default=16, help="as it ships")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     a = parser.parse_args()
     python = a.distilabel_python.absolute()
     versions = "from importlib.metadata import version as v; print(*map(v, ('distilabel', 'transformers', 'torch')))"
     asked = subprocess.run([str(python), "-c", versions], capture_output=True, text=True, check=True).stdout.split()
     found: dict[str, Any] = {
-        "machine": machine() | {"threads": a.threads, "distilabel_threads_per_step": a.distilabel_threads},
+        "machine": machine() | {"threads": a.threads},
         "versions": dict(zip(("distilabel", "transformers", "torch"), asked, strict=True)),
         "settings": {key: value for key, value in vars(a).items() if key not in ("distilabel_python", "out")},
     }
-    ways: dict[str, Callable[[Case, Path], Turn]] = {
-        "ours": lambda case, work: ours(case, work, a.threads),
-        "distilabel": lambda case, work: theirs(
-            case._replace(batch_size=a.distilabel_batch_size), work, a.distilabel_threads, python, 1
-        ),
-        "distilabel, batched": lambda case, work: theirs(case, work, a.distilabel_threads, python, case.batch_size),
-    }
     with tempfile.TemporaryDirectory() as folder:
         if "sandbox" in a.models:
-            found["sandbox"] = measure(sandbox_case(a.sandbox_rows, a.sandbox_batch_size), ways, a.repeats)
+            found["sandbox"] = measure(
+                sandbox_case(a.sandbox_rows, a.sandbox_batch_size), python, a.threads, a.repeats
+            )
         if "random" in a.models:
-            found[NAME] = measure(random_case(Path(folder), a.rows, a.batch_size), ways, a.repeats)
+            case = random_case(Path(folder), a.rows, a.batch_size)
+            found[case.name] = measure(case, python, a.threads, a.repeats)
     a.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
 
