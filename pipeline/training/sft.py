@@ -198,7 +198,6 @@ def _build(
         tokenizer.pad_token = tokenizer.eos_token
     columns = ("prompt", "completion")
     dataset = Dataset.from_list([{name: plain_messages(row[name], tokenizer) for name in columns} for row in rows])
-    _require_room(dataset, tokenizer, settings.max_length)
     loading = {
         "dtype": learner.config.dtype,
         "revision": revision,
@@ -230,6 +229,7 @@ def _build(
         peft_config=get_peft_config(replace(learner.config, use_peft=True)) if learner.previous is None else None,
         callbacks=[MarkCheckpoints(), PassOnLogs()],
     )
+    _require_room(trainer.train_dataset, dataset, tokenizer, settings.max_length)
     trainer.remove_callback(PrinterCallback)  # the curve goes into the manifest, not between the lines of the run
     return trainer
 
@@ -240,9 +240,10 @@ def _strategy(trainer: SFTTrainer) -> str:
     return f"{kind} ZeRO-{plugin.zero_stage}" if plugin is not None else kind
 
 
-def _require_room(dataset: Any, tokenizer: Any, max_length: int | None) -> None:
-    if max_length is None:
-        return
+def _require_room(kept: Any, dataset: Any, tokenizer: Any, max_length: int | None) -> None:
+    """Refuse rows that TRL has cut, or left out once nothing but their prompt was left."""
+    if max_length is None or (len(kept) == len(dataset) and all(len(ids) < max_length for ids in kept["input_ids"])):
+        return  # what most runs need not pay for is to tokenise everything once more
     lengths = [
         len(
             tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=True, return_dict=True)[

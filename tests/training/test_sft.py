@@ -237,11 +237,12 @@ def test_a_bad_template_is_refused_by_training_itself(
     assert not (tmp_path / "adapter").exists()
 
 
+@pytest.mark.parametrize("limit", [24, 2])
 def test_rows_longer_than_max_length_are_refused(
-    run_training: Callable[..., Training], tmp_path: Path, rows: Rows
+    run_training: Callable[..., Training], tmp_path: Path, rows: Rows, limit: int
 ) -> None:
-    with pytest.raises(InputError, match=r"max_length: \d+ of 64 training rows are longer than 24 tokens"):
-        run_training(tmp_path, max_length=24)
+    with pytest.raises(InputError, match=rf"max_length: \d+ of 64 training rows are longer than {limit} tokens"):
+        run_training(tmp_path, max_length=limit)
     assert not (tmp_path / "adapter").exists()
 
 
