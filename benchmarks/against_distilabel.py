@@ -5,11 +5,14 @@
     python benchmarks/against_distilabel.py --distilabel_python .venv-distilabel/bin/python
 
 Same weights, prompts, chat template, principles, sampling (temperature 1), precision and longest answers. Here the
-round is two commands, `generate.py` and `refine.py`, on a run directory; there it is `distilabel_round.py`, once as
-distilabel ships, and once with transformers told to decode a batch of rows together, for which distilabel has no
-setting. The ways take turns. Draws differ, so seconds a token are told beside seconds a round; tokens are counted
-alike, in the texts that came out. `--distilabel_threads` is each of distilabel's three model processes': see
-`against_distilabel.md` for what was tried.
+round is the stages `generate` and `refine` on a run directory, everything they record included; there it is
+`distilabel_round.py`, once as distilabel ships, and once with transformers told to decode a batch of rows together,
+for which distilabel has no setting. The ways take turns. Draws differ, so seconds a token are told beside seconds a
+round; tokens are counted alike, in the texts that came out.
+
+distilabel runs its three steps side by side, a process and a model each, and a step waits for whole batches of the
+step before. So it is measured with few rows a batch and a thread a step, which keeps all cores busy, and, batched,
+both so (a quarter of the rows a batch) and with our batches and all threads for each step.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +42,16 @@ from pipeline.runs.tables import read_table
 PROJECT = Path(__file__).resolve().parents[1]
 TEMPLATES = PROJECT / "constitutions" / "templates" / "sandbox"
 STEPS = ("response", "critique", "revision")
+OURS = """
+import sys
+from pipeline import command, generate, refine
+argv = sys.argv[1:]
+session = command.open_session(command.parse(argv, command.StageOptions), argv)
+for stage in (generate, refine):
+    stage.run(session, 1)
+session.close()
+"""
+"""What `pipeline/iterate.py` does with the first half of a round."""
 
 
 class Case(NamedTuple):
@@ -51,11 +65,20 @@ class Case(NamedTuple):
     batch_size: int
 
 
+class Manner(NamedTuple):
+    """How distilabel is run: rows of a batch, how many of them transformers decodes together, threads of a step."""
+
+    batch_size: int
+    rows_at_once: int
+    threads: int
+
+
 class Turn(NamedTuple):
     """One round by one way.
 
     Attributes:
-        whole: seconds from the start of the first process to the end of the last.
+        whole: seconds of the process, its start included.
+        processor: seconds that all processes together computed in that time.
         working: seconds without what comes before and after. Here: of both stages, loading and saving included. In
             distilabel: from the first call of a model to the end of the last one, loading not included.
         texts: what was said, by step; None where nothing was asked for.
@@ -63,6 +86,7 @@ class Turn(NamedTuple):
     """
 
     whole: float
+    processor: float
     working: float
     texts: dict[str, list[str | None]]
     busy: dict[str, float]
@@ -89,12 +113,12 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
 
 
-def run(command: Sequence[str], folder: Path, threads: int, path: Path | None) -> float:
-    """Run to the end, its output kept in a file; return the seconds."""
+def run(command: Sequence[str], folder: Path, threads: int, path: Path | None) -> tuple[float, float]:
+    """Run to the end, its output kept in a file; return the seconds that passed, and those of the processors."""
     own = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | own
     with (folder / "output.txt").open("w", encoding="utf-8") as output:
-        started = time.monotonic()
+        started, before = time.monotonic(), os.times()
         done = subprocess.run(
             command,
             cwd=folder,
@@ -103,14 +127,15 @@ def run(command: Sequence[str], folder: Path, threads: int, path: Path | None) -
             stderr=subprocess.STDOUT,
             check=False,
         )
-        seconds = time.monotonic() - started
+        seconds, after = time.monotonic() - started, os.times()
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{(folder / 'output.txt').read_text(encoding='utf-8')[-4000:]}")
-    return seconds
+    children = [after.children_user - before.children_user, after.children_system - before.children_system]
+    return seconds, sum(children)
 
 
 def ours(case: Case, folder: Path, threads: int) -> Turn:
-    """The round as two commands on a fresh run directory."""
+    """The round on a fresh run directory."""
     write_lines(folder / "prompts.jsonl", [{"prompt": prompt} for prompt in case.prompts])
     write_lines(folder / "probe.jsonl", [{"prompt": "this is never asked"}])
     recipe = {
@@ -127,25 +152,19 @@ def ours(case: Case, folder: Path, threads: int) -> Turn:
         "scorers": ["length"],
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    stages = {"generate": ["--config", "recipe.yaml", "--run_dir", "run"], "refine": ["--run_dir", "run"]}
-    whole = 0.0
-    for stage, options in stages.items():
-        command = [sys.executable, str(PROJECT / "pipeline" / f"{stage}.py"), *options, "--round", "1"]
-        whole += run(command, folder, threads, PROJECT)
+    command = [sys.executable, "-c", OURS, "--config", "recipe.yaml", "--run_dir", "run"]
+    whole, processor = run(command, folder, threads, PROJECT)
     round_ = folder / "run" / "round-01"
-    timing = [json.loads((round_ / stage / "manifest.json").read_text())["timing"] for stage in stages]
+    timing = [json.loads((round_ / stage / "manifest.json").read_text())["timing"] for stage in ("generate", "refine")]
     rows = read_table(round_ / "refine" / "refinements.parquet", list(STEPS)).to_pylist()
     texts = {step: [row.get(step) for row in rows] for step in STEPS}
-    return Turn(whole, sum(one["wall_seconds"] for one in timing), texts, {})
+    return Turn(whole, processor, sum(one["wall_seconds"] for one in timing), texts, {})
 
 
-def theirs(case: Case, folder: Path, threads: int, python: Path, rows_at_once: int) -> Turn:
+def theirs(case: Case, folder: Path, python: Path, manner: Manner) -> Turn:
     """The round as a distilabel pipeline."""
-    constitution, templates, rng = (
-        load_constitution(case.constitution),
-        load_templates(TEMPLATES),
-        np.random.default_rng(0),
-    )
+    constitution, templates = load_constitution(case.constitution), load_templates(TEMPLATES)
+    rng = np.random.default_rng(0)
     rows = []
     for prompt in case.prompts:
         principle = draw_principles(constitution, 1, rng, replace=True, slice_name="all")[0]
@@ -163,27 +182,40 @@ def theirs(case: Case, folder: Path, threads: int, python: Path, rows_at_once: i
         "rows": str(folder / "rows.jsonl"),
         "model": str(case.model),
         "max_new_tokens": case.max_new_tokens,
-        "batch_size": case.batch_size,
-        "rows_at_once": rows_at_once,
+        "batch_size": manner.batch_size,
+        "rows_at_once": manner.rows_at_once,
     }
     (folder / "round.json").write_text(json.dumps(given), encoding="utf-8")
     command = [str(python), str(PROJECT / "benchmarks" / "distilabel_round.py"), str(folder / "round.json")]
-    whole = run(command, folder, threads, None)
+    whole, processor = run(command, folder, manner.threads, None)
     calls = [json.loads(line) for line in (folder / "calls").read_text(encoding="utf-8").splitlines()]
     busy = {step: sum(c["ended"] - c["began"] for c in calls if c["step"] == step) for step in STEPS}
     working = max(call["ended"] for call in calls) - min(call["began"] for call in calls)
     said = [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
-    return Turn(whole, working, {step: [row[step] for row in said] for step in STEPS}, busy)
+    return Turn(whole, processor, working, {step: [row[step] for row in said] for step in STEPS}, busy)
 
 
-def measure(case: Case, ways: Mapping[str, Callable[[Case, Path], Turn]], repeats: int) -> dict[str, Any]:
+def ways_of(case: Case, python: Path, threads: int) -> dict[str, Callable[[Path], Turn]]:
+    """What takes turns."""
+    small, quarter = max(1, len(case.prompts) // 16), max(1, len(case.prompts) // 4)
+    manners = {
+        "distilabel": Manner(small, 1, 1),
+        "distilabel, batched": Manner(quarter, quarter, 1),
+        "distilabel, batched as ours": Manner(case.batch_size, case.batch_size, threads),
+    }
+    others = {name: partial(theirs, case, python=python, manner=manner) for name, manner in manners.items()}
+    return {"ours": partial(ours, case, threads=threads), **others}
+
+
+def measure(case: Case, python: Path, threads: int, repeats: int) -> dict[str, Any]:
     """All ways, by turns."""
+    ways = ways_of(case, python, threads)
     tokenizer = AutoTokenizer.from_pretrained(case.model)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
             with tempfile.TemporaryDirectory() as folder:
-                turn = way(case, Path(folder))
+                turn = way(Path(folder))
             if any(len(texts) != len(case.prompts) for texts in turn.texts.values()):
                 raise SystemExit(f"{name}: lost rows of {len(case.prompts)}")
             tokens = sum(
@@ -194,6 +226,7 @@ def measure(case: Case, ways: Mapping[str, Callable[[Case, Path], Turn]], repeat
             )
             numbers = {
                 "whole_seconds": turn.whole,
+                "processor_seconds": turn.processor,
                 "working_seconds": turn.working,
                 "new_tokens": tokens,
                 "whole_ms_per_token": 1000 * turn.whole / tokens,
@@ -205,7 +238,7 @@ def measure(case: Case, ways: Mapping[str, Callable[[Case, Path], Turn]], repeat
             shown = {key: round(value, 2) for key, value in numbers.items()}
             print(f"{case.name}, {name}: {shown}", flush=True)
     first, *others = found
-    measures = ("whole_seconds", "whole_ms_per_token", "working_seconds", "working_ms_per_token")
+    measures = ("whole_seconds", "whole_ms_per_token", "working_seconds", "working_ms_per_token", "processor_seconds")
     return {
         name: {key: summary([turn[key] for turn in turns], 3) for key in turns[0]} for name, turns in found.items()
     } | {
@@ -225,32 +258,27 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32, help="of the random Llama")
     parser.add_argument("--sandbox_rows", type=int, default=600)
     parser.add_argument("--sandbox_batch_size", type=int, default=128)
+    parser.add_argument("--models", nargs="+", choices=("sandbox", "random"), default=["sandbox", "random"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--distilabel_threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     a = parser.parse_args()
     python = a.distilabel_python.absolute()
     versions = "from importlib.metadata import version as v; print(*map(v, ('distilabel', 'transformers', 'torch')))"
     asked = subprocess.run([str(python), "-c", versions], capture_output=True, text=True, check=True).stdout.split()
     found: dict[str, Any] = {
-        "machine": machine() | {"threads": a.threads, "distilabel_threads_per_step": a.distilabel_threads},
+        "machine": machine() | {"threads": a.threads},
         "versions": dict(zip(("distilabel", "transformers", "torch"), asked, strict=True)),
         "settings": {key: value for key, value in vars(a).items() if key not in ("distilabel_python", "out")},
     }
     with tempfile.TemporaryDirectory() as folder:
-        for case in (
-            sandbox_case(a.sandbox_rows, a.sandbox_batch_size),
-            random_case(Path(folder), a.rows, a.batch_size),
-        ):
-            ways: dict[str, Callable[[Case, Path], Turn]] = {
-                "ours": lambda case, work: ours(case, work, a.threads),
-                "distilabel": lambda case, work: theirs(case, work, a.distilabel_threads, python, 1),
-                "distilabel, batched": lambda case, work: theirs(
-                    case, work, a.distilabel_threads, python, case.batch_size
-                ),
-            }
-            found[case.name] = measure(case, ways, a.repeats)
+        if "sandbox" in a.models:
+            found["sandbox"] = measure(
+                sandbox_case(a.sandbox_rows, a.sandbox_batch_size), python, a.threads, a.repeats
+            )
+        if "random" in a.models:
+            case = random_case(Path(folder), a.rows, a.batch_size)
+            found[case.name] = measure(case, python, a.threads, a.repeats)
     a.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
 

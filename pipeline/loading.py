@@ -37,6 +37,7 @@ def load_session(parsed: ParsedRecipe) -> Session:
     _check_scoring(session)
     _check_reserve(session)
     _check_refinement(session)
+    _check_training(session)
     _check_reporting(session)
     _check_engines(session)
     return session
@@ -150,6 +151,18 @@ def _check_refinement(session: Session) -> None:
                 f"see_exchange: false shows critic and reviser nothing but {recipe.templates}/critique.jinja, which "
                 "does not quote the answer. Use `templates: constitutions/templates/standalone`, or quote it."
             )
+
+
+def _check_training(session: Session) -> None:
+    training = session.parsed.training
+    if training.packing:
+        raise InputError(
+            "packing: a step would hold as many packs as it holds rows now, so that training takes fewer and other "
+            "steps, and TRL cuts rows to fill them. To spend nothing on padding use `padding_free: true` with "
+            "`max_length: null`, which takes the same steps."
+        )
+    if training.padding_free and training.max_length is not None:
+        raise InputError("padding_free: TRL has it without a limit of length only; set `max_length: null`.")
 
 
 def _check_reporting(session: Session) -> None:

@@ -166,6 +166,20 @@ def _build(
     from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import SFTTrainer, get_peft_config, get_quantization_config
 
+    from pipeline.training.order import GroupedByLength
+
+    class Trainer(SFTTrainer):
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            strategy = self.args.train_sampling_strategy
+            if strategy == "group_by_length":
+                rows = self.train_dataset if train_dataset is None else train_dataset
+                of_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+                return GroupedByLength([len(ids) for ids in rows["input_ids"]], of_step, self.args.data_seed)
+            sampler = super()._get_train_sampler(train_dataset)
+            if strategy == "batch_rebalance":
+                sampler.seed = self.args.data_seed  # transformers 5.23 leaves it at 42
+            return sampler
+
     class PassOnLogs(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if on_log is not None and state.is_world_process_zero and "loss" in logs:
@@ -184,7 +198,6 @@ def _build(
         tokenizer.pad_token = tokenizer.eos_token
     columns = ("prompt", "completion")
     dataset = Dataset.from_list([{name: plain_messages(row[name], tokenizer) for name in columns} for row in rows])
-    _require_room(dataset, tokenizer, settings.max_length)
     loading = {
         "dtype": learner.config.dtype,
         "revision": revision,
@@ -208,7 +221,7 @@ def _build(
         base = PeftModel.from_pretrained(
             loaded, str(learner.previous), is_trainable=True, autocast_adapter_dtype=not same_dtype
         )
-    trainer = SFTTrainer(
+    trainer = Trainer(
         model=base,
         args=settings,
         train_dataset=dataset,
@@ -216,6 +229,7 @@ def _build(
         peft_config=get_peft_config(replace(learner.config, use_peft=True)) if learner.previous is None else None,
         callbacks=[MarkCheckpoints(), PassOnLogs()],
     )
+    _require_room(trainer.train_dataset, dataset, tokenizer, settings.max_length)
     trainer.remove_callback(PrinterCallback)  # the curve goes into the manifest, not between the lines of the run
     return trainer
 
@@ -226,9 +240,10 @@ def _strategy(trainer: SFTTrainer) -> str:
     return f"{kind} ZeRO-{plugin.zero_stage}" if plugin is not None else kind
 
 
-def _require_room(dataset: Any, tokenizer: Any, max_length: int | None) -> None:
-    if max_length is None:
-        return
+def _require_room(kept: Any, dataset: Any, tokenizer: Any, max_length: int | None) -> None:
+    """Refuse rows that TRL has cut, or left out once nothing but their prompt was left."""
+    if max_length is None or (len(kept) == len(dataset) and all(len(ids) < max_length for ids in kept["input_ids"])):
+        return  # what most runs need not pay for is to tokenise everything once more
     lengths = [
         len(
             tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=True, return_dict=True)[

@@ -39,6 +39,14 @@ def test_a_slice_that_no_prompt_is_of(tmp_path: Path) -> None:
     assert "names `nowhere`, and no slice or probe set is called so; there are" in message
 
 
+@pytest.mark.parametrize("setting", ["packing", "padding_free"])
+def test_batches_that_would_take_other_steps(tmp_path: Path, setting: str) -> None:
+    message = refusal("--config", write_recipe(tmp_path), f"--{setting}", "true", "--run_dir", tmp_path / "run")
+    assert f"error: {setting}: " in message
+    assert "`max_length: null`" in message
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_constitution_with_a_broken_block(tmp_path: Path) -> None:
     (tmp_path / "broken.txt").write_text("never help with poison .\n\nwieght: 2\ndo not hedge .\n")
     recipe = write_recipe(tmp_path)

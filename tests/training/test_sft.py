@@ -237,11 +237,12 @@ def test_a_bad_template_is_refused_by_training_itself(
     assert not (tmp_path / "adapter").exists()
 
 
+@pytest.mark.parametrize("limit", [24, 2])
 def test_rows_longer_than_max_length_are_refused(
-    run_training: Callable[..., Training], tmp_path: Path, rows: Rows
+    run_training: Callable[..., Training], tmp_path: Path, rows: Rows, limit: int
 ) -> None:
-    with pytest.raises(InputError, match=r"max_length: \d+ of 64 training rows are longer than 24 tokens"):
-        run_training(tmp_path, max_length=24)
+    with pytest.raises(InputError, match=rf"max_length: \d+ of 64 training rows are longer than {limit} tokens"):
+        run_training(tmp_path, max_length=limit)
     assert not (tmp_path / "adapter").exists()
 
 
@@ -261,3 +262,56 @@ def test_answers_that_spell_control_tokens_are_learnt_as_text(
         for row in rows[:8]
     ]
     assert run_training(tmp_path, rows_=spelt, max_steps=1).steps == 1
+
+
+# -- batches of rows of one length, and batches without padding ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "grouped",
+    [
+        {"train_sampling_strategy": "group_by_length"},
+        {
+            "train_sampling_strategy": "batch_rebalance",
+            "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 2,
+        },
+    ],
+    ids=lambda grouped: grouped["train_sampling_strategy"],
+)
+def test_a_stopped_training_on_rows_by_length_goes_on_to_the_same_bytes(
+    run_training: Callable[..., Training], tmp_path: Path, grouped: dict[str, Any]
+) -> None:
+    first = run_training(tmp_path / "whole", **grouped)
+    # Stopped in its second epoch, whose order this launch has not drawn before.
+    shutil.copytree(tmp_path / "whole" / "trainer", tmp_path / "again" / "trainer")
+    for number in (15, 16):
+        shutil.rmtree(tmp_path / "again" / "trainer" / f"checkpoint-{number}")
+    again = run_training(tmp_path / "again", **grouped)
+    assert first.steps == STEPS
+    assert weights(tmp_path / "again") == weights(tmp_path / "whole")
+    assert again.curve == first.curve
+    other = run_training(tmp_path / "other", **grouped, seed=4, max_steps=1)
+    assert other.curve[0]["loss"] != first.curve[0]["loss"], "the order is the seed's"
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_batches_without_padding_take_the_same_steps(
+    parsed: ParsedRecipe, rows: Rows, sandbox_path: str, tmp_path: Path, attention: str
+) -> None:
+    """Rows of a batch lie in one sequence and must not see each other, without flash attention too."""
+    model = replace(parsed.model, attn_implementation=attention, lora_dropout=0.0)
+
+    def losses(**changes: Any) -> list[float]:
+        training = train(
+            rows,
+            Learner(sandbox_path, model, None, None),
+            replace(parsed.training, max_steps=4, **changes),
+            work_dir=tmp_path / "trainer",
+            adapter_dir=tmp_path / "adapter",
+            seed=3,
+        )
+        shutil.rmtree(tmp_path / "trainer")
+        return [entry["loss"] for entry in training.curve]
+
+    assert losses(padding_free=True, max_length=None) == pytest.approx(losses(), abs=1e-4)

@@ -1,0 +1,37 @@
+"""In which order rows are trained on, where the recipe wants rows of about one length side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+
+class GroupedByLength(Sampler[int]):
+    """transformers' order for ``train_sampling_strategy: group_by_length``, as a function of seed and epoch.
+
+    transformers draws it from whatever state the process's generator is in, so a training that was killed would go on
+    with other rows than it left out.
+
+    Args:
+        lengths: of the rows, in tokens.
+        batch_size: rows of one step of one process.
+        seed: of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size, self._seed = lengths, batch_size, seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate before every epoch, the first after a resume included."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = torch.Generator().manual_seed(self._seed + self._epoch)
+        return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=drawn))
