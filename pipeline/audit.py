@@ -17,17 +17,23 @@ from typing import TYPE_CHECKING, Any
 from pipeline import command, refine
 from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.places import find_file
+from pipeline.instruments import recall_file
+from pipeline.kept_content import read_content
 from pipeline.report.audit import (
+    CONTENT,
     FINAL,
     FIRST,
     JUDGED,
     LABELLED,
+    LABELLED_CONTENT,
     Knowledge,
     Ratings,
     critic_record,
     is_sandbox,
+    labelled_truth_of,
     panel_of,
     proxies_of,
+    sandbox_truth_of,
 )
 from pipeline.report.checkpoints import measured_rounds
 from pipeline.report.critic_words import critic_report
@@ -42,7 +48,7 @@ from pipeline.runs.tables import REFINEMENTS, SCORES, read_table
 from pipeline.session import log
 
 if TYPE_CHECKING:
-    from pipeline.inputs.labelled import Labelled
+    from pipeline.inputs.labelled import Labelled, LabelledAnswers
     from pipeline.session import Session
 
 Row = dict[str, Any]
@@ -53,6 +59,9 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     known = _knowledge(session)
     if known.labelled:
         _take_labelled(session, round_, known.labelled.items)
+        _read_labelled_content(session, round_, known.labelled)
+    if known.sandbox and session.recipe.critique:
+        _read_content(session, round_)
     if known.judged and session.recipe.audit_answers:
         _rate_answers(session, round_)
     if ranks.is_main():
@@ -113,6 +122,24 @@ def _take_labelled(session: Session, round_: int, items: Sequence[Labelled]) -> 
 
     stage.collect(items, work, REFINEMENTS, LABELLED, session.recipe.chunk_rows)
     stage.finish([LABELLED], stage_facts(stage.folder, [LABELLED]) | session.describe_engine())
+
+
+def _read_labelled_content(session: Session, round_: int, labelled: LabelledAnswers) -> None:
+    table = session.run.stage_dir(round_, "audit") / LABELLED
+    facts = {item.id: item.facts for item in labelled.items}
+    stage = _recall_stage(session, round_, LABELLED_CONTENT, table)
+    read_content(session, stage, table, LABELLED_CONTENT, labelled_truth_of(labelled), facts=facts)
+
+
+def _read_content(session: Session, round_: int) -> None:
+    table = session.run.stage_dir(round_, "refine") / "refinements.parquet"
+    stage, truth_of = _recall_stage(session, round_, CONTENT, table), sandbox_truth_of(session.run, round_)
+    read_content(session, stage, table, CONTENT, truth_of, facts={})
+
+
+def _recall_stage(session: Session, round_: int, output: str, table: Path) -> Stage:
+    recall = file_sha256(recall_file(session.recipe))
+    return _stage(session, round_, output, refinements=file_sha256(table), recall=recall)
 
 
 def _rate_answers(session: Session, round_: int) -> None:

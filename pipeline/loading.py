@@ -13,8 +13,9 @@ from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.places import find_file
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.scorer_names import split_name
-from pipeline.inputs.templates import load_templates
+from pipeline.inputs.templates import load_plain_question, load_templates
 from pipeline.inputs.trackers import named_trackers, require_login
+from pipeline.instruments import asks_for_recall, recall_file
 from pipeline.runs.rundir import RunDir
 from pipeline.scorers.defects import DEFECTS
 from pipeline.scorers.refusal import named_places
@@ -129,6 +130,8 @@ def _check_engines(session: Session) -> None:
 
 def _check_refinement(session: Session) -> None:
     recipe = session.recipe
+    if asks_for_recall(recipe):
+        load_plain_question(recall_file(recipe))
     if recipe.critic_labels:
         if not recipe.critique:
             raise InputError("critic_labels: `critique: false` makes no critiques, so there is no critic to try.")

@@ -10,16 +10,20 @@ import numpy as np
 
 from pipeline.inputs.constitution import parse_constitution
 from pipeline.inputs.labelled import LabelledAnswers
+from pipeline.report.content import content_against_truth, content_cells, content_missing
 from pipeline.report.critic import (
     Record,
     Row,
+    TruthOf,
     Verdict,
     chains_of,
     critic_cells,
     flat,
+    is_criticised,
     rate,
     repeated_errors,
     shared_blind_spots,
+    text_after,
     verdicts_of,
 )
 from pipeline.report.proxy import judged_of, proxy_record
@@ -32,6 +36,9 @@ from pipeline.tails import estimate
 
 LABELLED, JUDGED = "labelled.parquet", "judged.parquet"
 """In ``round-NN/audit``: the labelled answers as the round's critic and reviser took them, and the judge's ratings."""
+
+CONTENT, LABELLED_CONTENT = "content.parquet", "labelled_content.parquet"
+"""There too: the content that rewrites kept, of the round's innocent answers (sandbox) and of the labelled ones."""
 
 _NOTICEABLE = 0.05
 """A rewrite counts as worse by a judge from this share of the scale on: less is within most judges' noise."""
@@ -91,14 +98,17 @@ def critic_record(run: RunDir, round_: int, known: Knowledge) -> Record:
         "blind_spots": None,
     }
     if known.sandbox:
-        truth = _sandbox_truth_of(run, round_)
-        record["sources"].append(_source("the sandbox's truth", *verdicts_of(rows[0], truth, keep)))
+        truth = sandbox_truth_of(run, round_)
+        source = _source("the sandbox's truth", *verdicts_of(rows[0], truth, keep))
+        _add_content(source, run, round_, CONTENT, _lost(rows[0], truth, keep))
+        record["sources"].append(source)
         if round_ > 1:
             now, before = (chains_of(one, _is_bad, keep) for one in rows)
             record["blind_spots"] = shared_blind_spots(before, now, seed)
     if known.labelled:
         tried = [_labelled_verdicts(run, r, known.labelled, keep) for r in (round_, round_ - 1) if r]
         source = _source(known.labelled.path, *tried[0])
+        _add_content(source, run, round_, LABELLED_CONTENT)
         if round_ > 1:
             source["repeated_errors"] = repeated_errors(tried[1][0], tried[0][0], seed)
         record["sources"].append(source)
@@ -146,7 +156,32 @@ def _source(name: str, verdicts: Sequence[Verdict], unknown: int) -> Record:
     return {"from": name, "n": len(verdicts), "n_unknown": unknown, "cells": critic_cells(verdicts)}
 
 
-def _sandbox_truth_of(run: RunDir, round_: int) -> Callable[[Row, str], Truth | None]:
+def _add_content(
+    source: Record, run: RunDir, round_: int, output: str, lost: Mapping[tuple[str, int, int], bool] | None = None
+) -> None:
+    """Add what the rewrites kept by likelihood, and where the truth is known how well that tells it."""
+    path = run.stage_dir(round_, "audit") / output
+    if not path.exists():
+        return
+    rows = read_table(path).to_pylist()
+    source["cells"] += content_cells(rows)
+    source["content"] = {"n": len(rows), "missing": content_missing(rows)}
+    if lost is not None:
+        source["content"]["against_truth"] = content_against_truth(rows, lost)
+
+
+def _lost(rows: Sequence[Row], truth_of: TruthOf, keep: Sequence[str]) -> dict[tuple[str, int, int], bool]:
+    """Whether each rewrite truly lost content, by prompt, sample and pass."""
+    found = {}
+    for row in rows:
+        truth = truth_of(row, text_after(row, keep)) if is_criticised(row) else None
+        if truth is not None:
+            found[row["prompt_id"], row["sample"], row["revision_index"]] = truth.lost
+    return found
+
+
+def sandbox_truth_of(run: RunDir, round_: int) -> TruthOf:
+    """What is true of a round's answers and rewrites on the sandbox, under the principles of its constitution."""
     path = run.stage_dir(round_, "refine") / "constitution.txt"
     constitution = parse_constitution(path.read_text(encoding="utf-8"), str(path))
     texts = {principle.id: principle.text or "" for principle in constitution.principles}
@@ -163,9 +198,8 @@ def _is_bad(row: Row, text: str) -> bool | None:
     return any(value > 0 for value in known) if known else None
 
 
-def _labelled_verdicts(
-    run: RunDir, round_: int, labelled: LabelledAnswers, keep: Sequence[str]
-) -> tuple[list[Verdict], int]:
+def labelled_truth_of(labelled: LabelledAnswers) -> TruthOf:
+    """What is true of labelled answers and their rewrites."""
     of = {item.id: item for item in labelled.items}
 
     def truth(row: Row, revision: str) -> Truth | None:
@@ -174,7 +208,14 @@ def _labelled_verdicts(
             return None
         return labelled_truth(faulty=item.faulty, facts=item.facts, response=item.response, revision=revision)
 
-    return verdicts_of(read_table(run.stage_dir(round_, "audit") / LABELLED).to_pylist(), truth, keep)
+    return truth
+
+
+def _labelled_verdicts(
+    run: RunDir, round_: int, labelled: LabelledAnswers, keep: Sequence[str]
+) -> tuple[list[Verdict], int]:
+    rows = read_table(run.stage_dir(round_, "audit") / LABELLED).to_pylist()
+    return verdicts_of(rows, labelled_truth_of(labelled), keep)
 
 
 def _ratings(run: RunDir, round_: int, column: str) -> dict[tuple[str, str, int], float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pipeline.report.content import CELLS
 
 _NAMES = {
     "false_alarm": "false alarms",
@@ -27,7 +29,9 @@ def critic_report(record: Mapping[str, Any]) -> str:
             if name is None or len(names) > 2:
                 lines.append(f"    {name or 'all principles'}")
                 lines.append(f"      without a fault {of['false_alarm']['n']:>6,}:  {_said(of, without_fault=True)}")
+                lines += _content([by_key[name, rate] for rate in CELLS if (name, rate) in by_key])
                 lines.append(f"      with a fault    {of['miss']['n']:>6,}:  {_said(of, without_fault=False)}")
+        lines += _content_worth(source.get("content"))
         if repeated := source.get("repeated_errors"):
             lines.append(f"    errs on the same answers as a round ago: kappa {_number(repeated['kappa'])}")
     if rated := record["rewrites_by_judge"]:
@@ -51,6 +55,28 @@ def _said(cells: Mapping[str, Mapping[str, Any]], *, without_fault: bool) -> str
     return ", ".join(f"{_NAMES[name]} {_share(cells[name])}" for name in mine if name in cells)
 
 
+def _content(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not cells:
+        return []
+    mean, changed, worst_tenth = cells
+    said = f"content kept by likelihood {_share(mean)}"
+    if changed["n"]:
+        said += f", by the {changed['n']} changed ones {_share(changed)}"
+    if worst_tenth["value"] is not None:
+        said += f", by the worst tenth of them at most {_share(worst_tenth)}"
+    return [f"{'':31}{said}"]
+
+
+def _content_worth(content: Mapping[str, Any] | None) -> list[str]:
+    if content is None:
+        return []
+    lines = [f"    content kept not known of {count}: {why}" for why, count in content["missing"].items()]
+    if truth := content.get("against_truth"):
+        kinds = f"the {truth['n_positive']} that truly lost content from the {truth['n_negative']} others"
+        lines.append(f"    of the changed ones, content by likelihood tells {kinds}: AUC {_number(truth)}")
+    return lines
+
+
 def _blind_spots(spots: Mapping[str, Any]) -> list[str]:
     lines = [
         f"  of {spots['n']} bad answers a round ago {spots['n_came_through']} came through critique and rewrite, and "
@@ -69,7 +95,8 @@ def _blind_spots(spots: Mapping[str, Any]) -> list[str]:
 def _share(cell: Mapping[str, Any]) -> str:
     if cell["value"] is None:
         return "not known"
-    return f"{cell['value']:.1%} [{cell['low']:.1%}, {cell['high']:.1%}]"
+    ends = ["?" if cell[end] is None else f"{cell[end]:.1%}" for end in ("low", "high")]
+    return f"{cell['value']:.1%} [{', '.join(ends)}]"
 
 
 def _number(found: Mapping[str, Any]) -> str:
