@@ -57,7 +57,9 @@ def instrument_digests(recipe: Recipe, instruments: Instruments) -> dict[str, st
             found[f"scorers.{entry}"] = file_sha256(_refusal_weights(recipe))
     for entry, classifier in classifier_names(recipe).items():
         shown = instruments.classifier_template.sha256 if instruments.classifier_template else None
-        found[f"scorers.{entry}"] = json_sha256([model_digest(resolve_model(classifier.model), None), shown])
+        found[f"scorers.{entry}"] = json_sha256(
+            [model_digest(resolve_model(classifier.model), classifier.revision), shown]
+        )
     if judging := instruments.judging:
         how = [judging.template.sha256, judging.swap, judging.votes, _who(str(recipe.judge))]
         for name, rubric in judging.rubrics.items():
