@@ -21,8 +21,8 @@ from pipeline.report.critic import (
     flat,
     is_criticised,
     rate,
-    repeated_errors,
     shared_blind_spots,
+    shared_errors,
     text_after,
     verdicts_of,
 )
@@ -36,6 +36,9 @@ from pipeline.tails import estimate
 
 LABELLED, JUDGED = "labelled.parquet", "judged.parquet"
 """In ``round-NN/audit``: the labelled answers as the round's critic and reviser took them, and the judge's ratings."""
+
+BY_POLICY = "labelled_by_policy.parquet"
+"""There too: what the round's policy says of the labelled answers, where it is not the critic."""
 
 CONTENT, LABELLED_CONTENT = "content.parquet", "labelled_content.parquet"
 """There too: the content that rewrites kept, of the round's innocent answers (sandbox) and of the labelled ones."""
@@ -106,12 +109,7 @@ def critic_record(run: RunDir, round_: int, known: Knowledge) -> Record:
             now, before = (chains_of(one, _is_bad, keep) for one in rows)
             record["blind_spots"] = shared_blind_spots(before, now, seed)
     if known.labelled:
-        tried = [_labelled_verdicts(run, r, known.labelled, keep) for r in (round_, round_ - 1) if r]
-        source = _source(known.labelled.path, *tried[0])
-        _add_content(source, run, round_, LABELLED_CONTENT)
-        if round_ > 1:
-            source["repeated_errors"] = repeated_errors(tried[1][0], tried[0][0], seed)
-        record["sources"].append(source)
+        record["sources"].append(_labelled_source(run, round_, known.labelled, keep, seed))
     if known.judged:
         record["rewrites_by_judge"] = _rewrites_by_judge(run, round_, known.judged)
     kl = panel_value(run, round_ - 1, "kl", "mean")
@@ -175,7 +173,7 @@ def _lost(rows: Sequence[Row], truth_of: TruthOf, keep: Sequence[str]) -> dict[t
     found = {}
     for row in rows:
         truth = truth_of(row, text_after(row, keep)) if is_criticised(row) else None
-        if truth is not None:
+        if truth is not None and truth.lost is not None:
             found[row["prompt_id"], row["sample"], row["revision_index"]] = truth.lost
     return found
 
@@ -211,11 +209,24 @@ def labelled_truth_of(labelled: LabelledAnswers) -> TruthOf:
     return truth
 
 
-def _labelled_verdicts(
-    run: RunDir, round_: int, labelled: LabelledAnswers, keep: Sequence[str]
-) -> tuple[list[Verdict], int]:
-    rows = read_table(run.stage_dir(round_, "audit") / LABELLED).to_pylist()
-    return verdicts_of(rows, labelled_truth_of(labelled), keep)
+def _labelled_source(run: RunDir, round_: int, labelled: LabelledAnswers, keep: Sequence[str], seed: int) -> Record:
+    """What the critic said of labelled answers; whether it errs where it erred before, and where the policy errs."""
+
+    def verdicts(r: int, output: str = LABELLED) -> tuple[list[Verdict], int]:
+        path = run.stage_dir(r, "audit") / output
+        return (
+            verdicts_of(read_table(path).to_pylist(), labelled_truth_of(labelled), keep) if path.exists() else ([], 0)
+        )
+
+    now, unknown = verdicts(round_)
+    source = _source(labelled.path, now, unknown)
+    _add_content(source, run, round_, LABELLED_CONTENT)
+    before = {r: shared_errors(verdicts(r)[0], now, seed) for r in range(1, round_)}
+    source["repeated_errors"] = [{"round": r, **found} for r, found in before.items() if found]
+    if (policys := verdicts(round_, BY_POLICY)[0]) and (shared := shared_errors(now, policys, seed)):
+        cells = [cell for cell in critic_cells(policys) if cell["rate"] in ("false_alarm", "miss")]
+        source["policy"] = {"cells": cells, "shared_errors": shared}
+    return source
 
 
 def _ratings(run: RunDir, round_: int, column: str) -> dict[tuple[str, str, int], float]:

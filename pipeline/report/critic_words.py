@@ -32,8 +32,13 @@ def critic_report(record: Mapping[str, Any]) -> str:
                 lines += _content([by_key[name, rate] for rate in CELLS if (name, rate) in by_key])
                 lines.append(f"      with a fault    {of['miss']['n']:>6,}:  {_said(of, without_fault=False)}")
         lines += _content_worth(source.get("content"))
-        if repeated := source.get("repeated_errors"):
-            lines.append(f"    errs on the same answers as a round ago: kappa {_number(repeated['kappa'])}")
+        for repeated in source.get("repeated_errors", []):
+            lines.append(f"    errs where it erred in round {repeated['round']}: {_shared_errors(repeated)}")
+        if policy := source.get("policy"):
+            of_policy = {cell["rate"]: cell for cell in policy["cells"] if cell["principle"] is None}
+            said = ", ".join(f"{_NAMES[name]} {_share(cell)}" for name, cell in of_policy.items())
+            lines.append(f"    the policy, asked the same: {said}")
+            lines.append(f"    errs where the policy errs: {_shared_errors(policy['shared_errors'])}")
     if rated := record["rewrites_by_judge"]:
         lines.append(
             f"  {rated['column']} of {rated['n']} rewritten answers: {rated['mean_first']:.3g} before, "
@@ -75,6 +80,13 @@ def _content_worth(content: Mapping[str, Any] | None) -> list[str]:
         kinds = f"the {truth['n_positive']} that truly lost content from the {truth['n_negative']} others"
         lines.append(f"    of the changed ones, content by likelihood tells {kinds}: AUC {_number(truth)}")
     return lines
+
+
+def _shared_errors(found: Mapping[str, Any]) -> str:
+    first, second = found["n_errors"]
+    counted = f"{found['n_both_err']} errors in common, of {first} and {second}, on {found['n']} answers"
+    of = {"kappa": "kappa", "kappa_without_fault": "without a fault", "kappa_with_fault": "with one"}
+    return f"{counted}; " + ", ".join(f"{said} {_number(found[name])}" for name, said in of.items())
 
 
 def _blind_spots(spots: Mapping[str, Any]) -> list[str]:

@@ -64,7 +64,15 @@ def test_the_critic_is_tried_on_the_sandbox_and_on_the_labels(finished: tuple[Pa
     assert (labels["n"], labels["n_unknown"]) == (3, 0) and sandbox["n"] > 50
     cells = {(cell["principle"], cell["rate"]): cell for cell in sandbox["cells"]}
     assert cells["no-harm", "false_alarm"]["n"] + cells["no-harm", "miss"]["n"] < sandbox["n"]
-    assert labels["repeated_errors"]["n"] == 3
+    assert [(one["round"], one["n"]) for one in labels["repeated_errors"]] == [(1, 3)]
+    # In round 2 the policy is no longer the base, which is the critic: it is asked as well.
+    assert labels["policy"]["shared_errors"]["n"] == 3
+    first = json.loads((run_dir / "round-01" / "critic.json").read_text())["sources"][1]
+    assert first["repeated_errors"] == [] and "policy" not in first
+    asked = pq.read_table(run_dir / "round-02" / "audit" / "labelled_by_policy.parquet").to_pylist()
+    assert [row["response"] for row in asked] == [response for _, response, _, _ in LABELS]
+    assert all(row["critique"] and row["adapter_sha256"] for row in asked)
+    assert "errs where the policy errs" in said and "errs where it erred in round 1" in said
     # Of the labelled answers one is without a fault; on the sandbox all of them are, of which the truth is known.
     kept = {(cell["principle"], cell["rate"]): cell for cell in labels["cells"]}
     assert kept[None, "content_kept"]["n"] == 1 == labels["content"]["n"]
