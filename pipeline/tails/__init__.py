@@ -3,6 +3,7 @@
 from pipeline.tails.agreement import Agreement, kappa, phi, rating_agreement
 from pipeline.tails.betting import EProcess, log_e_value
 from pipeline.tails.bulk_tail import BulkTail, bulk_tail_point
+from pipeline.tails.calibration import Calibration, calibration
 from pipeline.tails.clustering import tail_icc
 from pipeline.tails.comparison import Comparison, ComparisonRow, compare
 from pipeline.tails.confirmation import Confirmation, Hypothesis, confirm, hypothesis
@@ -27,6 +28,7 @@ __all__ = [
     "QUANTITIES",
     "Agreement",
     "BulkTail",
+    "Calibration",
     "Comparison",
     "ComparisonRow",
     "Confirmation",
@@ -39,6 +41,7 @@ __all__ = [
     "Row",
     "SwapTest",
     "bulk_tail_point",
+    "calibration",
     "change",
     "compare",
     "comparison_record",
