@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.inputs.constitution import parse_constitution
 from pipeline.inputs.labelled import LabelledAnswers
-from pipeline.report.content import content_against_truth, content_cells, content_missing
+from pipeline.report.content import content_against_truth, content_cells, content_missing, content_nats
 from pipeline.report.critic import (
     Record,
     Row,
@@ -163,7 +163,7 @@ def _add_content(
         return
     rows = read_table(path).to_pylist()
     source["cells"] += content_cells(rows)
-    source["content"] = {"n": len(rows), "missing": content_missing(rows)}
+    source["content"] = {"n": len(rows), "missing": content_missing(rows), "nats": content_nats(rows)}
     if lost is not None:
         source["content"]["against_truth"] = content_against_truth(rows, lost)
 

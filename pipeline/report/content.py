@@ -56,6 +56,14 @@ def content_missing(rows: Sequence[Row]) -> dict[str, int]:
     return dict(Counter(row["reason"] for row in rows if row["score"] is None).most_common())
 
 
+def content_nats(rows: Sequence[Row]) -> Record | None:
+    """Mean nats per token of the facts with nothing, the answer, its rewrite shown; None where none was scored."""
+    scored = [row for row in rows if row["nothing"] is not None]
+    if not scored:
+        return None
+    return {name: float(np.mean([row[name] for row in scored])) for name in ("nothing", "response", "revision")}
+
+
 def content_against_truth(rows: Sequence[Row], lost: Mapping[tuple[str, int, int], bool]) -> Record:
     """Area under the ROC curve of 1 - share kept, for telling which changed answers truly lost content.
 

@@ -76,6 +76,11 @@ def _content_worth(content: Mapping[str, Any] | None) -> list[str]:
     if content is None:
         return []
     lines = [f"    content kept not known of {count}: {why}" for why, count in content["missing"].items()]
+    if nats := content["nats"]:
+        lines.append(
+            f"    nats a token of the facts of changed ones: {nats['nothing']:.2f} with nothing shown, "
+            f"{nats['response']:.2f} with the answer, {nats['revision']:.2f} with its rewrite"
+        )
     if truth := content.get("against_truth"):
         kinds = f"the {truth['n_positive']} that truly lost content from the {truth['n_negative']} others"
         lines.append(f"    of the changed ones, content by likelihood tells {kinds}: AUC {_number(truth)}")

@@ -13,7 +13,7 @@ from pipeline.engines.roles import Role
 from pipeline.errors import InputError, LogProbabilityError
 from pipeline.scorers.base import Score
 
-LEAST_GAIN = 0.02
+LEAST_GAIN = 0.05
 """Nats per token by which an answer must make its own facts likelier for a share of that to mean anything."""
 
 _END_OF_SENTENCE = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))(?=\s)|(?=\n)|$")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report.content import content_against_truth, content_cells, content_missing
+from pipeline.report.content import content_against_truth, content_cells, content_missing, content_nats
 from pipeline.report.critic_words import critic_report
 
 
@@ -15,6 +15,9 @@ def row(prompt_id: str, score: float | None, *, facts: int = 2, principle: str =
         "revision_index": 0,
         "principle_id": principle,
         "n_facts": facts,
+        "nothing": -0.5 if facts else None,
+        "response": -0.1 if facts else None,
+        "revision": -0.2 if facts else None,
         "score": score,
         "reason": reason,
     }
@@ -68,11 +71,18 @@ def test_in_words() -> None:
     cells = [{"principle": None, "rate": rate, **share} for rate in rates]
     cells += [cell for cell in content_cells(ROWS) if cell["principle"] is None]
     truth = {(one["prompt_id"], 0, 0): one["score"] == 0.1 for one in ROWS}
-    content = {"n": 101, "missing": content_missing(ROWS), "against_truth": content_against_truth(ROWS, truth)}
+    content = {
+        "n": 101,
+        "missing": content_missing(ROWS),
+        "nats": content_nats(ROWS),
+        "against_truth": content_against_truth(ROWS, truth),
+    }
     source = {"from": "the truth", "n": 101, "n_unknown": 0, "cells": cells, "content": content}
     record = {"round": 1, "critic": "base", "sources": [source], "rewrites_by_judge": None, "blind_spots": None}
     said = critic_report(record)
     assert "content kept by likelihood 88.0% [8" in said and "by the 40 changed ones 70.0%" in said
     assert "by the worst tenth of them at most 10.0%" in said
+    assert "-0.50 with nothing shown, -0.10 with the answer, -0.20 with its rewrite" in said
+    assert content_nats(ROWS[:60]) is None
     assert "content kept not known of 1: no log-probabilities" in said
     assert "tells the 10 that truly lost content from the 30 others: AUC 1.00" in said

@@ -91,8 +91,8 @@ def test_more_that_is_lost_is_a_smaller_share(reader: ContentReader) -> None:
 def test_an_answer_that_adds_nothing_to_its_facts_has_no_share(reader: ContentReader) -> None:
     away = "on gardening : step one : dig the soil ."
     (kept,) = reader.read([Rewritten(BAKE, away, NO, [CAKE])])
-    assert kept.share.value is None and "likelier by less than 0.02 nats" in str(kept.share.reason)
-    assert kept.nothing is not None and kept.response is not None and kept.response - kept.nothing < 0.02
+    assert kept.share.value is None and "likelier by less than 0.05 nats" in str(kept.share.reason)
+    assert kept.nothing is not None and kept.response is not None and kept.response - kept.nothing < 0.05
 
 
 def test_facts_that_do_not_fit_are_left_out_and_all_of_them_leave_no_share(reader: ContentReader) -> None:
