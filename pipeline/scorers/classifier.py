@@ -84,7 +84,7 @@ def read_labels(name: ClassifierName) -> Labels:
     """The labels of a classifier's config.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model, or it is no classifier.
     """
     from transformers import AutoConfig
 
@@ -96,6 +96,12 @@ def read_labels(name: ClassifierName) -> Labels:
             f"classifier:{name.model}{at}: no such model{' or revision' if at else ''} "
             f"({str(error).splitlines()[0]}). Give a Hub id or a folder."
         ) from error
+    kinds = list(config.architectures or ())
+    if kinds and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        raise InputError(
+            f"classifier:{name.model}: is a {kinds[0]}, not trained to classify. Name a sequence classifier or a "
+            "reward model; a language model can be a `judge`."
+        )
     names = tuple(str(config.id2label[k]) for k in range(config.num_labels))
     if len(names) == 1:
         return Labels(names, "reward")

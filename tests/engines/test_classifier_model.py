@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,11 @@ def test_what_is_no_classifier_is_refused(toxic: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such model"):
         classifier_columns(parse_classifier(str(tmp_path / "absent")))
     headless = save(tmp_path / "headless", labels={0: "a", 1: "b"}, head=False)
+    with pytest.raises(InputError, match="is a BertModel, not trained to classify"):
+        scorer(str(headless))
+    # A config that does not say what it is of is found out by its weights.
+    config = json.loads((headless / "config.json").read_text())
+    (headless / "config.json").write_text(json.dumps(config | {"architectures": None}))
     with pytest.raises(EngineError, match=r"no trained classifier: it lacks the weights classifier\.bias"):
         scorer(str(headless))(samples("a"))
     for file in toxic.iterdir():
