@@ -91,6 +91,8 @@ def _shared_errors(found: Mapping[str, Any]) -> str:
     first, second = found["n_errors"]
     counted = f"{found['n_both_err']} errors in common, of {first} and {second}, on {found['n']} answers"
     of = {"kappa": "kappa", "kappa_without_fault": "without a fault", "kappa_with_fault": "with one"}
+    if found["kappa"]["value"] is None:
+        del of["kappa_without_fault"], of["kappa_with_fault"]
     return f"{counted}; " + ", ".join(f"{said} {_number(found[name])}" for name, said in of.items())
 
 

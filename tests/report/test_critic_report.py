@@ -15,6 +15,7 @@ from pipeline.report.critic import (
     text_after,
     verdicts_of,
 )
+from pipeline.report.critic_words import critic_report
 from pipeline.scorers.critic import Truth
 
 
@@ -153,3 +154,19 @@ def test_two_that_object_too_readily_share_no_blind_spot_within_a_kind() -> None
     within = found["kappa_without_fault"]
     assert within["low"] < 0 < within["high"] and abs(within["value"]) < 0.15
     assert found["kappa_with_fault"]["value"] is None, "neither misses any"
+
+
+def test_shared_errors_in_words() -> None:
+    verdicts = [verdict(str(i), objects=i % 3 == 0, faulty=i % 2 == 0) for i in range(60)]
+    few, many = (shared_errors(verdicts[:n], verdicts[:n], seed=0) for n in (9, 60))
+    assert few is not None and many is not None
+    source = {"from": "labels", "n": 60, "n_unknown": 0, "cells": critic_cells(verdicts)}
+    source["repeated_errors"] = [{"round": 1, **few}, {"round": 2, **many}]
+    source["policy"] = {"cells": source["cells"][:2], "shared_errors": many}
+    record = {"round": 3, "critic": "base", "sources": [source], "rewrites_by_judge": None, "blind_spots": None}
+    said = critic_report(record).splitlines()
+    (first,) = [line for line in said if "in round 1" in line]
+    assert first.endswith("on 9 answers; kappa not identified (fewer than 10 items)")
+    (second,) = [line for line in said if "in round 2" in line]
+    assert "30 errors in common, of 30 and 30, on 60 answers; kappa 1.00 [" in second and ", with one 1.00 [" in second
+    assert any("the policy, asked the same: false alarms 33.3%" in line and "misses 66.7%" in line for line in said)
