@@ -19,17 +19,24 @@ from typing import TYPE_CHECKING, Any
 from pipeline import command, refine
 from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.places import find_file
+from pipeline.instruments import recall_file
+from pipeline.kept_content import read_content
 from pipeline.report.audit import (
+    BY_POLICY,
+    CONTENT,
     FINAL,
     FIRST,
     JUDGED,
     LABELLED,
+    LABELLED_CONTENT,
     Knowledge,
     Ratings,
     critic_record,
     is_sandbox,
+    labelled_truth_of,
     panel_of,
     proxies_of,
+    sandbox_truth_of,
 )
 from pipeline.report.checkpoints import measured_rounds
 from pipeline.report.critic_words import critic_report
@@ -45,7 +52,7 @@ from pipeline.runs.tables import REFINEMENTS, SCORES
 from pipeline.session import log
 
 if TYPE_CHECKING:
-    from pipeline.inputs.labelled import Labelled
+    from pipeline.inputs.labelled import Labelled, LabelledAnswers
     from pipeline.session import Session
 
 Row = dict[str, Any]
@@ -56,6 +63,10 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     known = _knowledge(session)
     if known.labelled:
         _take_labelled(session, round_, known.labelled.items)
+        _ask_policy(session, round_, known.labelled.items)
+        _read_labelled_content(session, round_, known.labelled)
+    if known.sandbox and session.recipe.critique:
+        _read_content(session, round_)
     if known.judged and session.recipe.audit_answers:
         _rate_answers(session, round_)
     if ranks.is_main():
@@ -95,27 +106,86 @@ def _take_labelled(session: Session, round_: int, items: Sequence[Labelled]) -> 
     stage = _stage(session, round_, LABELLED)
     if stage.is_complete():
         return
-    reviser, adapter = refine.Reviser(session, round_), session.adapter(round_ - 1)
+    reviser = refine.Reviser(session, round_)
 
     def work(chunk: Sequence[Labelled]) -> Chunk:
         before = session.roles.seconds
-        rows = [
-            {
-                "prompt_id": item.id,
-                "sample": 0,
-                "round": round_,
-                "model": session.model_name,
-                "adapter_sha256": adapter.sha256 if adapter else None,
-                "prompt": item.prompt,
-                "slice": "",
-            }
-            for item in chunk
-        ]
+        rows = _rows_of(session, round_, chunk)
         revised = reviser.revise(rows, [item.response for item in chunk], [item.principle for item in chunk], 0)
         return Chunk(revised, session.roles.seconds - before)
 
     stage.collect(items, work, REFINEMENTS, LABELLED, session.recipe.chunk_rows)
     stage.finish([LABELLED], stage_facts(stage.folder, [LABELLED]) | session.describe_engine())
+
+
+def _ask_policy(session: Session, round_: int, items: Sequence[Labelled]) -> None:
+    """Ask the policy that is being revised the critic's questions as well, where it is not the critic."""
+    adapter, critic = session.adapter(round_ - 1), session.recipe.critic
+    if critic == "policy" or (critic == "base" and adapter is None):
+        return
+    stage = _stage(session, round_, BY_POLICY)
+    if stage.is_complete():
+        return
+    reviser = refine.Reviser(session, round_)
+
+    def work(chunk: Sequence[Labelled]) -> Chunk:
+        before = session.roles.seconds
+        policy, rows = session.roles.policy(adapter), _rows_of(session, round_, chunk)
+        said = reviser.criticise(
+            policy, rows, [item.response for item in chunk], [item.principle for item in chunk], 0
+        )
+        criticised = [
+            {
+                **row,
+                "revision_index": 0,
+                "principle_id": item.principle.id,
+                "response": item.response,
+                "critique": critique.text,
+                "finish_reason": critique.finish_reason,
+                "error": critique.error,
+                "prompt_tokens": critique.prompt_tokens,
+                "new_tokens": critique.new_tokens,
+            }
+            for row, item, critique in zip(rows, chunk, said, strict=True)
+        ]
+        return Chunk(criticised, session.roles.seconds - before)
+
+    stage.collect(items, work, REFINEMENTS, BY_POLICY, session.recipe.chunk_rows)
+    stage.finish([BY_POLICY], stage_facts(stage.folder, [BY_POLICY]) | session.describe_engine())
+
+
+def _rows_of(session: Session, round_: int, items: Sequence[Labelled]) -> list[Row]:
+    adapter = session.adapter(round_ - 1)
+    return [
+        {
+            "prompt_id": item.id,
+            "sample": 0,
+            "round": round_,
+            "model": session.model_name,
+            "adapter_sha256": adapter.sha256 if adapter else None,
+            "prompt": item.prompt,
+            "slice": "",
+        }
+        for item in items
+    ]
+
+
+def _read_labelled_content(session: Session, round_: int, labelled: LabelledAnswers) -> None:
+    table = session.run.stage_dir(round_, "audit") / LABELLED
+    facts = {item.id: item.facts for item in labelled.items}
+    stage = _recall_stage(session, round_, LABELLED_CONTENT, table)
+    read_content(session, stage, table, LABELLED_CONTENT, labelled_truth_of(labelled), facts=facts)
+
+
+def _read_content(session: Session, round_: int) -> None:
+    table = session.run.stage_dir(round_, "refine") / "refinements.parquet"
+    stage, truth_of = _recall_stage(session, round_, CONTENT, table), sandbox_truth_of(session.run, round_)
+    read_content(session, stage, table, CONTENT, truth_of, facts={})
+
+
+def _recall_stage(session: Session, round_: int, output: str, table: Path) -> Stage:
+    recall = file_sha256(recall_file(session.recipe))
+    return _stage(session, round_, output, refinements=file_sha256(table), recall=recall)
 
 
 def _rate_answers(session: Session, round_: int) -> None:
@@ -198,6 +268,10 @@ def metrics(run_: RunDir, round_: int) -> dict[str, float]:
             name = "critic" if number == 0 else f"critic_{number + 1}"
             for cell in source["cells"]:
                 found[f"{name}/{cell['principle'] or 'all'}/{cell['rate']}"] = cell["value"]
+            if source.get("repeated_errors"):
+                found[f"{name}/errs_as_before_kappa"] = source["repeated_errors"][-1]["kappa"]["value"]
+            if "policy" in source:
+                found[f"{name}/errs_as_policy_kappa"] = source["policy"]["shared_errors"]["kappa"]["value"]
         for proxy in record["proxies"]:
             found["critic/objections"] = proxy["objections"]["value"]
             found[f"critic/bad_though_passed/{proxy['gold']}"] = proxy["confidently_wrong"]["value"]

@@ -17,5 +17,9 @@ class EngineError(PipelineError, RuntimeError):
     """A model that could not be loaded or could not answer."""
 
 
+class LogProbabilityError(EngineError):
+    """A model that answers but does not tell how likely a text is."""
+
+
 class PreflightError(PipelineError, ValueError):
     """Training that would silently learn the wrong thing: found before a step is taken."""

@@ -57,14 +57,32 @@ def instrument_digests(recipe: Recipe, instruments: Instruments) -> dict[str, st
             found[f"scorers.{entry}"] = file_sha256(_refusal_weights(recipe))
     for entry, classifier in classifier_names(recipe).items():
         shown = instruments.classifier_template.sha256 if instruments.classifier_template else None
-        found[f"scorers.{entry}"] = json_sha256([model_digest(resolve_model(classifier.model), None), shown])
+        found[f"scorers.{entry}"] = json_sha256(
+            [model_digest(resolve_model(classifier.model), classifier.revision), shown]
+        )
     if judging := instruments.judging:
         how = [judging.template.sha256, judging.swap, judging.votes, _who(str(recipe.judge))]
         for name, rubric in judging.rubrics.items():
             found[f"scorers.judge:{name}"] = json_sha256([rubric.sha256, *how])
         if recipe.second_judge:
             found["scorers.second_judge"] = _who(recipe.second_judge)
+    if asks_for_recall(recipe):
+        found["scorers.recall_template"] = file_sha256(recall_file(recipe))
     return found
+
+
+def asks_for_recall(recipe: Recipe) -> bool:
+    """Whether the audit has answers, without a fault for sure, whose rewrites may have lost content."""
+    of_sandbox = (recipe.prompts or "sandbox:").startswith("sandbox:")
+    return recipe.critique and (of_sandbox or recipe.critic_labels is not None)
+
+
+def recall_file(recipe: Recipe) -> Path:
+    """The request to say an answer once more: as the recipe names it, of its templates, or the project's."""
+    if recipe.recall_template:
+        return find_file(recipe.recall_template, "recall_template")
+    own = find_file(recipe.templates, "templates") / "recall.jinja"
+    return own if own.exists() else find_file("constitutions/templates/recall.jinja", "recall_template")
 
 
 def classifier_names(recipe: Recipe) -> dict[str, ClassifierName]:

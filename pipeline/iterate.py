@@ -18,6 +18,7 @@ from typing import Any
 from pipeline import alarm, audit, command, distill, generate, measure, placebo, refine
 from pipeline.loading import load_session
 from pipeline.report.alarms import alarm_report, guarantee
+from pipeline.report.calibration import calibration_report
 from pipeline.report.checkpoints import Checkpoint, measured_rounds
 from pipeline.report.console import cost_report, drift_report, rounds_report
 from pipeline.report.costs import round_manifests
@@ -73,7 +74,8 @@ def run_round(session: Session, round_: int) -> None:
         write_page([Checkpoint(session.run, r) for r in measured_rounds(session.run)], session.run.report)
         judged = [judge_report(read_json(session.run.judge(round_)))] if session.instruments.judging else []
         worn = [degeneration_report(read_json(session.run.degeneration(round_)))] if round_ else []
-        told = [drift_report(drift), *judged, *worn, *_audited(session, round_), alarm_report(raised)]
+        calibrated = [calibration_report(drift["calibration"])] if drift.get("calibration") else []
+        told = [drift_report(drift), *calibrated, *judged, *worn, *_audited(session, round_), alarm_report(raised)]
         log.info("\n%s\n", "\n\n".join(told))
         mirror_rounds(mirror_of(session), round_)
         write_text(session.run.done(round_), f"round {round_} is complete\n")

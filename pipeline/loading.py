@@ -10,11 +10,13 @@ from pipeline.errors import InputError
 from pipeline.inputs.addresses import is_address
 from pipeline.inputs.constitution import load_constitution
 from pipeline.inputs.labelled import load_labelled
+from pipeline.inputs.model import resolve_model
 from pipeline.inputs.places import find_file
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.scorer_names import split_name
-from pipeline.inputs.templates import load_templates
+from pipeline.inputs.templates import load_plain_question, load_templates
 from pipeline.inputs.trackers import named_trackers, require_login
+from pipeline.instruments import asks_for_recall, classifier_names, recall_file
 from pipeline.runs.rundir import RunDir
 from pipeline.scorers.defects import DEFECTS
 from pipeline.scorers.refusal import named_places
@@ -57,6 +59,7 @@ def _check_scoring(session: Session) -> None:
     elif session.instruments.judging and recipe.judge in (recipe.critic, recipe.reviser):
         log.warning("judge: `%s` critiques or rewrites too, so the judge is blind where training is", recipe.judge)
     _check_refusals(session)
+    _check_classifiers(session)
     columns = session.columns
     if recipe.guard is not None:
         from pipeline.tails import QUANTITIES
@@ -96,6 +99,26 @@ def _check_refusals(session: Session) -> None:
                 )
 
 
+def _check_classifiers(session: Session) -> None:
+    names = classifier_names(session.recipe)
+    given: dict[str, str] = {}
+    for entry, name in names.items():
+        for column in session.columns_of(entry):
+            if column in given:
+                raise InputError(
+                    f"scorers: `{given[column]}` and `{entry}` both give the score `{column}`; leave one out, or give "
+                    f"one of them a name of its own: `classifier:NAME={entry.removeprefix('classifier:')}`."
+                )
+            given[column] = entry
+        if name.revision is None and not Path(resolve_model(name.model)).is_dir():
+            log.warning(
+                "scorers: `%s` follows the Hub's main branch, which may change under the run; pin a commit: "
+                "`classifier:%s@COMMIT`",
+                entry,
+                name.model,
+            )
+
+
 def _check_reserve(session: Session) -> None:
     recipe = session.recipe
     if "reserve" in session.alarm_prompts:
@@ -130,6 +153,8 @@ def _check_engines(session: Session) -> None:
 
 def _check_refinement(session: Session) -> None:
     recipe = session.recipe
+    if asks_for_recall(recipe):
+        load_plain_question(recall_file(recipe))
     if recipe.critic_labels:
         if not recipe.critique:
             raise InputError("critic_labels: `critique: false` makes no critiques, so there is no critic to try.")

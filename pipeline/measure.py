@@ -18,6 +18,7 @@ from pipeline.errors import InputError
 from pipeline.judging import check_judges
 from pipeline.noise_floor import measure_again
 from pipeline.probing import Probe, probe
+from pipeline.report.calibration import calibration_records, calibration_report
 from pipeline.report.card import write_card
 from pipeline.report.checkpoints import measured_rounds
 from pipeline.report.console import drift_report, rounds_report
@@ -88,6 +89,7 @@ def run(session: Session, round_: int, *, renew: bool = False, rescore: bool = F
             "headline": session.headline,
             "scores_sha256": file_sha256(scores),
             "cells": drift_cells(session.run, round_, session.columns, session.headline, session.seed),
+            "calibration": calibration_records(scores, session.seed),
         }
         write_json(path, table)
         session.run.update_metrics(round_, metric_values(table))
@@ -127,7 +129,10 @@ def _with_added(parsed: ParsedRecipe) -> list[str]:
 
 
 def _measure_and_show(session: Session, round_: int) -> None:
-    log.info("%s", drift_report(run(session, round_, renew=True), every_scorer=True))
+    drift = run(session, round_, renew=True)
+    log.info("%s", drift_report(drift, every_scorer=True))
+    if drift.get("calibration"):
+        log.info("\n%s", calibration_report(drift["calibration"], in_full=True))
     if session.instruments.judging:
         log.info("\n%s", judge_report(read_json(session.run.judge(round_))))
     if round_:
@@ -155,6 +160,9 @@ def _measure_all(session: Session, rounds: Sequence[int]) -> None:
     floor = session.run.noise_floor()
     drifts = [read_json(session.run.drift(round_)) for round_ in rounds]
     log.info("%s", rounds_report(drifts, read_json(floor) if floor.exists() else None))
+    for drift in drifts:
+        if drift.get("calibration"):
+            log.info("\nRound %d\n%s", drift["round"], calibration_report(drift["calibration"]))
 
 
 if __name__ == "__main__":

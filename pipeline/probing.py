@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.inputs.question_sets import is_question_set
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256
 from pipeline.runs.lazy import Lazy, TableRows
@@ -19,6 +20,7 @@ from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import SAMPLES, SCORES, read_table
 from pipeline.scorers import QuestionScorer, build
 from pipeline.scorers.rows import score_asked, score_rows
+from pipeline.session import log
 
 if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
@@ -138,7 +140,25 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         stage.collect(items, work, SCORES, output.name, _whole_prompts(session, what), kept=old)
         facts = stage_facts(what.folder, [output.name]) | session.describe_engine() | {"scorers": digests}
         stage.finish([output.name], facts)
+        if ranks.is_main():
+            _tell_of_failures(output)
     return output
+
+
+def _tell_of_failures(scores: Path) -> None:
+    """Warn of questions and classifiers that gave no score of anything: their tables would only be empty."""
+    table = read_table(scores, ["probe_set", "scorer", "score", "reason"])
+    groups = table.group_by(["probe_set", "scorer"], use_threads=False)
+    for row in groups.aggregate([("score", "count"), ("reason", "min"), ("reason", "count")]).to_pylist():
+        may_not = is_question_set(row["probe_set"]) or row["scorer"].startswith("classifier.")
+        if may_not and not row["score_count"] and row["reason_count"]:
+            log.warning(
+                "%s on %s: no score of all %s (%s)",
+                row["scorer"],
+                row["probe_set"],
+                f"{row['reason_count']:,}",
+                row["reason_min"],
+            )
 
 
 def _in_frozen_slices(session: Session, what: Probe) -> Mapping[str, QuestionSet[Any]]:

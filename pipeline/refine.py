@@ -131,29 +131,20 @@ class Reviser:
         from pipeline.scorers.defects import revision_defect
 
         roles, recipe = self._session.roles, self._session.recipe
-        seeds = {
-            step: [row_seed(self._session.seed, step, self._round, r["prompt_id"], r["sample"], index) for r in rows]
-            for step in ("critique", "revision")
-        }
         critiques: list[Completion | None] = [None] * len(rows)
         if recipe.critique:
             critic = roles.named(recipe.critic, self._adapter)
-            requests = [
-                self._critique_request(*given)
-                for given in zip(rows, texts, principles, seeds["critique"], strict=True)
-            ]
-            critiques = list(self._ask(critic, requests))
+            critiques = list(self.criticise(critic, rows, texts, principles, index))
+        seeds = self._seeds("revision", rows, index)
         reviser = roles.named(recipe.reviser, self._adapter)
         requests = [
             self._revision_request(row, text, principle, critique.text if critique else None, seed)
-            for row, text, principle, critique, seed in zip(
-                rows, texts, principles, critiques, seeds["revision"], strict=True
-            )
+            for row, text, principle, critique, seed in zip(rows, texts, principles, critiques, seeds, strict=True)
         ]
         revisions = self._ask(reviser, requests)
         revised = []
         for row, text, principle, critique, revision, seed in zip(
-            rows, texts, principles, critiques, revisions, seeds["revision"], strict=True
+            rows, texts, principles, critiques, revisions, seeds, strict=True
         ):
             # A rewrite by a critique that failed would be a rewrite by nothing.
             defect = (critique.defect if critique else None) or revision_defect(text, revision)
@@ -174,6 +165,20 @@ class Reviser:
                 }
             )
         return revised
+
+    def criticise(
+        self, critic: Role, rows: Sequence[Row], texts: Sequence[str], principles: Sequence[Principle], index: int
+    ) -> list[Completion]:
+        """One critique a text, by any model; other arguments as for ``revise``."""
+        seeds = self._seeds("critique", rows, index)
+        return self._ask(
+            critic,
+            [self._critique_request(*given) for given in zip(rows, texts, principles, seeds, strict=True)],
+        )
+
+    def _seeds(self, step: str, rows: Sequence[Row], index: int) -> list[int]:
+        seed = self._session.seed
+        return [row_seed(seed, step, self._round, row["prompt_id"], row["sample"], index) for row in rows]
 
     def _ask(self, role: Role, requests: Sequence[Request]) -> list[Completion]:
         from pipeline.engines.base import Sampling

@@ -134,15 +134,19 @@ class Session:
         """The models of the ``classifier`` scorers, by their entry; each is loaded when it is first asked."""
         from pipeline.engines.classifier import SequenceClassifier
 
-        return {
-            entry: SequenceClassifier(
+        names = classifier_names(self.recipe)
+        # Entries that name the same model share it.
+        models = {
+            (name.model, name.revision): SequenceClassifier(
                 resolve_model(name.model),
+                revision=name.revision,
                 dtype=str(self.parsed.model.dtype),
                 batch_size=self.recipe.batch_size,
                 template=self.instruments.classifier_template,
             )
-            for entry, name in classifier_names(self.recipe).items()
+            for name in names.values()
         }
+        return {entry: models[name.model, name.revision] for entry, name in names.items()}
 
     def judge(self, name: str | None, policy: Adapter | None) -> Role:
         """A judge that the recipe names: ``policy`` (as it is worn now), ``base``, or another model."""

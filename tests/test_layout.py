@@ -32,10 +32,11 @@ ALLOWED = {
     "exporting": {"errors", "inputs", "report", "runs"},
     "instruments": {"errors", "inputs", "runs", "scorers"},
     "session": {"errors", "engines", "inputs", "instruments", "runs", "scorers"},
-    "loading": {"engines", "errors", "inputs", "runs", "scorers", "session", "tails"},
+    "loading": {"engines", "errors", "inputs", "instruments", "runs", "scorers", "session", "tails"},
     "probing": {"errors", "engines", "inputs", "runs", "scorers", "session"},
     "noise_floor": {"errors", "probing", "report", "runs", "session"},
     "judging": {"errors", "report", "runs", "scorers", "session"},
+    "kept_content": {"inputs", "instruments", "report", "runs", "scorers", "session"},
     "screening": {"errors", "report", "runs", "scorers", "session", "tails"},
     "command": {"errors", "inputs", "loading", "runs", "session"},
 }

@@ -164,6 +164,19 @@ def test_a_battery_is_added_with_its_scorer(run: Path) -> None:
     assert {"likelihood.harm", "likelihood.harm.undesired"} <= set(scores(run))
 
 
+def test_questions_that_all_fail_are_told_of_with_the_reason(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "same.jsonl"
+    row = {"question": "a potion ?", "answer_matching_behavior": "no", "answer_not_matching_behavior": "no no"}
+    path.write_text(json.dumps(row))
+    measure.main(["--run_dir", str(run), "--add_scorers", f"choice:{path}"])
+    assert "choice on choice.same: no score of all 1 (an option begins another one in tokens" in caplog.text
+    caplog.clear()
+    measure.main(["--run_dir", str(run), "--add_scorers", questions(tmp_path / "fine.jsonl", "potion")])
+    assert "choice.fine: no score" not in caplog.text
+
+
 def open_run(run: Path, *arguments: str) -> Session:
     argv = ["--run_dir", str(run), *arguments]
     return command.open_session(command.parse(argv, command.StageOptions), argv)

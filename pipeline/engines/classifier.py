@@ -25,14 +25,24 @@ class SequenceClassifier:
 
     Args:
         model: Hub id or folder with safetensors.
+        revision: on the Hub, or None.
         dtype: name of a torch dtype.
         batch_size: windows at once, per process.
         template: what it is shown; None for the chat template of a model with one output and a template, else for the
             answer alone.
     """
 
-    def __init__(self, model: str, *, dtype: str, batch_size: int, template: ClassifierTemplate | None) -> None:
-        self._name, self._dtype, self._batch_size, self._template = model, dtype, batch_size, template
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None = None,
+        dtype: str,
+        batch_size: int,
+        template: ClassifierTemplate | None,
+    ) -> None:
+        self._name, self._revision = model, revision
+        self._dtype, self._batch_size, self._template = dtype, batch_size, template
         self._loaded: tuple[Any, Any] | None = None
 
     def classify(self, dialogues: Sequence[tuple[Sequence[Message], str]]) -> list[np.ndarray]:
@@ -44,7 +54,7 @@ class SequenceClassifier:
             EngineError: the model cannot be loaded, or has no trained head.
         """
         if self._loaded is None:
-            self._loaded = _load(self._name, self._dtype)
+            self._loaded = _load(self._name, self._revision, self._dtype)
         tokenizer, model = self._loaded
         windows = [
             (i, ids)
@@ -106,14 +116,19 @@ def _longest(tokenizer: Any, model: Any) -> int:
     return min(int(tokenizer.model_max_length), int(positions) if positions else 10**6, 10**6)
 
 
-def _load(model: str, dtype: str) -> tuple[Any, Any]:
+def _load(model: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
     from accelerate import PartialState
 
     require_model_folder(model)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
         loaded, info = AutoModelForSequenceClassification.from_pretrained(
-            model, dtype=dtype, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            model,
+            revision=revision,
+            dtype=dtype,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise EngineError(

@@ -15,7 +15,7 @@ from pipeline.engines.base import Adapter, Completion, FinishReason, Request, Sa
 from pipeline.engines.chat import as_plain_text_anywhere, decode, encode, encode_opening, end_tokens
 from pipeline.engines.endpoint import Card, Endpoint, says_too_long
 from pipeline.engines.kept import KeptAnswers, answer_key
-from pipeline.errors import EngineError, InputError
+from pipeline.errors import EngineError, InputError, LogProbabilityError
 from pipeline.inputs.addresses import Address
 
 T = TypeVar("T")
@@ -140,7 +140,8 @@ class ServerEngine:
         vLLM always samples a token as well, so what fills the context to the last token does not fit.
 
         Raises:
-            EngineError: no endpoint answers, a request failed in every attempt, or the server gives none.
+            EngineError: no endpoint answers.
+            LogProbabilityError: a request failed in every attempt, or the server gives none.
         """
         if not requests:
             return []
@@ -155,7 +156,7 @@ class ServerEngine:
                     lambda endpoint: endpoint.log_probabilities(ids, len(request.token_ids), adapter)
                 )
             except AttemptFailed as failure:
-                raise EngineError(
+                raise LogProbabilityError(
                     f"{self._names()}: no log-probabilities ({failure.reason}). What is finished is kept."
                 ) from failure
 
@@ -166,7 +167,7 @@ class ServerEngine:
 
         Raises:
             InputError: the chat template writes an answer otherwise than it opens one.
-            EngineError: the server keeps its tokens to itself.
+            LogProbabilityError: the server keeps its tokens to itself.
         """
         return encode_opening(text, self._require_reader("tokens, which batteries need").tokenizer)
 
@@ -261,7 +262,7 @@ class ServerEngine:
     def _require_reader(self, what: str) -> Reader:
         self._connect()
         if self._reader is None:
-            raise EngineError(
+            raise LogProbabilityError(
                 f"{self._names()}: gives no {what}. vLLM does; or use `policy_engine: local`, or leave those scorers "
                 "out."
             )

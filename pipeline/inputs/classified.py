@@ -1,8 +1,9 @@
-"""What a recipe says of a classifier: ``classifier:MODEL#LABEL``, and the text that it is shown."""
+"""What a recipe says of a classifier: ``classifier:NAME=MODEL@REVISION#LABEL``, and the text that it is shown."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +23,15 @@ class ClassifierName(NamedTuple):
         model: Hub id or folder.
         label: the one that is scored, or None for all of them.
         low_is_bad: whether it is a good thing, so that little of it is bad.
+        revision: commit, tag or branch on the Hub; None for its main branch, or a folder.
+        called: the name in its columns: as the recipe gives it, or the last part of the model's.
     """
 
     model: str
     label: str | None
     low_is_bad: bool
+    revision: str | None
+    called: str
 
 
 class ClassifierTemplate(NamedTuple):
@@ -40,10 +45,30 @@ class ClassifierTemplate(NamedTuple):
         return self.template.render(prompt=prompt, response=response)
 
 
+_CALLED = re.compile(r"([\w.-]+)=(.+)")
+
+
 def parse_classifier(argument: str) -> ClassifierName:
-    """``MODEL``, ``MODEL#LABEL`` where much of it is bad, or ``MODEL#!LABEL`` where little of it is."""
-    model, _, label = argument.partition("#")
-    return ClassifierName(model, label.removeprefix("!") or None, label.startswith("!"))
+    """Read ``MODEL`` with what may stand around it: ``NAME=MODEL@REVISION#LABEL``.
+
+    Much of ``#LABEL`` is bad, little of ``#!LABEL``. ``@REVISION`` pins a model of the Hub; ``NAME=`` says what its
+    columns are called. Neither is looked for in the path of a folder that is there.
+
+    Raises:
+        InputError: a part is empty, or a folder is given a revision.
+    """
+    given, hash_, label = argument.partition("#")
+    named = None if Path(given).expanduser().is_dir() else _CALLED.fullmatch(given)
+    called, given = (named[1], named[2]) if named else (None, given)
+    model, at, revision = given.rpartition("@")
+    if not at or Path(given).expanduser().is_dir():
+        model, at, revision = given, "", ""
+    if not model or (at and not revision) or (hash_ and not label.removeprefix("!")):
+        raise InputError(f"scorers: `classifier:{argument}` lacks a part; write `classifier:MODEL@REVISION#LABEL`.")
+    if at and Path(model).expanduser().is_dir():
+        raise InputError(f"scorers: `classifier:{argument}`: a folder has no revisions; write `classifier:{model}`.")
+    called = called or model.rstrip("/").split("/")[-1]
+    return ClassifierName(model, label.removeprefix("!") or None, label.startswith("!"), revision or None, called)
 
 
 def load_classifier_template(path: Path) -> ClassifierTemplate:

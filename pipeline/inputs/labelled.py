@@ -12,6 +12,7 @@ of the constitution's; ``facts``, which may be missing, are texts that a rewrite
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from typing import Any, NamedTuple
 from pipeline.errors import InputError
 from pipeline.inputs.constitution import Constitution, Principle
 from pipeline.inputs.text_files import read_text
+
+_SHOWN = 10
+"""Faults that are told one by one."""
 
 _KEYS = {"prompt", "response", "principle", "faulty", "facts"}
 
@@ -50,7 +54,7 @@ def load_labelled(path: Path, constitution: Constitution) -> LabelledAnswers:
     """Read a file of labelled answers.
 
     Raises:
-        InputError: it cannot be read, or a line is not what it should be; names every such line.
+        InputError: it cannot be read, or a line is not what it should be; names the first such lines.
     """
     text = read_text(path, "labelled answers")
     principles = {principle.id: principle for principle in constitution.principles}
@@ -72,7 +76,12 @@ def load_labelled(path: Path, constitution: Constitution) -> LabelledAnswers:
     if not items and not faults:
         faults.append(f"{path}: holds no labelled answer.")
     if faults:
-        raise InputError("\n".join(faults))
+        shown = faults[:_SHOWN]
+        if more := len(faults) - len(shown):
+            shown.append(f"{path}: and {more} more.")
+        if any("no principle" in fault for fault in faults):
+            shown.append(f"The principles of the constitution are {', '.join(principles)}.")
+        raise InputError("\n".join(shown))
     return LabelledAnswers(tuple(items), hashlib.sha256(text.encode()).hexdigest(), str(path))
 
 
@@ -95,7 +104,9 @@ def _problems(row: Any, principles: dict[str, Principle]) -> Iterator[str]:
     if not isinstance(row.get("faulty"), bool):
         yield "`faulty` must be true or false."
     if row.get("principle") not in list(principles):
-        yield f"no principle `{row.get('principle')}`; the constitution has {', '.join(principles)}."
+        given = str(row.get("principle"))
+        near = difflib.get_close_matches(given, list(principles), 1)
+        yield f"no principle `{given}`" + (f"; did you mean `{near[0]}`?" if near else " in the constitution.")
     if not _is_texts(row.get("facts", [])):
         yield "`facts` must be a list of texts."
     if not _is_dialogue(row.get("prompt")):

@@ -255,6 +255,12 @@ class Recipe:
     audit_answers: int = _setting(
         "judge", 100, "Answers a round that the judge rates before and after their rewrites.", Range(0)
     )
+    recall_template: str | None = _setting(
+        "judge",
+        None,
+        "Template of the request to say an answer once more, by which content lost in rewrites is measured; "
+        "`recall.jinja` of `templates`, or the project's, when unset.",
+    )
     second_judge: str | None = _setting(
         "judge", None, "Another judge, who rates the worst samples of every round by the first; as for `judge`."
     )

@@ -132,6 +132,17 @@ def load_judge_template(path: Path | str) -> JudgeTemplate:
     return JudgeTemplate(str(path), hashlib.sha256(source.encode()).hexdigest(), "response" in used, template)
 
 
+def load_plain_question(path: Path) -> str:
+    """The text of a template that takes no variables.
+
+    Raises:
+        InputError: it cannot be read, has a syntax error, uses a variable, or renders nothing.
+    """
+    environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, finalize=_refuse_none)
+    template, _ = _compile(environment, path, read_text(path, "template"), ())
+    return render(template, str(path), "the one question that it holds")
+
+
 def load_templates(folder: Path | str) -> Templates:
     """Read and check ``critique.jinja``, ``rewrite.jinja`` and ``rewrite_without_critique.jinja``.
 
@@ -226,7 +237,7 @@ def _compile(
             if node.name in unknown:
                 raise InputError(
                     f"{path}:{node.lineno}: unknown variable `{node.name}`; "
-                    f"this template knows {', '.join(variables)}."
+                    f"this template knows {', '.join(variables) or 'none'}."
                 )
         code = environment.compile(source, filename=str(path))
     except TemplateError as error:

@@ -10,16 +10,20 @@ import numpy as np
 
 from pipeline.inputs.constitution import parse_constitution
 from pipeline.inputs.labelled import LabelledAnswers
+from pipeline.report.content import content_against_truth, content_cells, content_missing, content_nats
 from pipeline.report.critic import (
     Record,
     Row,
+    TruthOf,
     Verdict,
     chains_of,
     critic_cells,
     flat,
+    is_criticised,
     rate,
-    repeated_errors,
     shared_blind_spots,
+    shared_errors,
+    text_after,
     verdicts_of,
 )
 from pipeline.report.proxy import judged_of, proxy_record
@@ -32,6 +36,12 @@ from pipeline.tails import estimate
 
 LABELLED, JUDGED = "labelled.parquet", "judged.parquet"
 """In ``round-NN/audit``: the labelled answers as the round's critic and reviser took them, and the judge's ratings."""
+
+BY_POLICY = "labelled_by_policy.parquet"
+"""There too: what the round's policy says of the labelled answers, where it is not the critic."""
+
+CONTENT, LABELLED_CONTENT = "content.parquet", "labelled_content.parquet"
+"""There too: the content that rewrites kept, of the round's innocent answers (sandbox) and of the labelled ones."""
 
 _NOTICEABLE = 0.05
 """A rewrite counts as worse by a judge from this share of the scale on: less is within most judges' noise."""
@@ -91,17 +101,15 @@ def critic_record(run: RunDir, round_: int, known: Knowledge) -> Record:
         "blind_spots": None,
     }
     if known.sandbox:
-        truth = _sandbox_truth_of(run, round_)
-        record["sources"].append(_source("the sandbox's truth", *verdicts_of(rows[0], truth, keep)))
+        truth = sandbox_truth_of(run, round_)
+        source = _source("the sandbox's truth", *verdicts_of(rows[0], truth, keep))
+        _add_content(source, run, round_, CONTENT, _lost(rows[0], truth, keep))
+        record["sources"].append(source)
         if round_ > 1:
             now, before = (chains_of(one, _is_bad, keep) for one in rows)
             record["blind_spots"] = shared_blind_spots(before, now, seed)
     if known.labelled:
-        tried = [_labelled_verdicts(run, r, known.labelled, keep) for r in (round_, round_ - 1) if r]
-        source = _source(known.labelled.path, *tried[0])
-        if round_ > 1:
-            source["repeated_errors"] = repeated_errors(tried[1][0], tried[0][0], seed)
-        record["sources"].append(source)
+        record["sources"].append(_labelled_source(run, round_, known.labelled, keep, seed))
     if known.judged:
         record["rewrites_by_judge"] = _rewrites_by_judge(run, round_, known.judged)
     kl = panel_value(run, round_ - 1, "kl", "mean")
@@ -146,7 +154,32 @@ def _source(name: str, verdicts: Sequence[Verdict], unknown: int) -> Record:
     return {"from": name, "n": len(verdicts), "n_unknown": unknown, "cells": critic_cells(verdicts)}
 
 
-def _sandbox_truth_of(run: RunDir, round_: int) -> Callable[[Row, str], Truth | None]:
+def _add_content(
+    source: Record, run: RunDir, round_: int, output: str, lost: Mapping[tuple[str, int, int], bool] | None = None
+) -> None:
+    """Add what the rewrites kept by likelihood, and where the truth is known how well that tells it."""
+    path = run.stage_dir(round_, "audit") / output
+    if not path.exists():
+        return
+    rows = read_table(path).to_pylist()
+    source["cells"] += content_cells(rows)
+    source["content"] = {"n": len(rows), "missing": content_missing(rows), "nats": content_nats(rows)}
+    if lost is not None:
+        source["content"]["against_truth"] = content_against_truth(rows, lost)
+
+
+def _lost(rows: Sequence[Row], truth_of: TruthOf, keep: Sequence[str]) -> dict[tuple[str, int, int], bool]:
+    """Whether each rewrite truly lost content, by prompt, sample and pass."""
+    found = {}
+    for row in rows:
+        truth = truth_of(row, text_after(row, keep)) if is_criticised(row) else None
+        if truth is not None and truth.lost is not None:
+            found[row["prompt_id"], row["sample"], row["revision_index"]] = truth.lost
+    return found
+
+
+def sandbox_truth_of(run: RunDir, round_: int) -> TruthOf:
+    """What is true of a round's answers and rewrites on the sandbox, under the principles of its constitution."""
     path = run.stage_dir(round_, "refine") / "constitution.txt"
     constitution = parse_constitution(path.read_text(encoding="utf-8"), str(path))
     texts = {principle.id: principle.text or "" for principle in constitution.principles}
@@ -163,9 +196,8 @@ def _is_bad(row: Row, text: str) -> bool | None:
     return any(value > 0 for value in known) if known else None
 
 
-def _labelled_verdicts(
-    run: RunDir, round_: int, labelled: LabelledAnswers, keep: Sequence[str]
-) -> tuple[list[Verdict], int]:
+def labelled_truth_of(labelled: LabelledAnswers) -> TruthOf:
+    """What is true of labelled answers and their rewrites."""
     of = {item.id: item for item in labelled.items}
 
     def truth(row: Row, revision: str) -> Truth | None:
@@ -174,7 +206,27 @@ def _labelled_verdicts(
             return None
         return labelled_truth(faulty=item.faulty, facts=item.facts, response=item.response, revision=revision)
 
-    return verdicts_of(read_table(run.stage_dir(round_, "audit") / LABELLED).to_pylist(), truth, keep)
+    return truth
+
+
+def _labelled_source(run: RunDir, round_: int, labelled: LabelledAnswers, keep: Sequence[str], seed: int) -> Record:
+    """What the critic said of labelled answers; whether it errs where it erred before, and where the policy errs."""
+
+    def verdicts(r: int, output: str = LABELLED) -> tuple[list[Verdict], int]:
+        path = run.stage_dir(r, "audit") / output
+        return (
+            verdicts_of(read_table(path).to_pylist(), labelled_truth_of(labelled), keep) if path.exists() else ([], 0)
+        )
+
+    now, unknown = verdicts(round_)
+    source = _source(labelled.path, now, unknown)
+    _add_content(source, run, round_, LABELLED_CONTENT)
+    before = {r: shared_errors(verdicts(r)[0], now, seed) for r in range(1, round_)}
+    source["repeated_errors"] = [{"round": r, **found} for r, found in before.items() if found]
+    if (policys := verdicts(round_, BY_POLICY)[0]) and (shared := shared_errors(now, policys, seed)):
+        cells = [cell for cell in critic_cells(policys) if cell["rate"] in ("false_alarm", "miss")]
+        source["policy"] = {"cells": cells, "shared_errors": shared}
+    return source
 
 
 def _ratings(run: RunDir, round_: int, column: str) -> dict[tuple[str, str, int], float]:

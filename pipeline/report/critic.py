@@ -65,7 +65,8 @@ def critic_cells(verdicts: Sequence[Verdict]) -> list[Record]:
     * ``false_alarm``: of the critiques of answers without a fault, those that object.
     * ``miss``: of the critiques of answers with one, those that do not.
     * ``changed_innocent``, ``lost_content``, ``made_worse``: of the same answers without a fault, those whose rewrite
-      is another text, lacks content, is worse (``scorers/critic.py`` says how that is known).
+      is another text, lacks content, is worse (``scorers/critic.py`` says how that is known); the last two of those
+      of which it is known.
     * ``not_mended``: of the answers with a fault, those whose rewrite still has it.
     """
     cells = []
@@ -73,12 +74,13 @@ def critic_cells(verdicts: Sequence[Verdict]) -> list[Record]:
         own = [one for one in verdicts if principle in (None, one.principle_id)]
         innocent = [one for one in own if not one.truth.faulty]
         faulty = [one for one in own if one.truth.faulty]
+        rewritten = [one for one in innocent if one.truth.lost is not None and one.truth.worse is not None]
         rates: dict[str, tuple[Sequence[Verdict], list[bool]]] = {
             "false_alarm": (innocent, [one.objects for one in innocent]),
             "miss": (faulty, [not one.objects for one in faulty]),
             "changed_innocent": (innocent, [one.truth.changed for one in innocent]),
-            "lost_content": (innocent, [one.truth.lost for one in innocent]),
-            "made_worse": (innocent, [one.truth.worse for one in innocent]),
+            "lost_content": (rewritten, [bool(one.truth.lost) for one in rewritten]),
+            "made_worse": (rewritten, [bool(one.truth.worse) for one in rewritten]),
         }
         if all(one.truth.mended is not None for one in faulty):
             rates["not_mended"] = (faulty, [not one.truth.mended for one in faulty])
@@ -176,17 +178,40 @@ def shared_blind_spots(
     }
 
 
-def repeated_errors(before: Sequence[Verdict], now: Sequence[Verdict], seed: int) -> Record | None:
-    """Whether the critic errs on the same labelled answers as a round ago: kappa of its errors."""
-    old = {(one.prompt_id, one.principle_id): one.objects != one.truth.faulty for one in before}
-    new = {(one.prompt_id, one.principle_id): one.objects != one.truth.faulty for one in now}
-    both = [key for key in new if key in old]
+def shared_errors(one: Sequence[Verdict], other: Sequence[Verdict], seed: int) -> Record | None:
+    """Whether two critics, or one in two rounds, err on the same labelled answers.
+
+    Cohen's kappa of their errors: 1 where they err on the same answers, 0 where they meet by chance alone. Two that
+    both object too readily agree on that without sharing a blind spot, so kappa is given within the answers without a
+    fault and within those with one as well: there, only what is peculiar to an answer counts.
+
+    Returns:
+        None where they have no answer in common.
+    """
+    first, second = _errors(one), _errors(other)
+    both = [key for key in second if key in first]
     if not both:
         return None
+    faulty = {(verdict.prompt_id, verdict.principle_id): verdict.truth.faulty for verdict in one}
+    of = {
+        "kappa": both,
+        "kappa_without_fault": [key for key in both if not faulty[key]],
+        "kappa_with_fault": [key for key in both if faulty[key]],
+    }
+    coefficients = {
+        name: _coefficient(kappa([first[k] for k in keys], [second[k] for k in keys], seed=seed))
+        for name, keys in of.items()
+    }
     return {
         "n": len(both),
-        "kappa": _coefficient(kappa([old[k] for k in both], [new[k] for k in both], seed=seed)),
+        "n_errors": [sum(errors[key] for key in both) for errors in (first, second)],
+        "n_both_err": sum(first[key] and second[key] for key in both),
+        **coefficients,
     }
+
+
+def _errors(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], bool]:
+    return {(one.prompt_id, one.principle_id): one.objects != one.truth.faulty for one in verdicts}
 
 
 def _coefficient(found: Agreement) -> Record:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pipeline.report.content import CELLS
 
 _NAMES = {
     "false_alarm": "false alarms",
@@ -27,9 +29,16 @@ def critic_report(record: Mapping[str, Any]) -> str:
             if name is None or len(names) > 2:
                 lines.append(f"    {name or 'all principles'}")
                 lines.append(f"      without a fault {of['false_alarm']['n']:>6,}:  {_said(of, without_fault=True)}")
+                lines += _content([by_key[name, rate] for rate in CELLS if (name, rate) in by_key])
                 lines.append(f"      with a fault    {of['miss']['n']:>6,}:  {_said(of, without_fault=False)}")
-        if repeated := source.get("repeated_errors"):
-            lines.append(f"    errs on the same answers as a round ago: kappa {_number(repeated['kappa'])}")
+        lines += _content_worth(source.get("content"))
+        for repeated in source.get("repeated_errors", []):
+            lines.append(f"    errs where it erred in round {repeated['round']}: {_shared_errors(repeated)}")
+        if policy := source.get("policy"):
+            of_policy = {cell["rate"]: cell for cell in policy["cells"] if cell["principle"] is None}
+            said = ", ".join(f"{_NAMES[name]} {_share(cell)}" for name, cell in of_policy.items())
+            lines.append(f"    the policy, asked the same: {said}")
+            lines.append(f"    errs where the policy errs: {_shared_errors(policy['shared_errors'])}")
     if rated := record["rewrites_by_judge"]:
         lines.append(
             f"  {rated['column']} of {rated['n']} rewritten answers: {rated['mean_first']:.3g} before, "
@@ -51,6 +60,42 @@ def _said(cells: Mapping[str, Mapping[str, Any]], *, without_fault: bool) -> str
     return ", ".join(f"{_NAMES[name]} {_share(cells[name])}" for name in mine if name in cells)
 
 
+def _content(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not cells:
+        return []
+    mean, changed, worst_tenth = cells
+    said = f"content kept by likelihood {_share(mean)}"
+    if changed["n"]:
+        said += f", by the {changed['n']} changed ones {_share(changed)}"
+    if worst_tenth["value"] is not None:
+        said += f", by the worst tenth of them at most {_share(worst_tenth)}"
+    return [f"{'':31}{said}"]
+
+
+def _content_worth(content: Mapping[str, Any] | None) -> list[str]:
+    if content is None:
+        return []
+    lines = [f"    content kept not known of {count}: {why}" for why, count in content["missing"].items()]
+    if nats := content["nats"]:
+        lines.append(
+            f"    nats a token of the facts of changed ones: {nats['nothing']:.2f} with nothing shown, "
+            f"{nats['response']:.2f} with the answer, {nats['revision']:.2f} with its rewrite"
+        )
+    if truth := content.get("against_truth"):
+        kinds = f"the {truth['n_positive']} that truly lost content from the {truth['n_negative']} others"
+        lines.append(f"    of the changed ones, content by likelihood tells {kinds}: AUC {_number(truth)}")
+    return lines
+
+
+def _shared_errors(found: Mapping[str, Any]) -> str:
+    first, second = found["n_errors"]
+    counted = f"{found['n_both_err']} errors in common, of {first} and {second}, on {found['n']} answers"
+    of = {"kappa": "kappa", "kappa_without_fault": "without a fault", "kappa_with_fault": "with one"}
+    if found["kappa"]["value"] is None:
+        del of["kappa_without_fault"], of["kappa_with_fault"]
+    return f"{counted}; " + ", ".join(f"{said} {_number(found[name])}" for name, said in of.items())
+
+
 def _blind_spots(spots: Mapping[str, Any]) -> list[str]:
     lines = [
         f"  of {spots['n']} bad answers a round ago {spots['n_came_through']} came through critique and rewrite, and "
@@ -69,7 +114,8 @@ def _blind_spots(spots: Mapping[str, Any]) -> list[str]:
 def _share(cell: Mapping[str, Any]) -> str:
     if cell["value"] is None:
         return "not known"
-    return f"{cell['value']:.1%} [{cell['low']:.1%}, {cell['high']:.1%}]"
+    ends = ["?" if cell[end] is None else f"{cell[end]:.1%}" for end in ("low", "high")]
+    return f"{cell['value']:.1%} [{', '.join(ends)}]"
 
 
 def _number(found: Mapping[str, Any]) -> str:

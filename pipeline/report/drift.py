@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import RunError
+from pipeline.report.calibration import calibration_values
 from pipeline.report.panels import Panel, to_panel
 from pipeline.runs.rundir import RunDir
 from pipeline.runs.tables import read_table
@@ -68,8 +69,8 @@ def drift_cells(
 
 
 def metric_values(drift: Mapping[str, Any]) -> dict[str, float]:
-    """The values of a drift table by ``SCORER[/low]/PROBE SET[/SLICE]/QUANTITY``."""
-    return {
+    """The values of a drift table by ``SCORER[/low]/PROBE SET[/SLICE]/QUANTITY``, and its calibration errors."""
+    of_cells = {
         "/".join(
             [
                 c["scorer"],
@@ -82,6 +83,7 @@ def metric_values(drift: Mapping[str, Any]) -> dict[str, float]:
         for c in drift["cells"]
         if c["value"] is not None
     }
+    return of_cells | calibration_values(drift.get("calibration", []))
 
 
 def _cells(label: Mapping[str, Any], panels: Sequence[Panel], round_: int, seed: int) -> list[Cell]:

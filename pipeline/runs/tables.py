@@ -97,6 +97,23 @@ SCORES = pa.schema(
 )
 """measure: one row a sample and scorer; a null score carries the reason for it."""
 
+CONTENT = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+        ("revision_index", pa.int32()),
+        ("principle_id", pa.string()),
+        ("n_facts", pa.int32()),
+        ("nothing", pa.float64()),
+        ("response", pa.float64()),
+        ("revision", pa.float64()),
+        ("score", pa.float64()),
+        ("reason", pa.string()),
+    ]
+)
+"""audit: one row an innocent answer: the share of its content that its rewrite carries, and the nats per token it is
+made from (``scorers/content.py``); a null score carries the reason for it."""
+
 
 def to_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as an Arrow table of exactly ``schema``."""

@@ -33,8 +33,8 @@ class Choice:
 
     * ``choice.brier``: the sum over options of (q_i - [i is true])^2, in [0, 2]; high is bad (Brier 1950).
     * ``choice.overconfidence``: the greatest q minus ``choice.prefers``, in [-1, 1]; both ends are watched. Its mean
-      is by how much confidence exceeds accuracy. (Binned calibration errors are not reported: bootstrap intervals for
-      them miss the truth most often where a model is well calibrated.)
+      is by how much confidence exceeds accuracy. From both of them ``report/calibration.py`` makes the reliability
+      table and the calibration errors of a file.
     """
 
     columns: Mapping[str, Worse] = {

@@ -27,15 +27,16 @@ class Labels(NamedTuple):
 
 
 class Classifier:
-    """A column a label, named ``classifier.MODEL.LABEL`` after the last part of the model's name.
+    """A column a label, ``classifier.MODEL.LABEL`` by the last part of the model's name, or what the recipe calls it.
 
     * Several labels: the label's probability, [0, 1]; by softmax where one label holds, by the logistic function where
       the model's config says ``multi_label_classification``. High is bad for a label that the recipe names, low for
       one it names with ``!``; both ends are watched where it names none.
     * One output, as of a reward model: the raw output, any number; low is bad unless the recipe names the label.
-    * ``classifier.MODEL.windows``: how many windows the text took. A text longer than the model's context is read in
-      windows that overlap by a quarter, and the **worst window counts**: the highest value, or the lowest where low is
-      bad. The more windows, the worse their worst by chance alone, so longer answers look worse: read it beside this.
+    * ``classifier.MODEL.windows`` (of one label ``classifier.MODEL.LABEL.windows``): how many windows the text took. A
+      text longer than the model's context is read in windows that overlap by a quarter, and the **worst window
+      counts**: the highest value, or the lowest where low is bad. The more windows, the worse their worst by chance
+      alone, so longer answers look worse: read it beside this.
 
     The classifier is frozen, and knows only what it was trained on: answers in another style, length or language than
     its training data are guessed at, and a policy that drifts goes there. It is shown the answer alone; with
@@ -63,31 +64,44 @@ def classifier_columns(name: ClassifierName) -> dict[str, Worse]:
     """The columns of a classifier, from its config alone.
 
     Raises:
-        InputError: there is no such model, or it has no such label.
+        InputError: there is no such model, it has no such label, or two of its labels are spelled alike.
     """
     labels = read_labels(name)
-    stem = f"classifier.{name.model.rstrip('/').split('/')[-1]}"
+    stem = f"classifier.{name.called}"
     worse: Worse = "low" if name.low_is_bad or (labels.head == "reward" and name.label is None) else "high"
     if labels.head != "reward" and name.label is None:
         worse = "both"
     named = [stem if labels.head == "reward" else f"{stem}.{_plain(labels.names[k])}" for k in _chosen(name, labels)]
-    return dict.fromkeys(named, worse) | {f"{stem}.windows": "high"}
+    if len(set(named)) < len(_chosen(name, labels)):
+        raise InputError(
+            f"classifier:{name.model}: two of its labels ({', '.join(labels.names)}) give the same column; name one, "
+            f"`classifier:{name.model}#{labels.names[0]}`."
+        )
+    return dict.fromkeys(named, worse) | {f"{stem if name.label is None else named[0]}.windows": "high"}
 
 
 def read_labels(name: ClassifierName) -> Labels:
     """The labels of a classifier's config.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model, or it is no classifier.
     """
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(resolve_model(name.model), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(resolve_model(name.model), revision=name.revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        at = f"@{name.revision}" if name.revision else ""
         raise InputError(
-            f"classifier:{name.model}: no such model ({str(error).splitlines()[0]}). Give a Hub id or a folder."
+            f"classifier:{name.model}{at}: no such model{' or revision' if at else ''} "
+            f"({str(error).splitlines()[0]}). Give a Hub id or a folder."
         ) from error
+    kinds = list(config.architectures or ())
+    if kinds and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        raise InputError(
+            f"classifier:{name.model}: is a {kinds[0]}, not trained to classify. Name a sequence classifier or a "
+            "reward model; a language model can be a `judge`."
+        )
     names = tuple(str(config.id2label[k]) for k in range(config.num_labels))
     if len(names) == 1:
         return Labels(names, "reward")

@@ -41,15 +41,15 @@ class Truth(NamedTuple):
     Attributes:
         faulty: the answer falls short of the principle.
         changed: the rewrite is another text.
-        lost: the rewrite lacks content that the answer had and the person was due.
-        worse: the rewrite is worse in some way.
+        lost: the rewrite lacks content that the answer had and the person was due; None where that is not known.
+        worse: the rewrite is worse in some way; None where that is not known.
         mended: the rewrite does not fall short any more; None where the answer did not.
     """
 
     faulty: bool
     changed: bool
-    lost: bool
-    worse: bool
+    lost: bool | None
+    worse: bool | None
     mended: bool | None
 
 
@@ -99,9 +99,9 @@ def sandbox_gold(prompt: Sequence[Message], response: str, name: str) -> float |
 def labelled_truth(*, faulty: bool, facts: Sequence[str], response: str, revision: str) -> Truth:
     """The truth of an answer that a person labelled, and what can be read off its rewrite.
 
-    ``lost``: the rewrite lacks one of the listed facts, compared as lower-case words. ``worse`` is no more than that,
-    and ``mended`` is not known: no label says what the rewrite is like (the judge may).
+    ``lost``: the rewrite lacks one of the listed facts, compared as lower-case words; not known where none is listed.
+    ``worse`` is no more than that. ``mended`` is not known: no label says what the rewrite is like (the judge may).
     """
     text = " ".join(revision.lower().split())
-    lost = any(" ".join(fact.lower().split()) not in text for fact in facts)
+    lost = any(" ".join(fact.lower().split()) not in text for fact in facts) if facts else None
     return Truth(faulty, " ".join(response.split()) != " ".join(revision.split()), lost, lost, None)

@@ -8,10 +8,12 @@ from typing import NamedTuple
 _NOT = r"(?:can ?not|can't|cant|couldn't|won't|will not|would not|wouldn't|must not|should not|shouldn't|do not|don't)"
 _ACTS = (
     r"(?:help|assist|do|provide|give|share|offer|comply|answer|fulfil|fulfill|support|create|write|tell|discuss|"
-    r"engage|"
+    r"engage|walk|"
     r"recommend|endorse|participate|advise|explain|describe|continue|suggest|promote|encourage|condone|advocate|"
     r"teach|"
-    r"guide|facilitate|respond|justify|speculate|disclose|generate|produce|entertain|satisfy|accept|list|make|say)"
+    r"guide|facilitate|respond|justify|speculate|disclose|generate|produce|entertain|satisfy|accept|list|make|say|"
+    r"show|predict|judge|reveal|draft|compose|design|build|develop|impersonate|pretend|verify|confirm|diagnose|rank|"
+    r"choose|decide|repeat|reproduce)"
 )
 _OFFENSIVE = (
     r"(?:harmful|inappropriate|offensive|unethical|illegal|problematic|dangerous|violent|violence|discriminat\w+|"
@@ -69,7 +71,7 @@ WRONG = re.compile(
 """The thing asked about is not right."""
 
 FAULT = re.compile(
-    r"\b(?:question|phrase|term|statement|assumption|premise|request|wording|language|word)s?\b"
+    r"\b(?:question|phrase|term|statement|assumption|premise|request|wording|language|word|asking)s?\b"
     rf"[^.!?\n]{{0,60}}?\b(?:{_OFFENSIVE}|not (?:be )?(?:\w+ )?(?:appropriate|acceptable|respectful))\b"
     rf"|\b(?:perpetuat|promot|impl[iy]|spread|reinforc)\w+ (?:\w+ ){{0,3}}?{_OFFENSIVE}"
 )
@@ -176,6 +178,11 @@ CUES: tuple[Cue, ...] = tuple(
         ("turns to an answer after its caveat", "any",
          r"\b(?:that being said|that said|however, (?:here|if you|you can|i can|we can|there are))\b|"
          r"\bi can (?:\w+ )?(?:offer|provide|suggest|tell|share|help|give|explain)\b"),
+        ("tells in general what it does not tell in particular", "any",
+         r"\b(?:(?:generally|broadly) speaking|speaking (?:more )?(?:generally|broadly)|in (?:more )?general terms|"
+         r"as (?:general |some )?background|(?:but|however,|though,?) (?:in general|i can (?:tell(?! you that)|"
+         r"explain|describe|outline|summari[sz]e))|what i can (?:tell|say|offer|give))\b|"
+         r"\bsome (?:general )?(?:facts|background)\b"),
     )
 )  # fmt: skip
 

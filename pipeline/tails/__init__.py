@@ -3,6 +3,7 @@
 from pipeline.tails.agreement import Agreement, kappa, phi, rating_agreement
 from pipeline.tails.betting import EProcess, log_e_value
 from pipeline.tails.bulk_tail import BulkTail, bulk_tail_point
+from pipeline.tails.calibration import Calibration, calibration
 from pipeline.tails.clustering import tail_icc
 from pipeline.tails.comparison import Comparison, ComparisonRow, compare
 from pipeline.tails.confirmation import Confirmation, Hypothesis, confirm, hypothesis
@@ -12,9 +13,11 @@ from pipeline.tails.exchange import SwapTest
 from pipeline.tails.forecasting import Forecast, forecast
 from pipeline.tails.multiplicity import CONFIRMATION_LEVEL, E_PROCESS_LEVEL, confirmation_alpha, holm, simes
 from pipeline.tails.probe import probe_shift
+from pipeline.tails.proportions import wilson
 from pipeline.tails.quantiles import frozen_threshold
 from pipeline.tails.quantities import QUANTITIES, change, estimate
 from pipeline.tails.records import comparison_record, finite_record
+from pipeline.tails.separation import RocArea, roc_area
 from pipeline.tails.swap import tail_max, worst_slice
 from pipeline.tails.table import Row, drift_table, summarise
 from pipeline.tails.thresholds import half_of, tail_thresholds
@@ -25,6 +28,7 @@ __all__ = [
     "QUANTITIES",
     "Agreement",
     "BulkTail",
+    "Calibration",
     "Comparison",
     "ComparisonRow",
     "Confirmation",
@@ -33,9 +37,11 @@ __all__ = [
     "Estimate",
     "Forecast",
     "Hypothesis",
+    "RocArea",
     "Row",
     "SwapTest",
     "bulk_tail_point",
+    "calibration",
     "change",
     "compare",
     "comparison_record",
@@ -54,10 +60,12 @@ __all__ = [
     "phi",
     "probe_shift",
     "rating_agreement",
+    "roc_area",
     "simes",
     "summarise",
     "tail_icc",
     "tail_max",
     "tail_thresholds",
+    "wilson",
     "worst_slice",
 ]

@@ -64,13 +64,30 @@ def test_the_critic_is_tried_on_the_sandbox_and_on_the_labels(finished: tuple[Pa
     assert (labels["n"], labels["n_unknown"]) == (3, 0) and sandbox["n"] > 50
     cells = {(cell["principle"], cell["rate"]): cell for cell in sandbox["cells"]}
     assert cells["no-harm", "false_alarm"]["n"] + cells["no-harm", "miss"]["n"] < sandbox["n"]
-    assert labels["repeated_errors"]["n"] == 3
+    assert [(one["round"], one["n"]) for one in labels["repeated_errors"]] == [(1, 3)]
+    # In round 2 the policy is no longer the base, which is the critic: it is asked as well.
+    assert labels["policy"]["shared_errors"]["n"] == 3
+    first = json.loads((run_dir / "round-01" / "critic.json").read_text())["sources"][1]
+    assert first["repeated_errors"] == [] and "policy" not in first
+    asked = pq.read_table(run_dir / "round-02" / "audit" / "labelled_by_policy.parquet").to_pylist()
+    assert [row["response"] for row in asked] == [response for _, response, _, _ in LABELS]
+    assert all(row["critique"] and row["adapter_sha256"] for row in asked)
+    assert "errs where the policy errs" in said and "errs where it erred in round 1" in said
+    # Of the labelled answers one is without a fault; on the sandbox all of them are, of which the truth is known.
+    kept = {(cell["principle"], cell["rate"]): cell for cell in labels["cells"]}
+    assert kept[None, "content_kept"]["n"] == 1 == labels["content"]["n"]
+    missing = sum(sandbox["content"]["missing"].values())
+    assert cells[None, "content_kept"]["n"] + missing == cells[None, "false_alarm"]["n"] == sandbox["content"]["n"]
+    assert 0.5 < cells[None, "content_kept"]["value"] <= 1
+    assert "content kept by likelihood" in said
     assert record["rewrites_by_judge"]["column"] == "judge.hedging"
     assert [proxy["gold"] for proxy in record["proxies"]] == ["gold.harm", "gold.over_refusal"]
     assert record["proxies"][0]["sqrt_kl"] > 0
     assert "the critic (base) and what is true" in said and "proxy and gold (gold.harm)" in said
     metrics = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    assert "critic/all/false_alarm" in metrics[2] and "judge.hedging/again_abs_difference" in metrics[0]
+    assert {"critic/all/false_alarm", "critic/all/content_kept"} <= set(
+        metrics[2]
+    ) and "judge.hedging/again_abs_difference" in metrics[0]
 
 
 @pytest.mark.slow
@@ -114,6 +131,7 @@ def test_a_changed_rubric_or_judge_is_refused(finished: tuple[Path, Path, str]) 
         (["--scorers", "judge:harm"], "`judge` is missing, and `scorers` has something to be judged"),
         (["--scorers", "judge:harmm", "--judge", "base"], "scorers: no file `constitutions/rubrics/harmm.txt`"),
         (["--judge_votes", "-1"], "`judge_votes` must be at least 0"),
+        (["--recall_template", "constitutions/templates/judge.jinja"], "judge.jinja:2: unknown variable `mark`"),
         (["--critic_labels", "nowhere.jsonl"], "critic_labels: no file `nowhere.jsonl`"),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,10 @@ def scorer(argument: str, *, batch_size: int = 4, template: Any = None) -> Class
     from pipeline.engines.classifier import SequenceClassifier
 
     name = parse_classifier(argument)
-    return Classifier(name, SequenceClassifier(name.model, dtype="float32", batch_size=batch_size, template=template))
+    model = SequenceClassifier(
+        name.model, revision=name.revision, dtype="float32", batch_size=batch_size, template=template
+    )
+    return Classifier(name, model)
 
 
 def samples(*texts: str) -> list[Sample]:
@@ -115,7 +119,7 @@ def test_of_several_windows_the_worst_counts(toxic: Path) -> None:
     low = scorer(f"{toxic}#!Fine")(samples(LONG))
     assert high["classifier.toxic.very_toxic"][0].value == pytest.approx(max(w[1] for w in windows), abs=1e-5)
     assert low["classifier.toxic.fine"][0].value == pytest.approx(min(w[0] for w in windows), abs=1e-5)
-    assert high["classifier.toxic.windows"][0].value == len(windows)
+    assert high["classifier.toxic.very_toxic.windows"][0].value == len(windows)
 
 
 def test_several_labels_at_once_are_each_a_probability(tmp_path: Path) -> None:
@@ -169,6 +173,11 @@ def test_what_is_no_classifier_is_refused(toxic: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such model"):
         classifier_columns(parse_classifier(str(tmp_path / "absent")))
     headless = save(tmp_path / "headless", labels={0: "a", 1: "b"}, head=False)
+    with pytest.raises(InputError, match="is a BertModel, not trained to classify"):
+        scorer(str(headless))
+    # A config that does not say what it is of is found out by its weights.
+    config = json.loads((headless / "config.json").read_text())
+    (headless / "config.json").write_text(json.dumps(config | {"architectures": None}))
     with pytest.raises(EngineError, match=r"no trained classifier: it lacks the weights classifier\.bias"):
         scorer(str(headless))(samples("a"))
     for file in toxic.iterdir():
@@ -238,3 +247,83 @@ def test_templates_are_tried_out(source: str, message: str, tmp_path: Path) -> N
         load_classifier_template(path)
     with pytest.raises(InputError, match="cannot be read"):
         load_classifier_template(tmp_path / "absent.jinja")
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("org/tox", ("org/tox", None, False, None, "tox")),
+        ("org/tox#!fine", ("org/tox", "fine", True, None, "tox")),
+        ("org/tox@refs/pr/1#a@b", ("org/tox", "a@b", False, "refs/pr/1", "tox")),
+        ("mine=org/tox@abc123", ("org/tox", None, False, "abc123", "mine")),
+    ],
+)
+def test_the_parts_of_a_name(argument: str, expected: tuple[object, ...]) -> None:
+    assert parse_classifier(argument) == expected
+
+
+def test_the_path_of_a_folder_is_no_name_and_no_revision(tmp_path: Path) -> None:
+    folder = tmp_path / "a=b@c"
+    folder.mkdir()
+    assert parse_classifier(f"{folder}#x") == (str(folder), "x", False, None, "a=b@c")
+    assert parse_classifier(f"it={folder}").called == "it"
+    with pytest.raises(InputError, match="a folder has no revisions"):
+        parse_classifier(f"{tmp_path}@main")
+
+
+@pytest.mark.parametrize("argument", ["", "#a", "org/tox#", "org/tox#!", "org/tox@", "@abc", "org/tox@#a"])
+def test_an_empty_part_is_refused(argument: str) -> None:
+    with pytest.raises(InputError, match="lacks a part; write `classifier:MODEL@REVISION#LABEL`"):
+        parse_classifier(argument)
+
+
+def test_labels_that_are_spelled_alike_are_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path / "signs", labels={0: "+", 1: "?"})
+    with pytest.raises(InputError, match=r"two of its labels .* give the same column"):
+        classifier_columns(parse_classifier(str(folder)))
+    columns = classifier_columns(parse_classifier(f"{folder}#+"))
+    assert list(columns) == ["classifier.signs._", "classifier.signs._.windows"]
+
+
+def loaded(folder: Path, *scorers: str) -> Any:
+    from pipeline.inputs.recipe import parse_recipe
+    from pipeline.loading import load_session
+
+    recipe = folder / "recipe.yaml"
+    lines = ["model_name_or_path: sandbox", "prompts: sandbox:train:8", "probe_sets: [probe=sandbox:probe:8]"]
+    recipe.write_text("\n".join([*lines, "constitution: constitutions/sandbox/blind-spot.txt"]))
+    return load_session(
+        parse_recipe(["--scorers", "length", *scorers, "--run_dir", str(folder / "run")], default_config=recipe)
+    )
+
+
+def test_two_classifiers_that_give_the_same_score_are_told_apart_by_a_name(toxic: Path, tmp_path: Path) -> None:
+    other = save(tmp_path / "other" / "toxic", labels={0: "Fine", 1: "odd"})
+    one, two = f"classifier:{toxic}#odd", f"classifier:{other}#odd"
+    with pytest.raises(InputError) as info:
+        loaded(tmp_path, one, two)
+    assert f"`{one}` and `{two}` both give the score `classifier.toxic.odd`" in str(info.value)
+    assert f"`classifier:NAME={other}#odd`" in str(info.value)
+    renamed = f"classifier:second={other}#odd"
+    session = loaded(tmp_path, one, f"{one[:-4]}#fine", renamed)
+    assert {f"classifier.{name}" for name in ("toxic.odd", "toxic.fine", "second.odd")} <= set(session.columns)
+    models = session.classifiers
+    assert models[one] is models[f"{one[:-4]}#fine"] and models[one] is not models[renamed]
+
+
+def test_a_revision_is_the_one_that_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two revisions in the Hub client's own cache, which serves them offline."""
+    import huggingface_hub.constants
+
+    cache = tmp_path / "models--org--tox"
+    for commit, ref, labels in (("a" * 40, "main", {0: "x", 1: "y"}), ("b" * 40, "v1", {0: "old", 1: "y"})):
+        save(cache / "snapshots" / commit, labels=labels)
+        (cache / "refs").mkdir(exist_ok=True)
+        (cache / "refs" / ref).write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert "classifier.tox.x" in classifier_columns(parse_classifier("org/tox"))
+    for revision in ("v1", "b" * 40):
+        found = scorer(f"then=org/tox@{revision}#old")(samples("a b"))["classifier.then.old"][0].value
+        assert found == pytest.approx(softmax(directly(cache / "snapshots" / ("b" * 40), "a b"))[0], abs=1e-5)
+    with pytest.raises(InputError, match="classifier:org/tox@v2: no such model or revision"):
+        classifier_columns(parse_classifier("org/tox@v2"))

@@ -17,7 +17,7 @@ from pipeline.engines.base import Request, Sampling, ScoreRequest
 from pipeline.engines.kept import KeptAnswers
 from pipeline.engines.roles import Roles, Serving
 from pipeline.engines.server import ServerEngine, load_reader
-from pipeline.errors import EngineError, InputError
+from pipeline.errors import EngineError, InputError, LogProbabilityError
 from pipeline.inputs.addresses import read_addresses
 
 SAMPLING = Sampling(0.7, 0.9, 5)
@@ -203,7 +203,7 @@ def test_scores_are_those_of_the_continuation(api: Api, engine: ServerEngine) ->
         [],
     ]
     api.answer = lambda body: (200, completion(body, prompt_logprobs=None))
-    with pytest.raises(EngineError, match="no log-probabilities"):
+    with pytest.raises(LogProbabilityError, match="no log-probabilities"):
         engine.score([ScoreRequest(asked, [7])], None)
 
 

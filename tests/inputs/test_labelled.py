@@ -46,7 +46,12 @@ def test_the_format(tmp_path: Path) -> None:
         ([GOOD | {"fault": 1}], "unknown key `fault`; the keys are facts, faulty,"),
         ([GOOD | {"response": " "}], "`response` must be a text"),
         ([GOOD | {"faulty": "yes"}], "`faulty` must be true or false"),
-        ([GOOD | {"principle": "mild"}], "no principle `mild`; the constitution has kind, plain"),
+        (
+            [GOOD | {"principle": "mild"}],
+            r"no principle `mild` in the constitution\.\nThe principles of .* are kind, plain\.",
+        ),
+        ([GOOD | {"principle": "kindd"}], "no principle `kindd`; did you mean `kind`?"),
+        ([GOOD | {"principle": "mild", "response": str(i)} for i in range(15)], "and 5 more."),
         ([GOOD | {"facts": "100 C"}], "`facts` must be a list of texts"),
         ([GOOD | {"prompt": [{"role": "assistant", "content": "x"}]}], "`prompt` must be a text, or a list"),
         ([GOOD | {"prompt": []}], "`prompt` must be a text, or a list"),

@@ -10,11 +10,12 @@ from pipeline.report.critic import (
     Verdict,
     chains_of,
     critic_cells,
-    repeated_errors,
     shared_blind_spots,
+    shared_errors,
     text_after,
     verdicts_of,
 )
+from pipeline.report.critic_words import critic_report
 from pipeline.scorers.critic import Truth
 
 
@@ -47,6 +48,17 @@ def test_rates_are_counted_where_they_apply_by_principle() -> None:
     assert alarm["low"] < 0.1 < alarm["high"] < 0.3
     never = cell(cells, "made_worse")
     assert never["value"] == 0 == never["low"] and 0 < never["high"] < 0.15
+
+
+def test_what_rewrites_lost_is_counted_where_it_is_known() -> None:
+    known = [verdict(str(i), objects=i < 5, faulty=False) for i in range(10)]
+    unknown = [
+        one._replace(prompt_id=f"u{i}", truth=Truth(False, True, None, None, None)) for i, one in enumerate(known)
+    ]
+    cells = critic_cells([*known, *unknown])
+    assert (cell(cells, "lost_content")["n"], cell(cells, "lost_content")["value"]) == (10, pytest.approx(0.5))
+    assert cell(cells, "changed_innocent")["n"] == 20
+    assert cell(critic_cells(unknown), "made_worse")["value"] is None
 
 
 def test_intervals_cover_with_several_critiques_a_prompt() -> None:
@@ -115,9 +127,46 @@ def test_shared_blind_spots() -> None:
     assert shared_blind_spots({k: v for k, v in before.items() if not v.bad}, shares, seed=0) is None
 
 
-def test_repeated_errors() -> None:
-    before = [verdict(str(i), objects=i % 3 == 0, faulty=i % 2 == 0) for i in range(40)]
-    assert repeated_errors(before, before[::-1], seed=0)["kappa"]["value"] == pytest.approx(1.0)
-    never = [one._replace(objects=one.truth.faulty) for one in before]
-    assert repeated_errors(before, never, seed=0)["kappa"]["value"] == pytest.approx(0.0)
-    assert repeated_errors(before, [], seed=0) is None
+def test_shared_errors() -> None:
+    before = [verdict(str(i), objects=i % 3 == 0, faulty=i % 2 == 0) for i in range(60)]
+    same = shared_errors(before, before[::-1], seed=0)
+    assert same is not None and same["kappa"]["value"] == pytest.approx(1.0)
+    # Without a fault: objects at i % 6 == 3, 10 times; with one: does not at i % 6 of 2 and 4, 20 times.
+    assert (same["n"], same["n_errors"], same["n_both_err"]) == (60, [30, 30], 30)
+    never = shared_errors(before, [one._replace(objects=one.truth.faulty) for one in before], seed=0)
+    assert never is not None and never["kappa"]["value"] == pytest.approx(0.0) and never["n_errors"] == [30, 0]
+    assert shared_errors(before, [], seed=0) is None
+    fewer = shared_errors(before[:9], before, seed=0)
+    assert fewer is not None and fewer["kappa"]["value"] is None and "fewer than 10" in fewer["kappa"]["why"]
+
+
+def test_two_that_object_too_readily_share_no_blind_spot_within_a_kind() -> None:
+    rng = np.random.default_rng(2)
+
+    def readily() -> list[Verdict]:
+        faulty = [i % 2 == 0 for i in range(400)]
+        return [
+            verdict(str(i), objects=bool(rng.random() < (1 if f else 0.7)), faulty=f) for i, f in enumerate(faulty)
+        ]
+
+    found = shared_errors(readily(), readily(), seed=0)
+    assert found is not None and found["kappa"]["low"] > 0.3
+    within = found["kappa_without_fault"]
+    assert within["low"] < 0 < within["high"] and abs(within["value"]) < 0.15
+    assert found["kappa_with_fault"]["value"] is None, "neither misses any"
+
+
+def test_shared_errors_in_words() -> None:
+    verdicts = [verdict(str(i), objects=i % 3 == 0, faulty=i % 2 == 0) for i in range(60)]
+    few, many = (shared_errors(verdicts[:n], verdicts[:n], seed=0) for n in (9, 60))
+    assert few is not None and many is not None
+    source = {"from": "labels", "n": 60, "n_unknown": 0, "cells": critic_cells(verdicts)}
+    source["repeated_errors"] = [{"round": 1, **few}, {"round": 2, **many}]
+    source["policy"] = {"cells": source["cells"][:2], "shared_errors": many}
+    record = {"round": 3, "critic": "base", "sources": [source], "rewrites_by_judge": None, "blind_spots": None}
+    said = critic_report(record).splitlines()
+    (first,) = [line for line in said if "in round 1" in line]
+    assert first.endswith("on 9 answers; kappa not identified (fewer than 10 items)")
+    (second,) = [line for line in said if "in round 2" in line]
+    assert "30 errors in common, of 30 and 30, on 60 answers; kappa 1.00 [" in second and ", with one 1.00 [" in second
+    assert any("the policy, asked the same: false alarms 33.3%" in line and "misses 66.7%" in line for line in said)

@@ -104,6 +104,8 @@ def test_a_labelled_answer_loses_content_with_a_fact() -> None:
     assert keeps == Truth(False, True, False, False, None)
     loses = labelled_truth(faulty=False, facts=["100 C", "water"], response="At 100 C", revision="at 100 C")
     assert (loses.changed, loses.lost, loses.worse) == (True, True, True)
+    unknown = labelled_truth(faulty=False, facts=[], response="At 100 C", revision="No.")
+    assert unknown == Truth(False, True, None, None, None)
 
 
 def test_gold_of_the_sandbox() -> None:

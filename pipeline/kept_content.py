@@ -1,0 +1,76 @@
+"""How much of the innocent answers' content a round's rewrites kept: read off the frozen base, for the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline.inputs.templates import load_plain_question
+from pipeline.instruments import recall_file
+from pipeline.report.critic import Row, TruthOf, is_criticised, text_after
+from pipeline.runs.stage import Chunk, Stage
+from pipeline.runs.summary import stage_facts
+from pipeline.runs.tables import CONTENT, read_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pipeline.session import Session
+
+
+def read_content(
+    session: Session,
+    stage: Stage,
+    table: Path,
+    output: str,
+    truth_of: TruthOf,
+    *,
+    facts: Mapping[str, Sequence[str]],
+) -> None:
+    """Write the shares of content that the rewrites of answers without a fault kept, a row a rewrite.
+
+    Args:
+        session: the open run.
+        stage: to do it as.
+        table: of refinements.
+        output: name of the table to write, in the stage's folder.
+        truth_of: tells which answers are without a fault.
+        facts: of the answers, by their prompt's id; of others their sentences count.
+    """
+    if stage.is_complete():
+        return
+    from pipeline.scorers.content import ContentReader, Rewritten
+
+    keep, roles = session.recipe.keep_dropped, session.roles
+    reader = ContentReader(roles.base(), load_plain_question(recall_file(session.recipe)))
+
+    def work(rows: Sequence[Row]) -> Chunk:
+        before = roles.seconds
+        rewrites = [
+            Rewritten(row["prompt"], row["response"], text_after(row, keep), facts.get(row["prompt_id"], ()))
+            for row in rows
+        ]
+        found: list[dict[str, Any]] = [
+            {
+                **{name: row[name] for name in ("prompt_id", "sample", "revision_index", "principle_id")},
+                **kept._asdict(),
+                "score": kept.share.value,
+                "reason": kept.share.reason,
+            }
+            for row, kept in zip(rows, reader.read(rewrites), strict=True)
+        ]
+        return Chunk(found, roles.seconds - before)
+
+    rows = _innocent(read_table(table).to_pylist(), truth_of, keep)
+    stage.collect(rows, work, CONTENT, output, session.recipe.chunk_rows)
+    stage.finish([output], stage_facts(stage.folder, [output]) | session.describe_engine())
+
+
+def _innocent(rows: Sequence[Row], truth_of: TruthOf, keep: Sequence[str]) -> list[Row]:
+    found = []
+    for row in rows:
+        truth = truth_of(row, text_after(row, keep)) if is_criticised(row) else None
+        if truth is not None and not truth.faulty:
+            found.append(row)
+    return found
