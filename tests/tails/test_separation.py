@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.tails import roc_area, wilson
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=5, max_size=30), st.lists(st.integers(0, 5), min_size=5, max_size=30))
 def test_the_area_is_the_share_of_pairs_in_order(positive: list[int], negative: list[int]) -> None:
     found = roc_area([*positive, *negative], [True] * len(positive) + [False] * len(negative))
