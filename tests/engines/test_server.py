@@ -269,11 +269,15 @@ def test_a_launch_that_was_cut_short_pays_for_no_answer_twice(api: Api, sandbox_
         return 200, completion(body, ids=(body["seed"], 5))
 
     api.answer = numbered
+    first = engine()
     with pytest.raises(EngineError, match="what is finished is kept"):
-        engine().generate(ask(40), SAMPLING, None)
+        first.generate(ask(40), SAMPLING, None)
+    first.close()
     answered = {asked["seed"] for asked in api.asked[:12]}
     api.asked.clear()
     api.answer = lambda body: (200, completion(body, ids=(body["seed"], 5)))
-    found = engine().generate(ask(40), SAMPLING, None)
+    again = engine()
+    found = again.generate(ask(40), SAMPLING, None)
+    again.close()
     assert [one.token_ids[0] for one in found] == list(range(10, 50))
     assert {asked["seed"] for asked in api.asked} == set(range(10, 50)) - answered
