@@ -4,6 +4,8 @@
     .venv-distilabel/bin/pip install -c constraints.txt torch==2.13.0 "distilabel[hf-transformers]==1.5.3" requests
     python benchmarks/against_distilabel.py --distilabel_python .venv-distilabel/bin/python
 
+(distilabel 1.5.3 imports requests, which nothing in that environment asks for any more.)
+
 Same weights, prompts, chat template, principles, sampling (temperature 1), precision and longest answers. Here the
 round is the stages `generate` and `refine` on a run directory, everything they record included; there it is
 `distilabel_round.py`, once as distilabel ships, and once with transformers told to decode a batch of rows together,
