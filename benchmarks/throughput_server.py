@@ -159,9 +159,9 @@ def of_the_sandbox(turn: int) -> list[Request]:
 
 
 def of_mixed_lengths(turn: int) -> list[Request]:
-    """Two hundred prompts of random words: a thousand would take a quarter of an hour a turn on two cores."""
+    """A hundred prompts of random words: a thousand would take a quarter of an hour a turn on two cores."""
     return [
-        Request([{"role": "user", "content": text}], seed) for seed, text in enumerate(mixed_texts(200, 20, 400, turn))
+        Request([{"role": "user", "content": text}], seed) for seed, text in enumerate(mixed_texts(100, 20, 400, turn))
     ]
 
 
