@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.inputs.templates import load_plain_question
 from pipeline.instruments import recall_file
 from pipeline.report.critic import Row, TruthOf, is_criticised, text_after
+from pipeline.runs.lazy import TableRows
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
-from pipeline.runs.tables import CONTENT, read_table
+from pipeline.runs.tables import CONTENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,12 +63,12 @@ def read_content(
         ]
         return Chunk(found, roles.seconds - before)
 
-    rows = _innocent(read_table(table).to_pylist(), truth_of, keep)
+    rows = _innocent(TableRows(table), truth_of, keep)
     stage.collect(rows, work, CONTENT, output, session.recipe.chunk_rows)
     stage.finish([output], stage_facts(stage.folder, [output]) | session.describe_engine())
 
 
-def _innocent(rows: Sequence[Row], truth_of: TruthOf, keep: Sequence[str]) -> list[Row]:
+def _innocent(rows: Iterable[Row], truth_of: TruthOf, keep: Sequence[str]) -> list[Row]:
     found = []
     for row in rows:
         truth = truth_of(row, text_after(row, keep)) if is_criticised(row) else None

@@ -19,11 +19,9 @@ from pipeline.report.critic import (
     chains_of,
     critic_cells,
     flat,
-    is_criticised,
     rate,
     shared_blind_spots,
     shared_errors,
-    text_after,
     verdicts_of,
 )
 from pipeline.report.proxy import judged_of, proxy_record
@@ -101,9 +99,9 @@ def critic_record(run: RunDir, round_: int, known: Knowledge) -> Record:
         "blind_spots": None,
     }
     if known.sandbox:
-        truth = sandbox_truth_of(run, round_)
-        source = _source("the sandbox's truth", *verdicts_of(rows[0], truth, keep))
-        _add_content(source, run, round_, CONTENT, _lost(rows[0], truth, keep))
+        verdicts, unknown = verdicts_of(rows[0], sandbox_truth_of(run, round_), keep)
+        source = _source("the sandbox's truth", verdicts, unknown)
+        _add_content(source, run, round_, CONTENT, _lost(verdicts))
         record["sources"].append(source)
         if round_ > 1:
             now, before = (chains_of(one, _is_bad, keep) for one in rows)
@@ -168,14 +166,10 @@ def _add_content(
         source["content"]["against_truth"] = content_against_truth(rows, lost)
 
 
-def _lost(rows: Sequence[Row], truth_of: TruthOf, keep: Sequence[str]) -> dict[tuple[str, int, int], bool]:
+def _lost(verdicts: Sequence[Verdict]) -> dict[tuple[str, int, int], bool]:
     """Whether each rewrite truly lost content, by prompt, sample and pass."""
-    found = {}
-    for row in rows:
-        truth = truth_of(row, text_after(row, keep)) if is_criticised(row) else None
-        if truth is not None and truth.lost is not None:
-            found[row["prompt_id"], row["sample"], row["revision_index"]] = truth.lost
-    return found
+    known = [one for one in verdicts if one.truth.lost is not None]
+    return {(one.prompt_id, one.sample, one.revision_index): bool(one.truth.lost) for one in known}
 
 
 def sandbox_truth_of(run: RunDir, round_: int) -> TruthOf:

@@ -21,6 +21,7 @@ class Verdict(NamedTuple):
 
     prompt_id: str
     sample: int
+    revision_index: int
     slice: str
     principle_id: str
     objects: bool
@@ -43,7 +44,7 @@ def verdicts_of(rows: Iterable[Row], truth_of: TruthOf, keep_dropped: Sequence[s
         if truth is None:
             unknown += 1
             continue
-        where = (row["prompt_id"], row["sample"], row["slice"], row["principle_id"])
+        where = [row[name] for name in ("prompt_id", "sample", "revision_index", "slice", "principle_id")]
         found.append(Verdict(*where, finds_fault(row["critique"]), truth))
     return found, unknown
 

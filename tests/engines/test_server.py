@@ -90,16 +90,21 @@ def api(request: pytest.FixtureRequest) -> Iterator[Api]:
 
 @pytest.fixture
 def engine(api: Api, sandbox_path: str) -> Iterator[ServerEngine]:
-    made = ServerEngine(
-        "m",
-        partial(read_addresses, api.url),
-        reader=partial(load_reader, sandbox_path, revision=None, chat_template=None),
-        key_variables={},
-        limit=8,
-        patience=Patience(attempts=2, timeout=5.0, without_any=1.0),
-    )
+    made = open_engine(api, sandbox_path, 8, Patience(attempts=2, timeout=5.0, without_any=1.0))
     yield made
     made.close()
+
+
+def open_engine(api: Api, model: str, limit: int, patience: Patience, kept: KeptAnswers | None = None) -> ServerEngine:
+    return ServerEngine(
+        "m",
+        partial(read_addresses, api.url),
+        reader=partial(load_reader, model, revision=None, chat_template=None),
+        key_variables={},
+        limit=limit,
+        patience=patience,
+        kept=kept,
+    )
 
 
 def ask(n: int = 1, text: str = "hello") -> list[Request]:
@@ -253,15 +258,8 @@ def test_roles_are_served_by_their_own_addresses(api: Api, sandbox_path: str) ->
 
 def test_a_launch_that_was_cut_short_pays_for_no_answer_twice(api: Api, sandbox_path: str, tmp_path: Path) -> None:
     def engine() -> ServerEngine:
-        return ServerEngine(
-            "m",
-            partial(read_addresses, api.url),
-            reader=partial(load_reader, sandbox_path, revision=None, chat_template=None),
-            key_variables={},
-            limit=2,
-            patience=Patience(attempts=1, timeout=5.0, without_any=0.2),
-            kept=KeptAnswers(tmp_path, 0, 1),
-        )
+        patience = Patience(attempts=1, timeout=5.0, without_any=0.2)
+        return open_engine(api, sandbox_path, 2, patience, KeptAnswers(tmp_path, 0, 1))
 
     def numbered(body: dict[str, Any]) -> tuple[int, Any]:
         if len(api.asked) > 12:

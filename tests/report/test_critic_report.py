@@ -26,7 +26,7 @@ def row(prompt_id: str, **values: Any) -> dict[str, Any]:
 
 def verdict(prompt_id: str, objects: bool, faulty: bool, principle: str = "p", mended: bool | None = True) -> Verdict:
     truth = Truth(faulty, changed=objects, lost=objects and not faulty, worse=False, mended=mended if faulty else None)
-    return Verdict(prompt_id, 0, "s", principle, objects, truth)
+    return Verdict(prompt_id, 0, 0, "s", principle, objects, truth)
 
 
 def cell(cells: list[dict[str, Any]], name: str, principle: str | None = None) -> dict[str, Any]:

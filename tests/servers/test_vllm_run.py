@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,12 @@ def environment(mark: str) -> dict[str, str]:
 
 
 def start(name: str, *arguments: str | Path, mark: str) -> subprocess.Popen[str]:
+    return launch([sys.executable, PROJECT / "pipeline" / f"{name}.py", *arguments], mark)
+
+
+def launch(command: Sequence[str | Path], mark: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(PROJECT / "pipeline" / f"{name}.py"), *map(str, arguments)],
+        [str(word) for word in command],
         cwd=PROJECT,
         env=environment(mark),
         stdout=subprocess.PIPE,
@@ -267,18 +272,7 @@ def test_two_processes_share_a_server_that_keeps_running_and_pay_for_no_answer_t
     command += [PROJECT / "accelerate_configs" / "cpu_2proc.yaml", PROJECT / "pipeline" / "iterate.py"]
     command += ["--config", recipe, "--run_dir", folder, "--vllm_keep_running", "true", *fewer]
 
-    def launch() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [str(word) for word in command],
-            cwd=PROJECT,
-            env=environment(mark),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    first = launch()
+    first = launch(command, mark)
     answers = folder / "answers-under-way"
     deadline = time.monotonic() + 600
     while len(kept := [line for path in answers.glob("*.jsonl") for line in path.read_text().splitlines()]) < 100:
@@ -290,7 +284,7 @@ def test_two_processes_share_a_server_that_keeps_running_and_pay_for_no_answer_t
                 process.kill()
     first.communicate()
     wait_until_none(mark, 60.0)
-    again = launch()
+    again = launch(command, mark)
     said, _ = again.communicate(timeout=1200)
     assert again.returncode == 0, said
     told = [line for line in said.splitlines() if "answers of an earlier launch" in line]
