@@ -44,8 +44,8 @@ def verdicts_of(rows: Iterable[Row], truth_of: TruthOf, keep_dropped: Sequence[s
         if truth is None:
             unknown += 1
             continue
-        where = [row[name] for name in ("prompt_id", "sample", "revision_index", "slice", "principle_id")]
-        found.append(Verdict(*where, finds_fault(row["critique"]), truth))
+        pass_ = (row["prompt_id"], row["sample"], row["revision_index"])
+        found.append(Verdict(*pass_, row["slice"], row["principle_id"], finds_fault(row["critique"]), truth))
     return found, unknown
 
 
