@@ -131,15 +131,16 @@ class Reviser:
         from pipeline.scorers.defects import revision_defect
 
         roles, recipe = self._session.roles, self._session.recipe
-        critiques: list[Completion | None] = [None] * len(rows)
+        questions: Sequence[Request | None] = [None] * len(rows)
+        critiques: Sequence[Completion | None] = [None] * len(rows)
         if recipe.critique:
-            critic = roles.named(recipe.critic, self._adapter)
-            critiques = list(self.criticise(critic, rows, texts, principles, index))
+            asked = self._questions(rows, texts, principles, index)
+            questions, critiques = asked, self._ask(roles.named(recipe.critic, self._adapter), asked)
         seeds = self._seeds("revision", rows, index)
         reviser = roles.named(recipe.reviser, self._adapter)
         requests = [
-            self._revision_request(row, text, principle, critique.text if critique else None, seed)
-            for row, text, principle, critique, seed in zip(rows, texts, principles, critiques, seeds, strict=True)
+            self._revision_request(*given)
+            for given in zip(rows, texts, principles, questions, critiques, seeds, strict=True)
         ]
         revisions = self._ask(reviser, requests)
         revised = []
@@ -170,11 +171,7 @@ class Reviser:
         self, critic: Role, rows: Sequence[Row], texts: Sequence[str], principles: Sequence[Principle], index: int
     ) -> list[Completion]:
         """One critique a text, by any model; other arguments as for ``revise``."""
-        seeds = self._seeds("critique", rows, index)
-        return self._ask(
-            critic,
-            [self._critique_request(*given) for given in zip(rows, texts, principles, seeds, strict=True)],
-        )
+        return self._ask(critic, self._questions(rows, texts, principles, index))
 
     def _seeds(self, step: str, rows: Sequence[Row], index: int) -> list[int]:
         seed = self._session.seed
@@ -188,30 +185,50 @@ class Reviser:
             requests, Sampling(recipe.critique_temperature, recipe.top_p, recipe.critique_max_new_tokens)
         )
 
-    def _critique_request(self, row: Row, text: str, principle: Principle, seed: int) -> Request:
-        asked = self._session.templates.critique(principle, prompt=dialogue_text(row["prompt"]), response=text)
-        # The rewrite is asked for in the same dialogue, if the same model sees it.
-        goes_on = self._session.recipe.see_exchange and self._session.recipe.critic == self._session.recipe.reviser
-        return self._request(row, text, [("user", asked)], seed)._replace(goes_on=goes_on)
-
-    def _revision_request(self, row: Row, text: str, principle: Principle, critique: str | None, seed: int) -> Request:
-        templates, prompt = self._session.templates, dialogue_text(row["prompt"])
-        if critique is None:
-            asked = templates.rewrite_without_critique(principle, prompt=prompt, response=text)
-            return self._request(row, text, [("user", asked)], seed)
-        asked = templates.rewrite(principle, prompt=prompt, response=text, critique=critique)
-        if not self._session.recipe.see_exchange:
-            return self._request(row, text, [("user", asked)], seed)
-        question = templates.critique(principle, prompt=prompt, response=text)
-        return self._request(row, text, [("user", question), ("assistant", critique), ("user", asked)], seed)
-
-    def _request(self, row: Row, text: str, turns: Sequence[tuple[str, str]], seed: int) -> Request:
+    def _questions(
+        self, rows: Sequence[Row], texts: Sequence[str], principles: Sequence[Principle], index: int
+    ) -> list[Request]:
+        """What the critic is asked, a text each."""
         from pipeline.engines.base import Request
 
-        said: list[Message] = [{"role": role, "content": content} for role, content in turns]
-        if self._session.recipe.see_exchange:
-            said = [*row["prompt"], {"role": "assistant", "content": text}, *said]
-        return Request([*self._few_shot, *said], seed)
+        critique, recipe = self._session.templates.critique, self._session.recipe
+        # The rewrite is asked for in the same dialogue, if the same model sees it.
+        goes_on = recipe.see_exchange and recipe.critic == recipe.reviser
+        questions = []
+        for row, text, principle, seed in zip(
+            rows, texts, principles, self._seeds("critique", rows, index), strict=True
+        ):
+            asked = critique(principle, prompt=dialogue_text(row["prompt"]), response=text)
+            questions.append(Request(self._dialogue(row, text, asked), seed, goes_on))
+        return questions
+
+    def _revision_request(
+        self,
+        row: Row,
+        text: str,
+        principle: Principle,
+        question: Request | None,
+        critique: Completion | None,
+        seed: int,
+    ) -> Request:
+        from pipeline.engines.base import Request
+
+        templates, prompt = self._session.templates, dialogue_text(row["prompt"])
+        if question is None or critique is None:
+            asked = templates.rewrite_without_critique(principle, prompt=prompt, response=text)
+            return Request(self._dialogue(row, text, asked), seed)
+        asked = templates.rewrite(principle, prompt=prompt, response=text, critique=critique.text)
+        if not self._session.recipe.see_exchange:
+            return Request(self._dialogue(row, text, asked), seed)
+        said = {"role": "assistant", "content": critique.text}
+        return Request([*question.messages, said, {"role": "user", "content": asked}], seed)
+
+    def _dialogue(self, row: Row, text: str, asked: str) -> list[Message]:
+        """The dialogue in which a model is asked about a text."""
+        exchange = (
+            [*row["prompt"], {"role": "assistant", "content": text}] if self._session.recipe.see_exchange else []
+        )
+        return [*self._few_shot, *exchange, {"role": "user", "content": asked}]
 
 
 def _row(response: Row) -> Row:

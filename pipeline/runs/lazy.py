@@ -33,7 +33,7 @@ class Lazy(Sequence[T]):
         return self._make(range(self._length)[index])
 
 
-class TableRows(Lazy[dict[str, Any]]):
+class TableRows(Sequence[dict[str, Any]]):
     """The rows of a table on the disk, in memory by the piece that they were written in: a chunk of an earlier stage.
 
     Args:
@@ -48,10 +48,30 @@ class TableRows(Lazy[dict[str, Any]]):
         self._pieces = Pieces(path, columns)
         self._starts = list(accumulate(self._pieces.sizes, initial=0))
         self._held: tuple[int, list[dict[str, Any]]] = (-1, [])
-        super().__init__(self._starts[-1], self._row)
 
-    def _row(self, index: int) -> dict[str, Any]:
-        piece = bisect_right(self._starts, index) - 1
-        if self._held[0] != piece:
-            self._held = (piece, self._pieces.read(piece).to_pylist())
-        return self._held[1][index - self._starts[piece]]
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        asked = range(len(self))[index]
+        if isinstance(asked, int):
+            piece, place = self._find(asked)
+            return piece[place]
+        if asked.step != 1:
+            return [self[i] for i in asked]
+        found: list[dict[str, Any]] = []
+        while len(found) < len(asked):
+            piece, place = self._find(asked[len(found)])
+            found += piece[place : place + len(asked) - len(found)]
+        return found
+
+    def _find(self, index: int) -> tuple[list[dict[str, Any]], int]:
+        """The rows of the piece that holds row ``index``, and which of them it is."""
+        number = bisect_right(self._starts, index) - 1
+        if self._held[0] != number:
+            self._held = (number, self._pieces.read(number).to_pylist())
+        return self._held[1], index - self._starts[number]

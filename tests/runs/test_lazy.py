@@ -55,6 +55,10 @@ def test_rows_are_those_of_the_whole_table_in_whatever_order(sizes: list[int], r
         assert list(rows) == rows[:] == expected == read_table(path).to_pylist()
         order = random.sample(range(len(expected)), len(expected))
         assert [rows[i] for i in order] == [expected[i] for i in order]
+        for _ in range(5):
+            start, stop = random.randint(-25, 25), random.randint(-25, 25)
+            for part in (slice(start, stop), slice(stop, start, random.choice([-2, -1, 2, 3]))):
+                assert rows[part] == expected[part]
         assert list(TableRows(path, ["i"])) == [{"i": row["i"]} for row in expected]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
@@ -24,9 +24,15 @@ class Constitution:
     source_text: str
     sha256: str
 
+    _by_slice: dict[str, tuple[Principle, ...]] = field(default_factory=dict, repr=False, compare=False)
+
     def applicable(self, slice_name: str) -> tuple[Principle, ...]:
         """The principles for prompts of one slice."""
-        return tuple(p for p in self.principles if not p.applies_to or slice_name in p.applies_to)
+        found = self._by_slice.get(slice_name)
+        if found is None:
+            found = tuple(p for p in self.principles if not p.applies_to or slice_name in p.applies_to)
+            self._by_slice[slice_name] = found
+        return found
 
 
 def load_constitution(path: Path | str) -> Constitution:
