@@ -6,10 +6,12 @@ Gelbach & Miller 2008, Rev. Econ. Stat. 90:414).
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import scipy
+from numpy.typing import NDArray
 
 from pipeline.tails.arrays import Floats
 
@@ -17,6 +19,10 @@ from pipeline.tails.arrays import Floats
 BLOCK_ELEMENTS = 1 << 17
 # Narrower blocks waste the cache lines that gathering rows of weights brings in.
 MIN_WIDTH = 16
+# The scores of a round share their prompts, and drawing weights takes as long as using them: up to 32 MiB are kept.
+REMEMBERED_ELEMENTS = 1 << 24
+
+Counts = NDArray[np.uint16]  # how often each prompt is drawn; far more than 65,535 times never happens
 
 
 class Replicates(NamedTuple):
@@ -36,13 +42,24 @@ class Statistic(Protocol):
 
 def prompt_weights(n_prompts: int, replicates: int, seed: int) -> Iterator[Floats]:
     """Yield multinomial bootstrap weights in blocks [n_prompts, b]; every column sums to n_prompts."""
+    blocks = _drawn(n_prompts, replicates, seed) if n_prompts * replicates <= REMEMBERED_ELEMENTS else None
+    for counts in blocks or _draw(n_prompts, replicates, seed):
+        yield counts.astype(float)
+
+
+@lru_cache(maxsize=16)
+def _drawn(n_prompts: int, replicates: int, seed: int) -> tuple[Counts, ...]:
+    return tuple(_draw(n_prompts, replicates, seed))
+
+
+def _draw(n_prompts: int, replicates: int, seed: int) -> Iterator[Counts]:
     rng = np.random.default_rng(seed)
     width = max(MIN_WIDTH, BLOCK_ELEMENTS // n_prompts)
     for start in range(0, replicates, width):
-        weights = np.empty((n_prompts, min(width, replicates - start)))
-        for column in weights.T:
+        counts = np.empty((n_prompts, min(width, replicates - start)), dtype=np.uint16)
+        for column in counts.T:
             column[:] = np.bincount(rng.integers(0, n_prompts, size=n_prompts), minlength=n_prompts)
-        yield weights
+        yield counts
 
 
 def bootstrap(statistics: Sequence[Statistic], n_prompts: int, *, replicates: int, seed: int) -> list[Replicates]:

@@ -60,12 +60,16 @@ class Data:
         import altair as alt
 
         # Vega warns of an axis without data.
-        chart = alt.layer(*(layer for layer in layers if self._rows[layer.data.name])).add_params(
-            alt.param(name="hidden", value=[])
-        )
-        chart = chart.properties(width="container", height=height, description=description)
-        # Not validated here, which takes longer than everything else: the tests validate.
-        return {**chart.to_dict(validate=False), "datasets": self._rows}
+        drawn = alt.layer(*(layer for layer in layers if self._rows[layer.data.name]))
+        return {
+            # Not validated here, which takes longer than everything else: the tests validate.
+            **drawn.to_dict(validate=False),
+            "params": [{"name": "hidden", "value": []}],
+            "width": "container",
+            "height": height,
+            "description": description,
+            "datasets": self._rows,
+        }
 
 
 def color(palette: Palette, field: str = "label") -> alt.Color:
