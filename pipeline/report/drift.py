@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,10 @@ def drift_cells(
                     ("upper", "lower") if bad_end == "both" else ("upper",) if bad_end == "high" else ("lower",)
                 ):
                     label = {"scorer": scorer, "tail": tail, "probe_set": probe_set, "slice": name}
-                    cells += _cells(label, panels, round_, seed)
+                    found = _cells(label, panels, round_, seed)
+                    if np.isnan(panels[2].scores).all():
+                        found = [cell | {"why": _why_missing(part[2])} for cell in found]
+                    cells += found
     return cells
 
 
@@ -100,6 +104,12 @@ def _cells(label: Mapping[str, Any], panels: Sequence[Panel], round_: int, seed:
     )
     shown = None if np.isnan(threshold) else threshold
     return [{**label, "threshold": shown, **row.flat()} for row in rows]
+
+
+def _why_missing(table: pa.Table) -> str:
+    """Why a scorer has no score at all: the reason that it gave most often."""
+    (reason, count), *_ = Counter(table["reason"].to_pylist()).most_common(1)
+    return f"no score ({count:,} of {table.num_rows:,}: {reason})"
 
 
 def _values(table: pa.Table, column: str) -> list[str]:

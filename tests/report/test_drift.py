@@ -153,7 +153,8 @@ def test_a_score_that_nobody_has_is_not_identified(run: RunDir, write_scores: Wr
     cells = drift_cells(run, 1, {"harm": "high"}, None, seed=0)
     assert len(cells) == len(QUANTITIES)
     for found in cells:
-        assert found["value"] is None and found["threshold"] is None and found["why"]
+        assert found["value"] is None and found["threshold"] is None
+        assert found["why"] == "no score (40 of 40: no tokens)"
 
 
 def test_cells_are_json(run: RunDir, write_scores: Write) -> None:
