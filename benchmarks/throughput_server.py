@@ -1,6 +1,6 @@
 """Speed of the server engine beside vLLM's own offline `LLM.generate`, on the same requests and weights.
 
-    python benchmarks/throughput_server.py --vllm_python .venv-vllm/bin/python
+    python benchmarks/throughput_server.py --vllm_python .venv-vllm/bin/python [--models random --requests 1000]
 
 Two models: the sandbox's, whose answers take so little that the way to them shows, and a Llama of 58.5 M random
 parameters with prompts of 20 to 400 tokens. Both programs stand ready and take turns, the other one stopped
@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from pipeline.engines.server import load_reader
 from pipeline.engines.vllm_process import lora_targets, server_environment, vllm_version
 
 TOKENS = 64
-RESULTS = Path(__file__).with_suffix(".json")
 
 OFFLINE = """
 import json, sys, time
@@ -158,11 +158,10 @@ def of_the_sandbox(turn: int) -> list[Request]:
     return [Request([{"role": "user", "content": row["prompt"]}], seed) for seed, row in enumerate(asked)]
 
 
-def of_mixed_lengths(turn: int) -> list[Request]:
-    """A hundred prompts of random words: a thousand would take a quarter of an hour a turn on two cores."""
-    return [
-        Request([{"role": "user", "content": text}], seed) for seed, text in enumerate(mixed_texts(100, 20, 400, turn))
-    ]
+def of_mixed_lengths(count: int, turn: int) -> list[Request]:
+    """So many prompts of random words."""
+    texts = mixed_texts(count, 20, 400, turn)
+    return [Request([{"role": "user", "content": text}], seed) for seed, text in enumerate(texts)]
 
 
 def main() -> None:
@@ -170,6 +169,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vllm_python", required=True)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--models", nargs="+", choices=("sandbox", "random"), default=["sandbox", "random"])
+    # A thousand take five minutes a turn on two cores.
+    parser.add_argument("--requests", type=int, default=100, help="to the random Llama")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     python = str(Path(options.vllm_python).absolute())
     found: dict[str, Any] = {"machine": {**machine(), "vllm": vllm_version(python)}}
@@ -177,12 +180,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         random = Path(name) / "model"
         make_model(random)
-        asked = {"sandbox": (sandbox.model_path(), of_the_sandbox), NAME: (random, of_mixed_lengths)}
-        for title, (model, ask) in asked.items():
+        asked = {
+            "sandbox": ("sandbox", sandbox.model_path(), of_the_sandbox),
+            "random": (NAME, random, partial(of_mixed_lengths, options.requests)),
+        }
+        for title, model, ask in map(asked.__getitem__, options.models):
             folder = Path(name) / f"logs of {title}"
             folder.mkdir()
             found[title] = measure(python, str(model), ask, options.repeats, folder)
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
 
 
