@@ -198,7 +198,7 @@ def _rate_answers(session: Session, round_: int) -> None:
     from pipeline.scorers.rows import score_rows
 
     roles = session.roles
-    judge = session.judge(session.recipe.judge, session.adapter(round_ - 1))
+    judge = session.roles.named(str(session.recipe.judge), session.adapter(round_ - 1))
     names = [name for name in session.recipe.scorers if name.startswith("judge:")]
     judges = build(names, roles.base(), roles.base(), session.instruments, judge)
     scorers = [scorer for scorer in judges if not isinstance(scorer, QuestionScorer)]

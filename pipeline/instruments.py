@@ -9,7 +9,7 @@ from pipeline.errors import InputError
 from pipeline.inputs.battery import load_batteries
 from pipeline.inputs.choices import load_choices
 from pipeline.inputs.classified import ClassifierName, load_classifier_template, parse_classifier
-from pipeline.inputs.model import model_digest, resolve_model
+from pipeline.inputs.model import identify, model_digest, resolve_model
 from pipeline.inputs.places import find_file
 from pipeline.inputs.reference_texts import load_reference
 from pipeline.inputs.rubric import load_rubrics
@@ -61,11 +61,11 @@ def instrument_digests(recipe: Recipe, instruments: Instruments) -> dict[str, st
             [model_digest(resolve_model(classifier.model), classifier.revision), shown]
         )
     if judging := instruments.judging:
-        how = [judging.template.sha256, judging.swap, judging.votes, _who(str(recipe.judge))]
+        how = [judging.template.sha256, judging.swap, judging.votes, identify(str(recipe.judge), "judge")]
         for name, rubric in judging.rubrics.items():
             found[f"scorers.judge:{name}"] = json_sha256([rubric.sha256, *how])
         if recipe.second_judge:
-            found["scorers.second_judge"] = _who(recipe.second_judge)
+            found["scorers.second_judge"] = identify(recipe.second_judge, "second_judge")
     if asks_for_recall(recipe):
         found["scorers.recall_template"] = file_sha256(recall_file(recipe))
     return found
@@ -132,8 +132,3 @@ def _load_judging(recipe: Recipe) -> Judging | None:
 def _refusal_weights(recipe: Recipe) -> Path:
     named = [argument for name, argument in map(split_name, recipe.scorers) if name == "refusal" and argument]
     return find_file(named[0], "scorers") if named else SHIPPED
-
-
-def _who(judge: str) -> str:
-    """What identifies a judge: a model that changes under its name would be another instrument."""
-    return judge if judge in ("policy", "base") else model_digest(resolve_model(judge), None)

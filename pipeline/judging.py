@@ -63,7 +63,7 @@ def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[
             before, rows = roles.seconds, []
             for (rubric, how), group in _grouped(items):
                 who = session.recipe.judge if how == AGAIN else session.recipe.second_judge
-                judge = Judge(judging.rubrics[rubric], judging, session.judge(who, adapter))
+                judge = Judge(judging.rubrics[rubric], judging, session.roles.named(str(who), adapter))
                 rated = judge.rate([sample_of(item.row) for item in group], again=how == AGAIN)
                 for item, (score, _) in zip(group, rated, strict=True):
                     kept = {name: item.row[name] for name in ("prompt_id", "sample", "probe_set", "slice")}

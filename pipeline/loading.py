@@ -10,7 +10,7 @@ from pipeline.errors import InputError
 from pipeline.inputs.addresses import is_address
 from pipeline.inputs.constitution import load_constitution
 from pipeline.inputs.labelled import load_labelled
-from pipeline.inputs.model import resolve_model
+from pipeline.inputs.model import follows_main, is_other_model, split_revision
 from pipeline.inputs.places import find_file
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.scorer_names import split_name
@@ -42,6 +42,7 @@ def load_session(parsed: ParsedRecipe) -> Session:
     _check_training(session)
     _check_reporting(session)
     _check_engines(session)
+    _check_other_models(session)
     return session
 
 
@@ -110,13 +111,21 @@ def _check_classifiers(session: Session) -> None:
                     f"one of them a name of its own: `classifier:NAME={entry.removeprefix('classifier:')}`."
                 )
             given[column] = entry
-        if name.revision is None and not Path(resolve_model(name.model)).is_dir():
-            log.warning(
-                "scorers: `%s` follows the Hub's main branch, which may change under the run; pin a commit: "
-                "`classifier:%s@COMMIT`",
-                entry,
-                name.model,
-            )
+        if follows_main(name.model, name.revision):
+            _warn_of_main(f"scorers: `{entry}`", f"classifier:{name.model}")
+
+
+def _check_other_models(session: Session) -> None:
+    for key in ("critic", "reviser", "judge", "second_judge"):
+        name = getattr(session.recipe, key)
+        if is_other_model(name) and follows_main(*split_revision(name, key)):
+            _warn_of_main(f"{key}: `{name}`", name)
+
+
+def _warn_of_main(what: str, name: str) -> None:
+    log.warning(
+        "%s follows the Hub's main branch, which may change under the run; pin a commit: `%s@COMMIT`", what, name
+    )
 
 
 def _check_reserve(session: Session) -> None:

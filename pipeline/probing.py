@@ -120,7 +120,7 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         kept = _still_good(stage, digests)
         missing = [entry for entry in what.scorers if entry not in kept]
         roles = session.roles
-        judge = session.judge(session.recipe.judge, what.adapter) if session.instruments.judging else None
+        judge = roles.named(str(session.recipe.judge), what.adapter) if session.instruments.judging else None
         instruments = replace(session.instruments, questions=_in_frozen_slices(session, what))
         scorers = build(missing, roles.policy(what.adapter), roles.base(), instruments, judge, session.classifiers)
         asking = [scorer for scorer in scorers if isinstance(scorer, QuestionScorer)]

@@ -13,7 +13,7 @@ from pipeline.errors import InputError, RunError
 from pipeline.inputs.addresses import read_addresses, read_key_variables
 from pipeline.inputs.constitution import Constitution
 from pipeline.inputs.launch import quantization
-from pipeline.inputs.model import model_digest, resolve_model
+from pipeline.inputs.model import identify, is_other_model, model_digest, resolve_model
 from pipeline.inputs.overlap import ProbeIndex, overlap_report
 from pipeline.inputs.places import PROJECT, find_file
 from pipeline.inputs.prompts import LoadedPrompts, load_prompts
@@ -29,7 +29,7 @@ from pipeline.scorers import Instruments, Worse, columns
 if TYPE_CHECKING:
     from pipeline.engines.base import Adapter
     from pipeline.engines.classifier import SequenceClassifier
-    from pipeline.engines.roles import Role, Roles, Serving
+    from pipeline.engines.roles import Roles, Serving
 
 log = logging.getLogger("pipeline")
 
@@ -147,11 +147,6 @@ class Session:
             for name in names.values()
         }
         return {entry: models[name.model, name.revision] for entry, name in names.items()}
-
-    def judge(self, name: str | None, policy: Adapter | None) -> Role:
-        """A judge that the recipe names: ``policy`` (as it is worn now), ``base``, or another model."""
-        given = str(name)
-        return self.roles.named(given if given in ("policy", "base") else resolve_model(given), policy)
 
     @cached_property
     def probe_sets(self) -> dict[str, LoadedPrompts]:
@@ -319,6 +314,9 @@ class Session:
             **{key: loaded.sha256 for key, loaded in self.alarm_prompts.items()},
             **instrument_digests(r, self.instruments),
         }
+        for key in ("critic", "reviser"):
+            if is_other_model(getattr(r, key)):
+                found[key] = identify(getattr(r, key), key)
         if self.helpful_prompts:
             found["helpful_prompts"] = self.helpful_prompts.sha256
         if self.chat_template:

@@ -17,6 +17,7 @@ from pipeline.engines.kept import KeptAnswers
 from pipeline.engines.vllm_process import Vllm, VllmServers, find_python, vllm_version
 from pipeline.errors import InputError
 from pipeline.inputs.addresses import Address, is_address, read_addresses
+from pipeline.inputs.model import resolve_model, split_revision
 
 if TYPE_CHECKING:
     from pipeline.engines.server import Reader
@@ -111,10 +112,12 @@ class Roles:
         return Role(self._engine(self._base), adapter)
 
     def named(self, name: str, policy: Adapter | None) -> Role:
-        """The role that a recipe names ``policy``, ``base``, or by a model's id, folder or addresses."""
+        """The role that a recipe names ``policy``, ``base``, or by a model (``MODEL@REVISION``) or its addresses."""
         if name == "policy":
             return self.policy(policy)
-        return self.base() if name == "base" else Role(self._engine(name), None)
+        if name == "base":
+            return self.base()
+        return Role(self._engine(name if is_address(name) else resolve_model(name)), None)
 
     @property
     def seconds(self) -> float:
@@ -167,10 +170,13 @@ class Roles:
         return self._engines[model]
 
     def _open(self, model: str) -> Engine:
-        own = model == self._base
-        revision, template = (self._revision, self._chat_template) if own else (None, None)
         if is_address(model):
             return self._served(model, partial(read_addresses, model), None, None)
+        own = model == self._base
+        if own:
+            revision, template = self._revision, self._chat_template
+        else:
+            (model, revision), template = split_revision(model, "critic, reviser or judge"), None
         if own and (self._serving.policy or self._serving.vllm is not None):
             from pipeline.engines.server import load_reader
 

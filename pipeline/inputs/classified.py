@@ -11,6 +11,7 @@ from jinja2 import StrictUndefined, Template, TemplateError, meta
 from jinja2.sandbox import SandboxedEnvironment
 
 from pipeline.errors import InputError
+from pipeline.inputs.model import split_revision
 
 VARIABLES = ("prompt", "response")
 """What a classifier's template knows."""
@@ -60,15 +61,11 @@ def parse_classifier(argument: str) -> ClassifierName:
     given, hash_, label = argument.partition("#")
     named = None if Path(given).expanduser().is_dir() else _CALLED.fullmatch(given)
     called, given = (named[1], named[2]) if named else (None, given)
-    model, at, revision = given.rpartition("@")
-    if not at or Path(given).expanduser().is_dir():
-        model, at, revision = given, "", ""
-    if not model or (at and not revision) or (hash_ and not label.removeprefix("!")):
+    if not given or (hash_ and not label.removeprefix("!")):
         raise InputError(f"scorers: `classifier:{argument}` lacks a part; write `classifier:MODEL@REVISION#LABEL`.")
-    if at and Path(model).expanduser().is_dir():
-        raise InputError(f"scorers: `classifier:{argument}`: a folder has no revisions; write `classifier:{model}`.")
+    model, revision = split_revision(given, f"scorers: `classifier:{argument}`")
     called = called or model.rstrip("/").split("/")[-1]
-    return ClassifierName(model, label.removeprefix("!") or None, label.startswith("!"), revision or None, called)
+    return ClassifierName(model, label.removeprefix("!") or None, label.startswith("!"), revision, called)
 
 
 def load_classifier_template(path: Path) -> ClassifierTemplate:

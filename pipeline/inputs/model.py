@@ -1,10 +1,11 @@
-"""Which model a recipe means, and whether its folder can be one."""
+"""Which model a recipe means, at which revision, and whether its folder can be one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.inputs.addresses import is_address
 from pipeline.inputs.recipe_fields import SANDBOX
 from pipeline.runs.files import file_sha256, json_sha256
 
@@ -19,6 +20,38 @@ def resolve_model(name: str) -> str:
         return str(model_path())
     folder = Path(name).expanduser()
     return str(folder.resolve()) if folder.is_dir() else name
+
+
+def is_other_model(name: str | None) -> bool:
+    """Whether a recipe's critic, reviser or judge is a model beside its own, and not behind an address."""
+    return name is not None and name not in ("policy", "base") and not is_address(name)
+
+
+def follows_main(model: str, revision: str | None) -> bool:
+    """Whether a model is whatever the main branch of its repository on the Hub holds that day."""
+    return revision is None and not Path(resolve_model(model)).is_dir()
+
+
+def split_revision(name: str, where: str) -> tuple[str, str | None]:
+    """Read ``MODEL`` or ``MODEL@REVISION``: a Hub id, and its commit, tag or branch; None for the main branch.
+
+    What looks like a revision in the path of a folder that is there is none.
+
+    Args:
+        name: as a recipe gives it.
+        where: it does, for errors.
+
+    Raises:
+        InputError: a part is empty, or a folder is given a revision.
+    """
+    model, at, revision = name.rpartition("@")
+    if not at or Path(name).expanduser().is_dir():
+        return name, None
+    if not model or not revision:
+        raise InputError(f"{where}: `{name}` lacks a part; write `MODEL@REVISION`.")
+    if Path(model).expanduser().is_dir():
+        raise InputError(f"{where}: `{name}`: a folder has no revisions; write `{model}`.")
+    return model, revision
 
 
 def require_model_folder(model: str) -> None:
@@ -42,7 +75,7 @@ def require_model_folder(model: str) -> None:
 
 
 def model_digest(model: str, revision: str | None) -> str:
-    """What identifies the base model of a run: a Hub id with its revision, or the bytes of a local folder.
+    """What identifies a model: a Hub id with its revision, or the bytes of a local folder.
 
     Files over 2 GB count by name and size: hashing 140 GB of weights at every start would take minutes.
     """
@@ -52,3 +85,13 @@ def model_digest(model: str, revision: str | None) -> str:
     files = [p for p in sorted(folder.iterdir()) if p.suffix in {".json", ".safetensors", ".jinja"}]
     sizes = {p: p.stat().st_size for p in files}
     return json_sha256({p.name: file_sha256(p) if size < _HASHED_WHOLE else size for p, size in sizes.items()})
+
+
+def identify(name: str, where: str) -> str:
+    """What identifies a critic, reviser or judge: one that changes under its name would be another.
+
+    Args:
+        name: as a recipe gives it: ``policy``, ``base``, an address, or a model.
+        where: as for ``split_revision``.
+    """
+    return model_digest(*split_revision(resolve_model(name), where)) if is_other_model(name) else name

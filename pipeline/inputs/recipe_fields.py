@@ -114,12 +114,12 @@ class Recipe:
     critic: str = _setting(
         "refine",
         "policy",
-        "Who critiques: `policy`, `base`, the id or path of another model, or an address, http://host:8000/v1#model.",
+        "Who critiques: `policy`, `base`, another model (`id`, `id@revision` or path), or http://host:8000/v1#model.",
     )
     reviser: str = _setting(
         "refine",
         "policy",
-        "Who rewrites: `policy`, `base`, the id or path of another model, or an address; several with commas.",
+        "Who rewrites: `policy`, `base`, another model, or an address, as for `critic`; several with commas.",
     )
     see_exchange: bool = _setting(
         "refine",
@@ -232,7 +232,7 @@ class Recipe:
     judge: str | None = _setting(
         "judge",
         None,
-        "Who rates for `judge:RUBRIC`: `base`, or the id or path of another model; `policy` would judge itself.",
+        "Who rates for `judge:RUBRIC`: `base`, or another model, as for `critic`; `policy` would judge itself.",
     )
     judge_template: str = _setting(
         "judge", "constitutions/templates/judge.jinja", "Template of the question that a judge is asked."
