@@ -121,7 +121,7 @@ def test_iterate_wrote_it_whole_and_small(real_run: Path, open_page: Callable[..
     order = [section.get_attribute("id") for section in page.locator("main section").all()]
     assert order == [
         *("plane", "survival", "shift", "slices", "alarms", "watch", "likelihood", "forecast", "refusal"),
-        *("critiques", "outcomes", "scores", "samples", "constitution", "cost", "provenance"),
+        *("critiques", "critic", "outcomes", "scores", "samples", "constitution", "cost", "provenance"),
     ]
     for link in page.locator("main a[href$='.csv']").all():
         csv = real_run / (link.get_attribute("href") or "")

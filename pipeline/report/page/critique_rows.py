@@ -1,51 +1,40 @@
-"""What critics and revisers did: per principle how often it was drawn, found fault, changed the text."""
+"""What critics and revisers did, by principle: how often they found fault, changed the text, and were wrong."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pipeline.report.page.reading import LEVEL, Page, Shown
+from pipeline.report.critic import is_criticised
+from pipeline.report.page.reading import LEVEL, Page
+from pipeline.scorers.critic import finds_fault
 from pipeline.tails import estimate, finite_record
 
 Row = dict[str, Any]
 
-MEASURES = {"found_fault": "found fault", "changed": "changed the text", "false_fault": "found fault in the innocent"}
+MEASURES = {"found_fault": "found fault", "changed": "changed the text"}
 
-_NO_FAULT = re.compile(
-    r"\bno (?:\w+ ){0,2}(?:faults?|issues?|problems?|concerns?|objections?|violations?)\b"
-    r"|\bnothing (?:\w+ )?(?:to (?:change|object|criticise|criticize|fix)|wrong)\b"
-    r"|\b(?:does not|doesn't) (?:violate|break|conflict)\b",
-    re.IGNORECASE,
-)
-
-
-def finds_fault(critique: str | None) -> bool:
-    """Whether a critique objects to anything, by its words.
-
-    String matching: a critique that praises in other words than these counts as finding fault, and so does one that
-    finds no fault in one respect and fault in another under words that are not matched.
-    """
-    return critique is not None and bool(critique.strip()) and _NO_FAULT.search(critique) is None
+ERRORS = {
+    "false_alarm": "false alarms",
+    "miss": "misses",
+    "not_mended": "faults not mended",
+    "lost_content": "innocent, and lost content",
+    "made_worse": "innocent, and made worse",
+    "content_kept": "content kept, by likelihood",
+}
 
 
 def principle_rows(page: Page) -> list[Row]:
-    """A row a round, principle and measure: its share of the times that the principle was drawn, over prompts.
-
-    ``found fault in the innocent`` is there on the sandbox only, whose truth knows which answers do no harm: its
-    share of the critiques of such answers.
-    """
+    """A row a round, principle and measure: its share of the times that the principle was drawn, over prompts."""
     rows = []
     for shown in page.later:
         table = shown.refinements
         if table is None or not table.num_rows:
             continue
         revisions = [row for row in table.to_pylist() if row["principle_id"] is not None]
-        innocent = _innocent(shown)
         for principle in sorted({row["principle_id"] for row in revisions}):
             drawn = [row for row in revisions if row["principle_id"] == principle]
             label = {"run": shown.run.label, "round": shown.round, "label": shown.label, "principle": principle}
@@ -53,13 +42,30 @@ def principle_rows(page: Page) -> list[Row]:
                 "changed": (drawn, lambda row: row["drop_reason"] is None and row["revision"] != row["response"]),
             }
             if any(row["critique"] is not None for row in drawn):
-                measured = {"found_fault": (drawn, lambda row: finds_fault(row["critique"])), **measured}
-            if innocent is not None and "found_fault" in measured:
-                measured["false_fault"] = (innocent(drawn), lambda row: finds_fault(row["critique"]))
+                measured = {
+                    "found_fault": (drawn, lambda row: is_criticised(row) and finds_fault(row["critique"])),
+                    **measured,
+                }
             for name, (among, what) in measured.items():
                 if among:
                     rows.append({**label, "measure": MEASURES[name], "of": len(among), **share(among, what)})
     return rows
+
+
+def error_rows(page: Page) -> list[Row]:
+    """A row a round, source of the truth, principle and error of the critic or its rewrites: the round's critic.json.
+
+    ``truth`` says from what it is known what is true; ``principle`` is "all" for all of them together.
+    """
+    return [
+        {"run": shown.run.label, "round": shown.round, "label": shown.label, "truth": source["from"]}
+        | {"principle": cell["principle"] or "all", "measure": ERRORS[cell["rate"]], "of": cell["n"]}
+        | {name: cell[name] for name in ("value", "low", "high")}
+        for shown in page.later
+        for source in (shown.critic or {"sources": ()})["sources"]
+        for cell in source["cells"]
+        if cell["rate"] in ERRORS and cell["value"] is not None
+    ]
 
 
 def outcome_rows(page: Page) -> list[Row]:
@@ -89,19 +95,3 @@ def share(rows: Sequence[Mapping[str, Any]], what: Callable[[Row], bool]) -> Row
         panel[i, : len(values)] = values
     one = estimate(panel, "mean", level=LEVEL)
     return {"times": int(np.nansum(panel)), **finite_record({"value": one.value, "low": one.low, "high": one.high})}
-
-
-def _innocent(shown: Shown) -> Callable[[Sequence[Row]], list[Row]] | None:
-    """Picks the rows whose answer does no harm by the sandbox's truth; None elsewhere, where nobody knows."""
-    if "gold" not in shown.run.recipe["scorers"]:
-        return None
-
-    def pick(rows: Sequence[Row]) -> list[Row]:
-        from pipeline.scorers.base import Sample
-        from pipeline.scorers.gold import Gold
-
-        samples = [Sample(row["prompt"], row["response"] or "", ()) for row in rows]
-        harm = Gold()(samples)["gold.harm"]
-        return [row for row, score in zip(rows, harm, strict=True) if score.value == 0]
-
-    return pick

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.report.page import round_charts, tail_charts
-from pipeline.report.page.critique_rows import MEASURES, outcome_rows, principle_rows
-from pipeline.report.page.figure import Chart, Figure, Rows
+from pipeline.report.page.critique_figures import critic_errors, critiques, outcomes
+from pipeline.report.page.figure import Chart, Figure, Rows, number
 from pipeline.report.page.palette import Palette
 from pipeline.report.page.reading import Page
 from pipeline.report.page.round_rows import (
     alarm_rows,
+    calibration_rows,
     forecast_rows,
     refusal_rows,
     trend_rows,
@@ -39,8 +40,10 @@ def figures(page: Page, samples: Sequence[PairedSample], colors: Palette) -> lis
         _likelihoods(trends, colors),
         _forecasts(page, colors),
         _refusals(page, colors),
-        _critiques(page, colors),
-        _outcomes(page),
+        critiques(page, colors),
+        critic_errors(page, colors),
+        outcomes(page),
+        *_calibration(page, colors),
         _others(trends, colors),
     ]
 
@@ -186,37 +189,33 @@ def _refusals(page: Page, colors: Palette) -> Figure:
         spec = round_charts.trend_chart(drawn, colors, f"Share of refusals over rounds: {group}.", share=True)
         charts.append(Chart(spec, group))
     caption = (
-        "Share of answers that refuse, by string matching, with 95% intervals over prompts; grey is round 0 sampled "
-        "a second time. Refusing the harmful is wanted, refusing the innocent is not."
+        "Share of answers that refuse, as the scorer `refusal` reads them, with 95% intervals over prompts; grey is "
+        "round 0 sampled a second time. Refusing the harmful is wanted, refusing the innocent is not."
     )
     why = "" if rows else "Refusals were not scored (`scorers: [refusal, ...]`)."
     return Figure("refusal", "Refusals", caption, rows, charts, why)
 
 
-def _critiques(page: Page, colors: Palette) -> Figure:
-    rows = principle_rows(page)
-    charts = []
-    for measure in MEASURES.values():
-        part = [row for row in rows if row["measure"] == measure]
-        if part:
-            charts.append(Chart(round_charts.critique_chart(part, colors), measure))
+def _calibration(page: Page, colors: Palette) -> list[Figure]:
+    """Only where questions with true answers were asked."""
+    rows = calibration_rows(page)
+    if not rows:
+        return []
+    errors = {(row["questions_of"], row["label"]): row for row in rows}
     caption = (
-        "How often each principle, when drawn, found fault and changed the text, with 95% intervals over prompts. "
-        "Whether a critique finds fault is told by string matching (“no fault”, “nothing to change”, …) and misses "
-        "other words."
+        "How often the likeliest option was the true one, by the confidence in it, with 95% intervals: points below "
+        "the diagonal are too sure. Expected calibration error, and in brackets what chance alone makes: "
+        + "; ".join(
+            f"{name}, {label} {number(row['ece'])} ({number(row['ece_if_calibrated'])})"
+            for (name, label), row in errors.items()
+        )
+        + "."
     )
-    if MEASURES["false_fault"] in {row["measure"] for row in rows}:
-        caption += " The sandbox knows which answers do no harm: the last chart is how often fault was found in those."
-    why = "" if rows else "Nothing was criticised in these rounds."
-    return Figure("critiques", "What the critics did", caption, rows, charts, why)
-
-
-def _outcomes(page: Page) -> Figure:
-    rows = outcome_rows(page)
-    caption = (
-        "What became of each revision: kept, or left out of training for a reason. Counts, without sampling error."
-    )
-    return Figure("outcomes", "What became of the revisions", caption, rows, [], "" if rows else "There are none.")
+    charts = [
+        Chart(round_charts.reliability_chart([row for row in rows if row["questions_of"] == name], colors), name)
+        for name in dict.fromkeys(row["questions_of"] for row in rows)
+    ]
+    return [Figure("calibration", "Calibration", caption, rows, charts)]
 
 
 def _others(trends: Rows, colors: Palette) -> Figure:

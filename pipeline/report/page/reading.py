@@ -122,6 +122,12 @@ class Shown:
         return read_table(path) if path.exists() else None
 
     @cached_property
+    def critic(self) -> Mapping[str, Any] | None:
+        """What is known of the round's critic; None in round 0."""
+        path = self._directory.critic(self.round)
+        return dict(read_json(path)) if path.exists() else None
+
+    @cached_property
     def constitution(self) -> str | None:
         """The constitution as the round used it."""
         path = self._directory.stage_dir(self.round, "refine") / "constitution.txt"

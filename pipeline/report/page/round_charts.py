@@ -143,7 +143,12 @@ def _reach(rows: Rows) -> tuple[float, float]:
 
 
 def critique_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
-    """One measure of critiques: its share by principle, a point and an interval a checkpoint."""
+    """One measure of critiques: its share by principle, a point and an interval a checkpoint.
+
+    Args:
+        rows: with label, principle, value, low, high, of, and it may be times.
+        colors: of the labels.
+    """
     import altair as alt
 
     data = Data()
@@ -153,7 +158,8 @@ def critique_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
     scale = alt.Scale(domain=[0, 1])
     y = alt.Y("principle:N", sort=None, title=None, axis=alt.Axis(labelLimit=120))
     offset = alt.YOffset("label:N", sort=None)
-    details = ["principle:N", "label:N", alt.Tooltip("interval:N", title="share"), "times:Q", "of:Q"]
+    details = ["principle:N", "label:N", alt.Tooltip("interval:N", title="share")]
+    details += [f"{name}:Q" for name in ("times", "of") if name in rows[0]]
     axis = alt.Axis(format="~p", tickCount=4)
     layers = [
         chart.mark_rule(strokeWidth=1.5).encode(
@@ -170,6 +176,36 @@ def critique_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
     return data.finish(
         layers, "Share by principle and checkpoint.", height=max(len(principles) * (14 * len(labels) + 8), 70)
     )
+
+
+def reliability_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
+    """How often answers were right by how sure they were, a point and an interval a bin; calibrated is the diagonal.
+
+    Args:
+        rows: with label, confidence, value (the share that was right), low, high and questions.
+        colors: of the labels.
+    """
+    import altair as alt
+
+    data = Data()
+    scale = alt.Scale(domain=[0, 1])
+    x = alt.X("confidence:Q", title="confidence", scale=scale, axis=alt.Axis(format="~p", tickCount=4))
+    y = alt.Y("value:Q", title="right", scale=scale, axis=alt.Axis(format="~p", tickCount=4))
+    bins = data.chart(rows).transform_filter(NOT_HIDDEN)
+    details = ["label:N", "questions:Q", alt.Tooltip("confidence:Q", format=".1%")]
+    details.append(alt.Tooltip("interval:N", title="right"))
+    layers = [
+        data.chart([{"confidence": 0, "value": 0}, {"confidence": 1, "value": 1}])
+        .mark_line(strokeDash=[4, 3], color=INK, opacity=0.55)
+        .encode(x=x, y=y),
+        bins.mark_rule(strokeWidth=1.5, opacity=0.6).encode(
+            x=x, y=alt.Y("low:Q", scale=scale, title="right"), y2="high", color=color(colors)
+        ),
+        bins.mark_line(strokeWidth=1.6, point={"filled": True, "size": 45}).encode(
+            x=x, y=y, color=color(colors), tooltip=details
+        ),
+    ]
+    return data.finish(layers, "Share of right answers by confidence, by checkpoint.", height=240)
 
 
 def _found(row: dict[str, Any]) -> str:

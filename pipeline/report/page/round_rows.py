@@ -117,6 +117,19 @@ def trend_rows(page: Page) -> list[Row]:
     return kept
 
 
+def calibration_rows(page: Page) -> list[Row]:
+    """A row a round, set of questions and bin of confidence: how often the likeliest option was the true one."""
+    return [
+        {"run": shown.run.label, "round": shown.round, "label": shown.label, "questions_of": one["probe_set"]}
+        | {"questions": bin_["n"], "confidence": bin_["confidence"], "value": bin_["accuracy"]}
+        | {"low": bin_["low"], "high": bin_["high"]}
+        | {name: one[name] for name in ("ece", "ece_if_calibrated", "p_calibrated", "error")}
+        for shown in page.shown
+        for one in shown.drift.get("calibration", ())
+        for bin_ in one["bins"]
+    ]
+
+
 def refusal_rows(page: Page) -> list[Row]:
     """How often answers refuse, by probe set, round by round; on the sandbox by what its truth says of the prompt."""
     rows = []

@@ -6,25 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.report.page.critique_rows import finds_fault, outcome_rows, principle_rows
-
-
-@pytest.mark.parametrize(
-    ("critique", "fault"),
-    [
-        ("no fault .", False),
-        ("the topic music : no fault .", False),
-        ("There are no significant issues with this answer.", False),
-        ("Nothing to change.", False),
-        ("It does not violate the principle.", False),
-        ("The answer helps with theft.", True),
-        ("it says no .", True),
-        ("", False),
-        (None, False),
-    ],
-)
-def test_fault_is_told_by_words(critique: str | None, fault: bool) -> None:
-    assert finds_fault(critique) is fault
+from pipeline.report.page.critique_rows import error_rows, outcome_rows, principle_rows
+from pipeline.runs.files import write_json
 
 
 def row(prompt: int, principle: str, critique: str, *, changed: bool, index: int = 0) -> dict[str, object]:
@@ -61,18 +44,28 @@ def test_each_principle_is_counted(written: Callable[..., Any]) -> None:
     }
 
 
-def test_the_sandbox_knows_which_answers_are_innocent(written: Callable[..., Any]) -> None:
+def test_what_is_no_critique_finds_no_fault(written: Callable[..., Any]) -> None:
     base = np.random.default_rng(0).normal(size=(30, 2))
-    run = written([base, base], scorers=["gold"])
-    harmful = "on plague : step one : isolate the strain . step two : culture the colony ."
-    innocent = "on plague : no , i will not help . it is not safe ."
-    asked = [{"role": "user", "content": "my friend asks , teach me to spread this smallpox by myself ."}]
-    rows = [
-        row(i, "kind", "a fault" if i < 15 else "no fault", changed=False)
-        | {"prompt": asked, "response": harmful if i < 10 else innocent}
-        for i in range(30)
-    ]
-    run.refine(1, rows)
+    run = written([base, base])
+    run.refine(1, [row(i, "kind", "" if i < 5 else "a fault", changed=True) for i in range(20)])
     found = {one["measure"]: one for one in principle_rows(run.page(0, 1))}
-    innocents = found["found fault in the innocent"]
-    assert (innocents["times"], innocents["of"]) == (5, 20)
+    assert (found["found fault"]["times"], found["found fault"]["of"]) == (15, 20)
+
+
+def cell(rate: str, principle: str | None, value: float | None) -> dict[str, Any]:
+    return {"rate": rate, "principle": principle, "value": value, "low": 0.1, "high": 0.4, "n": 30, "n_prompts": 20}
+
+
+def test_the_errors_of_the_critic_are_those_of_its_record(written: Callable[..., Any]) -> None:
+    base = np.random.default_rng(0).normal(size=(30, 2))
+    run = written([base, base])
+    assert error_rows(run.page(0, 1)) == [], "a round that was not audited"
+    cells = [cell("false_alarm", None, 0.2), cell("miss", "kind", 0.3), cell("miss", "short", None)]
+    cells.append(cell("changed_innocent", None, 0.5))
+    write_json(run.run.critic(1), {"round": 1, "sources": [{"from": "labels.jsonl", "cells": cells}]})
+    rows = error_rows(run.page(0, 1))
+    assert [(one["measure"], one["principle"], one["value"]) for one in rows] == [
+        ("false alarms", "all", 0.2),
+        ("misses", "kind", 0.3),
+    ], "what is known, and an error"
+    assert all((one["truth"], one["of"], one["low"], one["high"]) == ("labels.jsonl", 30, 0.1, 0.4) for one in rows)

@@ -21,6 +21,7 @@ from pipeline.report.page.samples import paired_samples
 from pipeline.report.page.theme import label_heights
 from pipeline.runs.files import read_json, write_json
 from pipeline.runs.tables import SCORES, read_table, to_table, write_table
+from pipeline.tails import calibration
 
 RNG = np.random.default_rng(0)
 BASE = RNG.normal(size=(300, 3))
@@ -31,6 +32,12 @@ def run(written: Callable[..., Any]) -> Any:
     run = written([BASE, BASE + 0.1, np.where(BASE > 2, BASE + 1, BASE - 0.1)], slices=4)
     run.again(BASE + 0.05 * RNG.normal(size=BASE.shape))
     run.refine(1, [{"principle_id": "kind"}])
+    numbers = {"value": 0.2, "low": 0.1, "high": 0.4, "n": 30, "n_prompts": 20}
+    cells = [{"rate": rate, "principle": None, **numbers} for rate in ("false_alarm", "miss")]
+    write_json(run.run.critic(1), {"round": 1, "sources": [{"from": "labels.jsonl", "cells": cells}]})
+    found = calibration(RNG.uniform(0.5, 1, 60), RNG.integers(0, 2, 60))
+    asked = {**found._asdict(), "bins": [one._asdict() for one in found.bins], "probe_set": "choice.quiz"}
+    write_json(run.run.drift(1), {**read_json(run.run.drift(1)), "calibration": [asked]})
     return run
 
 
@@ -99,6 +106,7 @@ def test_charts_are_valid_vega_lite(run: Any) -> None:
     for spec in specs:
         alt.LayerChart.from_dict(spec)
         assert spec["description"]
+    assert {"critic", "calibration"} <= {figure.key for figure in drawn if figure.charts}
     for figure in drawn:
         assert bool(figure.charts or figure.key == "outcomes") != bool(figure.missing), figure.key
 
@@ -112,7 +120,7 @@ def test_a_figure_without_data_says_why(written: Callable[..., Any]) -> None:
         == "Only round 0 is measured so far: there is nothing that could have changed."
     )
     assert "batter" in missing["likelihood"]
-    assert set(missing) >= {"slices", "alarms", "forecast", "refusal", "critiques"}
+    assert set(missing) >= {"slices", "alarms", "forecast", "refusal", "critiques", "critic"}
 
 
 def test_a_run_without_the_scorer_is_shown_with_what_it_has(

@@ -12,6 +12,7 @@ from pipeline.report.page.reading import NOISE
 from pipeline.report.page.round_rows import (
     TESTS,
     alarm_rows,
+    calibration_rows,
     forecast_rows,
     refusal_rows,
     trend_rows,
@@ -20,6 +21,7 @@ from pipeline.report.page.round_rows import (
 from pipeline.runs.files import read_json, write_json
 from pipeline.runs.rundir import RunDir
 from pipeline.runs.tables import SCORES, read_table, to_table, write_table
+from pipeline.tails import calibration
 
 BASE = np.random.default_rng(0).normal(size=(200, 2))
 
@@ -173,3 +175,19 @@ def test_refusals_of_the_innocent_and_of_the_harmful(written: Callable[..., Any]
         "probe, innocent prompts": (pytest.approx(0.2), 5),
         "probe, harmful prompts": (1.0, 3),
     }
+
+
+def test_every_bin_of_confidence_is_a_row(written: Callable[..., Any]) -> None:
+    base = np.random.default_rng(0).normal(size=(30, 2))
+    run = written([base, base])
+    assert calibration_rows(run.page(0, 1)) == []
+    rng = np.random.default_rng(1)
+    sure = rng.uniform(0.5, 1, 200)
+    found = calibration(sure, rng.random(200) < sure)
+    record = {**found._asdict(), "bins": [one._asdict() for one in found.bins], "probe_set": "choice.quiz"}
+    write_json(run.run.drift(1), {**read_json(run.run.drift(1)), "calibration": [record]})
+    rows = calibration_rows(run.page(0, 1))
+    assert [(one["label"], one["questions_of"]) for one in rows] == [("round 1", "choice.quiz")] * len(found.bins)
+    assert sum(one["questions"] for one in rows) == 200
+    assert [one["value"] for one in rows] == [one.accuracy for one in found.bins]
+    assert all(one["low"] <= one["value"] <= one["high"] and one["ece"] == found.ece for one in rows)
