@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
-STAGES = ("generate", "refine", "distill", "measure", "score", "alarm")
+STAGES = ("generate", "refine", "audit", "distill", "measure", "score", "alarm")
 
 
 def run_recipe(config: Path, run_dir: Path) -> float:
