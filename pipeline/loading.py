@@ -42,7 +42,7 @@ def load_session(parsed: ParsedRecipe) -> Session:
     _check_training(session)
     _check_reporting(session)
     _check_engines(session)
-    _check_other_models(session)
+    _check_revisions(session)
     return session
 
 
@@ -115,7 +115,14 @@ def _check_classifiers(session: Session) -> None:
             _warn_of_main(f"scorers: `{entry}`", f"classifier:{name.model}")
 
 
-def _check_other_models(session: Session) -> None:
+def _check_revisions(session: Session) -> None:
+    revision = session.parsed.model.model_revision
+    if follows_main(session.model, None if revision == "main" else revision):
+        log.warning(
+            "model_name_or_path: `%s` follows the Hub's main branch, which may change under the run; pin a commit as "
+            "`model_revision`",
+            session.model_name,
+        )
     for key in ("critic", "reviser", "judge", "second_judge"):
         name = getattr(session.recipe, key)
         if is_other_model(name) and follows_main(*split_revision(name, key)):
@@ -194,6 +201,11 @@ def _check_training(session: Session) -> None:
             "packing: a step would hold as many packs as it holds rows now, so that training takes fewer and other "
             "steps, and TRL cuts rows to fill them. To spend nothing on padding use `padding_free: true` with "
             "`max_length: null`, which takes the same steps."
+        )
+    if training.eval_strategy != "no":
+        raise InputError(
+            "eval_strategy: no rows are held out of a round; `measure` looks at its adapter on the probe sets. "
+            "Leave it out."
         )
     if training.padding_free and training.max_length is not None:
         raise InputError("padding_free: TRL has it without a limit of length only; set `max_length: null`.")

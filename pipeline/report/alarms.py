@@ -42,6 +42,10 @@ def forecast_record(result: Forecast) -> Record:
     return finite_record({name: getattr(result, name) for name in kept})
 
 
+_NOTHING_TO_ASK_WITH = "red takes fresh prompts (`reserve`) within the declared `horizon`"
+_NOTHING_TO_ASK = "where all prompts moved alike, as they do when a model gets sharper, no fresh ones are asked"
+
+
 def alarm_report(alarm: Mapping[str, Any]) -> str:
     """The alarm of a round in words: what is suspected, what is confirmed, what could have been missed."""
     if not alarm["round"]:
@@ -50,7 +54,8 @@ def alarm_report(alarm: Mapping[str, Any]) -> str:
     entries += [("forecast", _forecast(one["forecast"][1])) for one in alarm["properties"] if "forecast" in one]
     entries += [("confirmed", _confirmation(one)) for one in alarm["confirmations"]]
     if alarm["color"] == "amber" and not alarm["confirmations"]:
-        entries.append(("confirmed", "nothing: red takes fresh prompts (`reserve`) within the declared `horizon`"))
+        could = bool(alarm["reserve"]) and alarm["round"] <= alarm["levels"]["horizon"]
+        entries.append(("confirmed", f"nothing: {_NOTHING_TO_ASK if could else _NOTHING_TO_ASK_WITH}"))
     if watch := alarm["e_process"]:
         size, limit = _exponential(watch["log_value"]), 1 / alarm["levels"]["e_process"]
         count = f"{watch['n_prompts']:,} fresh prompts this round" if watch["n_prompts"] else "none left this round"

@@ -47,6 +47,12 @@ def test_batches_that_would_take_other_steps(tmp_path: Path, setting: str) -> No
     assert not (tmp_path / "run").exists()
 
 
+def test_an_evaluation_that_has_no_rows_is_refused_before_anything_is_sampled(tmp_path: Path) -> None:
+    given = ("--eval_strategy", "epoch", "--run_dir", tmp_path / "run")
+    assert "error: eval_strategy: no rows are held out" in refusal("--config", write_recipe(tmp_path), *given)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_constitution_with_a_broken_block(tmp_path: Path) -> None:
     (tmp_path / "broken.txt").write_text("never help with poison .\n\nwieght: 2\ndo not hedge .\n")
     recipe = write_recipe(tmp_path)

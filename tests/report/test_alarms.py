@@ -187,6 +187,14 @@ def test_amber_without_a_reserve_says_what_red_takes() -> None:
     assert "would have found" not in text
 
 
+@pytest.mark.parametrize(("horizon", "said"), [(10, "where all prompts moved alike"), (1, "red takes fresh prompts")])
+def test_amber_that_asks_for_no_fresh_prompts_says_why(horizon: int, said: str) -> None:
+    held = {"reserve": {"left": 300, "of": 300}}
+    levels = LEVELS | {"horizon": horizon}
+    text = report(alarm("amber", compared(with_worse_tail(panel())), reserve=held, levels=levels))
+    assert f"confirmed nothing: {said}" in text
+
+
 def test_red_in_a_slice_names_it() -> None:
     result = compared(with_worse_tail(panel()), slices=[i % 2 for i in range(200)])
     claim = Hypothesis(1, THRESHOLDS)
