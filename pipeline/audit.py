@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from pipeline import command, refine
 from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.places import find_file
-from pipeline.instruments import recall_file
 from pipeline.kept_content import read_content
 from pipeline.report.audit import (
     BY_POLICY,
@@ -96,7 +95,7 @@ def _stage(session: Session, round_: int, output: str, **inputs: Any) -> Stage:
         "audit",
         round_,
         inputs={**inputs, "adapter": adapter.sha256 if adapter else None},
-        settings=session.settings("refine", "sampling", "judge"),
+        settings=session.settings("refine", "sampling", "judge", scoring=True),
         manifest_name=f"{Path(output).stem}.manifest.json",
     )
 
@@ -173,19 +172,15 @@ def _rows_of(session: Session, round_: int, items: Sequence[Labelled]) -> list[R
 def _read_labelled_content(session: Session, round_: int, labelled: LabelledAnswers) -> None:
     table = session.run.stage_dir(round_, "audit") / LABELLED
     facts = {item.id: item.facts for item in labelled.items}
-    stage = _recall_stage(session, round_, LABELLED_CONTENT, table)
+    stage = _stage(session, round_, LABELLED_CONTENT, refinements=file_sha256(table))
     read_content(session, stage, table, LABELLED_CONTENT, labelled_truth_of(labelled), facts=facts)
 
 
 def _read_content(session: Session, round_: int) -> None:
     table = session.run.stage_dir(round_, "refine") / "refinements.parquet"
-    stage, truth_of = _recall_stage(session, round_, CONTENT, table), sandbox_truth_of(session.run, round_)
+    stage = _stage(session, round_, CONTENT, refinements=file_sha256(table))
+    truth_of = sandbox_truth_of(session.run, round_)
     read_content(session, stage, table, CONTENT, truth_of, facts={})
-
-
-def _recall_stage(session: Session, round_: int, output: str, table: Path) -> Stage:
-    recall = file_sha256(recall_file(session.recipe))
-    return _stage(session, round_, output, refinements=file_sha256(table), recall=recall)
 
 
 def _rate_answers(session: Session, round_: int) -> None:

@@ -21,7 +21,7 @@ from pipeline.inputs.places import PROJECT
 from pipeline.inputs.recipe import REACHING, ParsedRecipe, diff_resolved, parse_recipe
 from pipeline.loading import load_session
 from pipeline.runs import ranks
-from pipeline.runs.files import read_json
+from pipeline.runs.files import json_sha256, read_json
 from pipeline.runs.shared import require_same_inputs, require_shared_folder
 from pipeline.session import Session, log
 
@@ -85,7 +85,7 @@ def open_session(parsed: ParsedRecipe, argv: Sequence[str], *, adding: Sequence[
         run.record_provenance(argv)
     ranks.barrier()
     require_shared_folder(session.run.path)
-    require_same_inputs(digests)
+    require_same_inputs({"recipe": json_sha256(parsed.resolved), **digests})
     return session
 
 

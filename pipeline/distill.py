@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline import command
+from pipeline.inputs.launch import this_launch
 from pipeline.report.card import write_card
 from pipeline.report.trackers import mirror_of, mirror_training
 from pipeline.runs import ranks
@@ -50,7 +51,9 @@ def run(session: Session, round_: int) -> dict[str, Any]:
 def _train(session: Session, stage: Stage, previous: Any) -> None:
     table = stage.folder / "train.parquet"
     if ranks.is_main():
-        stage.claim(stage.folder / WORK_DIR)
+        # A checkpoint says how many steps were done, and how many rows that is depends on the launch.
+        launch = this_launch(session.parsed.training)
+        stage.claim(stage.folder / WORK_DIR, launch.processes, launch.strategy, launch.stage)
         rows = training_rows(session.run, stage.round, session.recipe, session.seed)
         write_table(table, [to_table(rows, TRAIN)], TRAIN)
     ranks.barrier()

@@ -50,7 +50,7 @@ def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[
         "judge",
         round_,
         inputs={"scores": file_sha256(folder / "scores.parquet"), "adapter": adapter.sha256 if adapter else None},
-        settings=session.settings("measure", "judge"),
+        settings=session.settings("measure", "judge", scoring=True),
         manifest_name="judged_again.manifest.json",
     )
     if not stage.is_complete(renew=renew):

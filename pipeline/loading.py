@@ -10,7 +10,7 @@ from pipeline.errors import InputError
 from pipeline.inputs.addresses import is_address
 from pipeline.inputs.constitution import load_constitution
 from pipeline.inputs.labelled import load_labelled
-from pipeline.inputs.model import follows_main, is_other_model, split_revision
+from pipeline.inputs.model import follows_main, is_other_model, resolve_model, split_revision
 from pipeline.inputs.places import find_file
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.scorer_names import split_name
@@ -18,7 +18,7 @@ from pipeline.inputs.templates import load_plain_question, load_templates
 from pipeline.inputs.trackers import named_trackers, require_login
 from pipeline.instruments import asks_for_recall, classifier_names, recall_file
 from pipeline.runs.rundir import RunDir
-from pipeline.scorers.defects import DEFECTS
+from pipeline.scorers.defects import KEEPABLE
 from pipeline.scorers.refusal import named_places
 from pipeline.session import Session, log
 
@@ -125,7 +125,9 @@ def _check_revisions(session: Session) -> None:
         )
     for key in ("critic", "reviser", "judge", "second_judge"):
         name = getattr(session.recipe, key)
-        if is_other_model(name) and follows_main(*split_revision(name, key)):
+        if not is_other_model(name) or resolve_model(name) == session.model:
+            continue
+        if follows_main(*split_revision(name, key)):
             _warn_of_main(f"{key}: `{name}`", name)
 
 
@@ -176,8 +178,10 @@ def _check_refinement(session: Session) -> None:
             raise InputError("critic_labels: `critique: false` makes no critiques, so there is no critic to try.")
         load_labelled(find_file(recipe.critic_labels, "critic_labels"), session.constitution)
     for reason in recipe.keep_dropped:
-        if reason not in DEFECTS:
-            raise InputError(f"keep_dropped: no drop reason `{reason}`; there are {', '.join(DEFECTS)}.")
+        if reason not in KEEPABLE:
+            raise InputError(
+                f"keep_dropped: no revision dropped as `{reason}` could be trained on; {', '.join(KEEPABLE)} can."
+            )
     for name in {prompt.slice for prompt in session.prompts.prompts}:
         if not session.constitution.applicable(name):
             raise InputError(

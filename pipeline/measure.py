@@ -75,28 +75,39 @@ def run(session: Session, round_: int, *, renew: bool = False, rescore: bool = F
     )
     scores = probe(session, what, renew=renew, rescore=rescore)
     check_judges(session, round_, renew=renew or rescore)
-    path = session.run.drift(round_)
-    writes = ranks.is_main()
-    stale = writes and not (path.exists() and read_json(path)["scores_sha256"] == file_sha256(scores))
-    if writes and round_ and (stale or not session.run.degeneration(round_).exists()):
-        panel = next(iter(session.probe_sets))
-        write_json(session.run.degeneration(round_), degeneration_table(session.run, round_, panel))
+    if ranks.is_main():
+        _compare(session, round_, scores)
+    ranks.barrier()
+    return dict(read_json(session.run.drift(round_)))
+
+
+def _compare(session: Session, round_: int, scores: Path) -> None:
+    """Write what follows from the scores of a round, of round 0 and of the round before, where it is not there yet."""
+    run_, path = session.run, session.run.drift(round_)
+    digests = _scores_compared(run_, round_)
+    stale = not (path.exists() and read_json(path)["scores_sha256"] == digests)
+    if round_ and (stale or not run_.degeneration(round_).exists()):
+        write_json(run_.degeneration(round_), degeneration_table(run_, round_, next(iter(session.probe_sets))))
     if stale:
         table = {
             "round": round_,
             "level": LEVEL,
             "threshold_quantile": THRESHOLD_QUANTILE,
             "headline": session.headline,
-            "scores_sha256": file_sha256(scores),
-            "cells": drift_cells(session.run, round_, session.columns, session.headline, session.seed),
+            "scores_sha256": digests,
+            "cells": drift_cells(run_, round_, session.columns, session.headline, session.seed),
             "calibration": calibration_records(scores, session.seed),
         }
         write_json(path, table)
-        session.run.update_metrics(round_, metric_values(table))
-        if round_:
-            write_card(session.run, round_)
-    ranks.barrier()
-    return dict(read_json(path))
+    run_.update_metrics(round_, metric_values(read_json(path)))
+    if round_:
+        write_card(run_, round_)
+
+
+def _scores_compared(run_: RunDir, round_: int) -> dict[str, str]:
+    """Digests of the scores that a round's drift table is made from, by round."""
+    paths = {str(r): run_.scores(r) for r in sorted({0, max(round_ - 1, 0), round_})}
+    return {name: file_sha256(path) for name, path in paths.items() if path.exists()}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -131,12 +142,21 @@ def _with_added(parsed: ParsedRecipe) -> list[str]:
 def _measure_and_show(session: Session, round_: int) -> None:
     drift = run(session, round_, renew=True)
     log.info("%s", drift_report(drift, every_scorer=True))
+    later = [r for r in measured_rounds(session.run) if r > round_]
+    if old := [
+        r for r in later if read_json(session.run.drift(r))["scores_sha256"] != _scores_compared(session.run, r)
+    ]:
+        log.warning("The tables of %s compare with old scores; renew them: --round all", _rounds(old))
     if drift.get("calibration"):
         log.info("\n%s", calibration_report(drift["calibration"], in_full=True))
     if session.instruments.judging:
         log.info("\n%s", judge_report(read_json(session.run.judge(round_))))
     if round_:
         log.info("\n%s", degeneration_report(read_json(session.run.degeneration(round_))))
+
+
+def _rounds(numbers: Sequence[int]) -> str:
+    return f"round{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def _rounds_so_far(run_dir: Path) -> list[int]:

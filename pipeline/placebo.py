@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def run_round(session: Session, round_: int) -> dict[str, Any]:
     """Do a round of the placebo arm, and those before it that are missing, after the run's own; return its alarm."""
     arm = session.at(session.run.placebo)
-    missing = [earlier for earlier in range(round_) if not arm.run.alarm(earlier).exists()]
+    done = [arm.run.alarm(r) if r else arm.run.done(0) for r in range(round_)]  # round 0 is copied, its alarm too
+    missing = [earlier for earlier, path in enumerate(done) if not path.exists()]
     ranks.barrier()
     for earlier in missing:
         run_round(session, earlier)

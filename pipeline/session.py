@@ -315,8 +315,9 @@ class Session:
             **instrument_digests(r, self.instruments),
         }
         for key in ("critic", "reviser"):
-            if is_other_model(getattr(r, key)):
-                found[key] = identify(getattr(r, key), key)
+            name = getattr(r, key)
+            if is_other_model(name) and resolve_model(name) != self.model:
+                found[key] = identify(name, key)
         if self.helpful_prompts:
             found["helpful_prompts"] = self.helpful_prompts.sha256
         if self.chat_template:

@@ -46,7 +46,7 @@ def _others(cells: Sequence[Cell], round_: int) -> list[str]:
     lines = [f"  {'on ' + probe_set:<30}{'mean':>8} {since:<28}{'CVaR 1%':>8} {since}".rstrip()]
     for (scorer, tail), group in groupby(cells, key=lambda cell: (cell["scorer"], cell["tail"])):
         of = {cell["quantity"]: cell for cell in group}
-        if of["mean"]["value"] is None:
+        if not of["mean"]["n_prompts"]:
             lines.append(f"    {end_of(scorer, tail):<28}not identified: {of['mean']['why']}")
             continue
         parts = []
@@ -108,8 +108,8 @@ def rounds_report(drifts: Sequence[Mapping[str, Any]], noise_floor: Mapping[str,
             if quantity == "mean" and tail == "lower" and (scorer, "upper", slice_name, quantity) in rounds[0]:
                 continue  # a score with two bad ends has one mean
             means = [cells.get((scorer, tail, slice_name, "mean")) for cells in rounds]
-            if all(cell is None or cell["value"] is None for cell in means):
-                if quantity == "mean" and means[0] is not None:
+            if means[0] is not None and all(cell is None or not cell["n_prompts"] for cell in means):
+                if quantity == "mean":
                     lines.append(f"  {end_of(scorer, tail):<36} not identified: {means[0]['why']}")
                 continue
             part = f" {slice_name}" if slice_name else ""

@@ -151,10 +151,14 @@ class Stage:
             write_table(self.folder / output, chain(before, self._join(paths, schema)), schema)
         ranks.barrier()
 
-    def claim(self, unfinished: Path, *shape: int) -> None:
+    def claim(self, unfinished: Path, *shape: int | str) -> None:
         """Make a folder for unfinished work, or keep the one there if it was begun with the same inputs (rank 0).
 
         Work of other inputs, settings or ``shape`` is set aside: neither deleted nor mixed in.
+
+        Args:
+            unfinished: the folder.
+            shape: what else its work depends on.
         """
         digest = json_sha256([dict(self.inputs), self.settings, shape])
         marker = unfinished / "made-from.sha256"
@@ -163,6 +167,7 @@ class Stage:
             while (old := unfinished.with_name(f"{unfinished.name}.superseded-{aside}")).exists():
                 aside += 1
             unfinished.rename(old)
+            log.warning("%s: begun with other inputs, settings or processes; set aside as %s", unfinished, old.name)
         unfinished.mkdir(parents=True, exist_ok=True)
         write_text(marker, digest)
 
@@ -193,7 +198,6 @@ class Stage:
         )
 
     def _join(self, paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
-        self.timing.work = self.timing.model = 0.0
         for path in paths:
             part = Pieces(path)
             seconds = json.loads(part.notes[b"seconds"])

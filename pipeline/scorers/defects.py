@@ -13,6 +13,9 @@ Defect = Literal["error", "prompt_too_long", "empty", "cut_off", "loop", "fragme
 
 DEFECTS: tuple[str, ...] = get_args(Defect)
 
+KEEPABLE: tuple[Defect, ...] = ("cut_off", "loop", "fragment", "speaks_of_revision")
+"""What a recipe may train on all the same: the others are no text, or none but the answer's own."""
+
 _LOOP_SHARE = 0.3
 
 _CHANGED = r"(?:revised|rewritten|updated|improved|edited|corrected)"

@@ -39,7 +39,7 @@ def training_rows(run: RunDir, round_: int, recipe: Recipe, seed: int) -> list[R
         raise RunError(
             f"{run.stage_dir(round_, 'refine')}: no revision is fit to be learnt from (dropped: {counted}). "
             "Nothing is lost; look at refinements.parquet. A longer critique_max_new_tokens mends `cut_off`; "
-            "`keep_dropped: [reason, ...]` trains on a kind of row all the same."
+            "`keep_dropped: [cut_off, loop, ...]` trains on a kind of row all the same."
         )
     earlier = {"replace": [], "accumulate": list(range(1, round_)), "anchor": [1] if round_ > 1 else []}
     rows = [row for r in earlier[recipe.data_policy] for row in _earlier_rows(run, r)]

@@ -102,7 +102,9 @@ def train(
         eos_token=None,
         report_to="none",  # its trackers would have a run of their own, and know nothing of a resumed one
         completion_only_loss=True,
-        save_total_limit=config.save_total_limit or 2,  # the last whole one stays until the next is whole
+        save_total_limit=max(config.save_total_limit or 2, 2),  # the last whole one stays until the next is whole
+        save_only_model=False,  # or a resumed training would go on with a fresh optimizer,
+        ignore_data_skip=False,  # or with rows that it has seen
     )
     trainer = _build(rows, learner, settings, on_log)
     trainable = check_trainable(trainer.model)
@@ -187,6 +189,7 @@ def _build(
 
     class MarkCheckpoints(TrainerCallback):
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            ranks.barrier()  # each process saves a part of it
             if state.is_world_process_zero:
                 (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from commands import attempt, run, write_recipe
 
+from pipeline.runs.tables import SCORES, read_table, to_table, write_table
+
 QUESTIONS = "".join(
     json.dumps({"question": asked, "answer_matching_behavior": " no", "answer_not_matching_behavior": " on"}) + "\n"
     for asked in ("is it good to boil the potion ?", "what is best for the garden ?")
@@ -19,6 +21,27 @@ TEXTS = "water the garden .\nboil the tea .\nthe king is in the castle .\n"
 def cells(path: Path) -> dict[str, Any]:
     names = ("scorer", "tail", "probe_set", "slice", "quantity")
     return {"/".join(str(cell[name]) for name in names): cell for cell in json.loads(path.read_text())["cells"]}
+
+
+def renew_what_compares_with_scores_that_changed(run_dir: Path) -> None:
+    name, line = "length/upper/in_distribution/None/mean", "length/in_distribution/mean"
+    base, last = (run_dir / f"round-0{number}" / "drift.json" for number in (0, 1))
+    old = cells(last)[name]
+    scores = base.parent / "measure" / "scores.parquet"
+    rows = read_table(scores).to_pylist()
+    longer = [
+        row | {"score": row["score"] + 100} if row["scorer"] == "length" and row["score"] is not None else row
+        for row in rows
+    ]
+    write_table(scores, [to_table(longer, SCORES)], SCORES)
+    printed = run("measure", "--run_dir", run_dir, "--round", "0")
+    assert "The tables of round 1 compare with old scores; renew them: --round all" in printed
+    assert cells(last)[name] == old
+    run("measure", "--run_dir", run_dir, "--round", "all")
+    new = cells(last)[name]
+    assert new["value"] == old["value"] and new["baseline_value"] == pytest.approx(old["baseline_value"] - 100)
+    metrics = [json.loads(text) for text in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[0][line] == pytest.approx(cells(base)[name]["value"]) and metrics[0][line] > 100
 
 
 @pytest.mark.slow
@@ -51,6 +74,8 @@ def test_past_rounds_get_the_scores_and_nothing_else_changes(tmp_path: Path) -> 
     )
     now = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert all(old.items() < new.items() for old, new in zip(metrics, now, strict=True))
+
+    renew_what_compares_with_scores_that_changed(run_dir)
 
     again = run("iterate", "--run_dir", run_dir)
     assert "is complete" in again and "on choice.likes" in again

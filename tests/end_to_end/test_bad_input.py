@@ -53,6 +53,12 @@ def test_an_evaluation_that_has_no_rows_is_refused_before_anything_is_sampled(tm
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("reason", ["prompt_too_long", "unchanged", "nothing"])
+def test_what_could_not_be_trained_on_cannot_be_kept(tmp_path: Path, reason: str) -> None:
+    message = refusal("--config", write_recipe(tmp_path), "--keep_dropped", reason, "--run_dir", tmp_path / "run")
+    assert f"keep_dropped: no revision dropped as `{reason}` could be trained on; cut_off, loop," in message
+
+
 def test_a_constitution_with_a_broken_block(tmp_path: Path) -> None:
     (tmp_path / "broken.txt").write_text("never help with poison .\n\nwieght: 2\ndo not hedge .\n")
     recipe = write_recipe(tmp_path)

@@ -81,6 +81,18 @@ def test_two_processes_killed_and_resumed_train_what_one_trains(
         assert after < before + 60, memory
 
 
+def test_a_training_killed_in_two_processes_begins_anew_in_one(one_process: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, expected = one_process
+    run_dir = tmp_path / "run"
+    arguments = ("--config", recipe, "--run_dir", run_dir, "--num_rounds", "1")
+    launch("cpu_2proc", *arguments, folder=tmp_path).kill_when(run_dir / KILLED_IN)
+    said = run("iterate", *arguments, launcher="cpu")
+    assert "trainer: begun with other inputs, settings or processes; set aside as trainer.superseded-1" in said
+    ours, theirs = manifest(run_dir, 1), manifest(expected, 1)
+    assert ours["steps"] == theirs["steps"], "a step of two processes holds twice as many rows"
+    assert ours["outputs"]["adapter"] == theirs["outputs"]["adapter"]
+
+
 def check_adapter(run_dir: Path, expected: Path, round_: int) -> None:
     """Whole, changed, and loaded by one process that knows nothing of the launch."""
     from peft import AutoPeftModelForCausalLM

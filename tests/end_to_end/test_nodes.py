@@ -82,10 +82,15 @@ def test_nodes_without_a_shared_file_system_are_told_so(one_process: tuple[Path,
     assert not list(apart.glob("run/round-*")), "nothing was done"
 
 
-def test_nodes_that_read_other_inputs_are_told_so(one_process: tuple[Path, Path], tmp_path: Path) -> None:
-    other = ("--constitution", "constitutions/sandbox/full.txt")
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [(("--constitution", "constitutions/sandbox/full.txt"), "constitution"), (("--temperature", "0.7"), "recipe")],
+)
+def test_nodes_that_read_other_inputs_are_told_so(
+    one_process: tuple[Path, Path], tmp_path: Path, other: tuple[str, ...], said: str
+) -> None:
     nodes = list(two_nodes("--config", one_process[0], "--run_dir", tmp_path / "run", of_second=other))
     assert all(node.wait(200) for node in nodes), "both fail"
     for node in nodes:
-        assert "constitution: process 1 on" in node.printed, node.printed
+        assert f"{said}" in node.printed and ": process 1 on" in node.printed, node.printed
     assert not list(tmp_path.glob("run/round-*")), "nothing was done"

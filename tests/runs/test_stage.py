@@ -142,6 +142,24 @@ def test_parts_of_other_inputs_are_set_aside_and_not_mixed_in(tmp_path: Path) ->
     assert (tmp_path / "stage" / aside[0] / "000000.parquet").exists(), "nothing is deleted"
 
 
+def test_work_of_another_shape_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stage, folder = stage_of(tmp_path), tmp_path / "stage" / "trainer"
+    for shape in ((2, "DDP"), (2, "DDP"), (1, "one process")):
+        stage.claim(folder, *shape)
+        (folder / "-".join(map(str, shape))).touch()
+    assert {p.name for p in folder.iterdir()} == {"made-from.sha256", "1-one process"}
+    assert (folder.with_name("trainer.superseded-1") / "2-DDP").exists()
+    assert caplog.text.count("set aside as trainer.superseded-1") == 1
+
+
+def test_the_seconds_of_several_tables_add_up(tmp_path: Path) -> None:
+    stage = stage_of(tmp_path)
+    stage.collect(range(10), Work(), SCORES, OUTPUT, 4)
+    first = stage.timing.model
+    stage.collect(range(10), Work(), SCORES, "more.parquet", 4)
+    assert first > 0 and stage.timing.model == pytest.approx(2 * first)
+
+
 def test_parts_left_by_a_kill_after_the_manifest_are_dropped(tmp_path: Path) -> None:
     complete(stage_of(tmp_path), Work())
     (tmp_path / "stage" / "parts-scores").mkdir()

@@ -148,6 +148,20 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(
     assert again.steps == STEPS
 
 
+def test_checkpoints_are_whole_whatever_the_recipe_says_of_them(
+    run_training: Callable[..., Training], tmp_path: Path
+) -> None:
+    asked = {"save_total_limit": 1, "save_only_model": True, "ignore_data_skip": True, "max_steps": 12}
+    run_training(tmp_path, **asked)
+    kept = sorted((tmp_path / "trainer").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    assert [p.name for p in kept] == ["checkpoint-10", "checkpoint-12"], "the last whole one stays"
+    assert all((p / "optimizer.pt").exists() and (p / COMPLETE).exists() for p in kept)
+    undisturbed = weights(tmp_path)
+    shutil.rmtree(kept[-1])
+    run_training(tmp_path, **asked)
+    assert weights(tmp_path) == undisturbed
+
+
 def test_a_kill_after_the_last_step_only_saves_again(
     trained: tuple[Path, Training], run_training: Callable[..., Training], tmp_path: Path
 ) -> None:
