@@ -58,7 +58,7 @@ def _train(session: Session, stage: Stage, previous: Any) -> None:
         write_table(table, [to_table(rows, TRAIN)], TRAIN)
     ranks.barrier()
     rows = read_table(table).to_pylist()
-    session.roles.make_room()  # training needs the memory
+    session.make_room()  # training needs the memory
 
     from pipeline.training.sft import Learner, train
 

@@ -369,6 +369,12 @@ class Session:
             )
         return round_
 
+    def make_room(self) -> None:
+        """Give back the memory of all models, for training."""
+        self.roles.make_room()
+        for classifier in self.__dict__.get("classifiers", {}).values():
+            classifier.close()
+
     def at(self, run: RunDir) -> Session:
         """The session with another run directory; models, prompts and settings are shared."""
         self.roles.base()  # opened here, or each would open its own

@@ -129,6 +129,8 @@ class Balancer(Generic[E]):
                 if free:
                     # Another endpoint than the one that failed, if there is a choice.
                     chosen = min(free, key=lambda state: (state is avoid, state.in_flight))
+                    if chosen.is_down:
+                        self._give_up_if_all_are_gone()
                     chosen.in_flight += 1
                     return chosen
                 self._give_up_if_all_are_gone()

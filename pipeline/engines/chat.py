@@ -11,6 +11,14 @@ from pipeline.errors import InputError
 
 _JOINER = "\u2060"  # word joiner: no width, no control token contains it
 
+_DATE = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%A": "Friday", "%a": "Fri"}
+_STOPPED_CLOCK = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f" | replace('{directive}', '{text}')" for directive, text in _DATE.items())
+    + " | replace('%H', '12') | replace('%M', '00') | replace('%S', '00') }}{%- endmacro %}"
+)
+"""A date that templates take for today; the day that Llama's write where they have no clock."""
+
 _LOOKS_LIKE_CONTROL = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?(?:INST|SYS)\]"
     r"|<</?SYS>>|</?think>|\[/?(?:SYSTEM_PROMPT|TOOL_CALLS|AVAILABLE_TOOLS|TOOL_RESULTS)\]",
@@ -58,6 +66,21 @@ def encode(messages: Sequence[Message], tokenizer: Any) -> list[int]:
     return list(encoded["input_ids"])
 
 
+def set_chat_template(tokenizer: Any, given: str | None) -> None:
+    """Give a tokenizer the chat template of the recipe, if there is one, and stop the clock in what it has then.
+
+    Templates that write the date (``strftime_now``) would write other prompts in another round, and after a resume.
+
+    Args:
+        tokenizer: is changed.
+        given: Jinja source in place of the tokenizer's own, or None.
+    """
+    template = tokenizer.chat_template if given is None else given
+    if isinstance(template, str) and "strftime_now" in template and not template.startswith(_STOPPED_CLOCK):
+        template = _STOPPED_CLOCK + template
+    tokenizer.chat_template = template
+
+
 def require_chat_template(tokenizer: Any) -> None:
     """Make sure that dialogues can be written for this model.
 
@@ -84,7 +107,7 @@ def encode_opening(text: str, tokenizer: Any) -> list[int]:
     the opening of a turn in many tokenizers (a blank that SentencePiece puts before the first word).
 
     Raises:
-        InputError: the chat template writes an answer otherwise than it opens one.
+        InputError: the chat template writes an answer otherwise than it opens one, or something before its text.
     """
     asked: list[Message] = [{"role": "user", "content": "hello"}]  # which one does not matter, a turn ends after it
     prompt = encode(asked, tokenizer)
@@ -100,7 +123,19 @@ def encode_opening(text: str, tokenizer: Any) -> list[int]:
             f"{tokenizer.name_or_path}: the prompt is not a prefix of prompt and answer in this chat "
             "template. Give a template that only appends (`chat_template_path`)."
         )
-    return list(ids[len(prompt) :])
+    opening = list(ids[len(prompt) :])
+    inserted = tokenizer.added_tokens_decoder.get(opening[0]) if opening else None
+    if (
+        inserted is not None
+        and opening[0] != tokenizer.unk_token_id
+        and not text.lstrip().startswith(inserted.content)
+    ):
+        raise InputError(
+            f"{tokenizer.name_or_path}: the chat template writes {inserted.content} before what an answer says, so "
+            "answers do not begin with their text. Give a template that writes none (`chat_template_path`, such as "
+            "constitutions/templates/chat_qwen3_no_thinking.jinja), or another judge."
+        )
+    return opening
 
 
 def decode(token_ids: Sequence[int], tokenizer: Any) -> str:

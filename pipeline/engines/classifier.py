@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from pipeline.engines.base import Message
-from pipeline.engines.chat import as_plain_text, plain_messages
+from pipeline.engines.chat import as_plain_text, plain_messages, set_chat_template
 from pipeline.errors import EngineError
 from pipeline.inputs.classified import ClassifierTemplate
 from pipeline.inputs.model import require_model_folder
@@ -76,6 +77,13 @@ class SequenceClassifier:
         none = np.zeros((0, model.config.num_labels))
         return [np.stack(rows) if rows else none for rows in of_text]
 
+    def close(self) -> None:
+        """Give the memory back; it is loaded again when it is next asked."""
+        self._loaded = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def _rows_at_once(self, model: Any) -> int:
         # A decoder that knows no padding token refuses more than one row, even of one length.
         return self._batch_size if model.config.get_text_config().pad_token_id is not None else 1
@@ -112,8 +120,13 @@ def _batches(order: Sequence[int], lengths: Sequence[int], rows: int) -> list[li
 
 
 def _longest(tokenizer: Any, model: Any) -> int:
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return min(int(tokenizer.model_max_length), int(positions) if positions else 10**6, 10**6)
+    limits = [int(tokenizer.model_max_length), 10**6]
+    limits.append(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0)
+    # RoBERTa and its kin count positions from behind that of the padding.
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            limits.append(module.num_embeddings - module.padding_idx - 1)
+    return min(limit for limit in limits if limit > 0)
 
 
 def _load(model: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
@@ -140,4 +153,5 @@ def _load(model: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
             f"{model}: is no trained classifier: it lacks the weights {', '.join(missing[:3])}, which would be random "
             "numbers. Name a model that was trained to classify."
         )
+    set_chat_template(tokenizer, None)
     return tokenizer, loaded.eval().requires_grad_(False).to(PartialState().device)

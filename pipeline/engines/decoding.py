@@ -128,7 +128,9 @@ class _Decoder:
     def _step(self, rows: Rows, cache: Cache) -> Rows:
         """Draw one token more for every row."""
         mask = torch.nn.functional.pad(rows.mask, (0, 1), value=1)
-        rows = rows._replace(mask=mask, position=rows.position + 1)
+        rows = rows._replace(
+            mask=mask, position=rows.position + rows.going
+        )  # those that ended stay within the context
         return self._draw(rows, self._model.logits(rows.token[:, None], mask, rows.position[:, None], cache))
 
     def _keep_ended(self, rows: Rows, cache: Cache) -> None:

@@ -194,10 +194,11 @@ class Endpoint:
         message = choice.get("message")
         said = message if isinstance(message, dict) else {}
         text = said.get("content") or said.get("refusal") or ""
-        usage = _usage(found)
-        if not isinstance(text, str) or (not text and usage[1] > 1):
+        usage, reason = _usage(found), _finish_reason(choice)
+        # One that was cut off may have spent all its tokens on reasoning that the server keeps to itself.
+        if not isinstance(text, str) or (not text and usage[1] > 1 and reason == "stop"):
             raise AttemptFailed("the answer has no text", again=True)
-        return Answer(text.strip(), None, _finish_reason(choice), *usage)
+        return Answer(text.strip(), None, reason, *usage)
 
     async def log_probabilities(self, prompt: Sequence[int], wanted: int, adapter: Adapter | None) -> list[float]:
         """Log-probabilities of the last ``wanted`` of the prompt's tokens (vLLM).
@@ -249,12 +250,13 @@ class Endpoint:
                     f"{self}: cannot load the adapter {adapter.path} ({self._said(error)}). Start vLLM with "
                     "--enable-lora, --max-lora-rank of at least `lora_r`, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True "
                     "in its environment, on a machine that sees the run directory under the same path."
-                ) from error
-            raise self._failure(error) from error
+                ) from None
+            raise self._failure(error) from None
         except openai.OpenAIError as error:
-            raise self._failure(error) from error
+            raise self._failure(error) from None
 
     # -- errors ----------------------------------------------------------------------------------------------
+    # Raised without their causes: a server may repeat the key that it refuses, and the run's log shows causes.
 
     async def _post(self, path: str, body: dict[str, Any], adapter: Adapter | None = None) -> Any:
         # By the client's general method: its own for completions spend milliseconds a request on checking a prompt's
@@ -266,11 +268,11 @@ class Endpoint:
             return await call
         except openai.NotFoundError as error:
             if adapter is None:
-                raise self._failure(error) from error
+                raise self._failure(error) from None
             self._loaded.clear()  # a server that was started again has forgotten its adapters
-            raise AttemptFailed("the server has lost the adapter", again=True) from error
+            raise AttemptFailed("the server has lost the adapter", again=True) from None
         except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
-            raise self._failure(error) from error
+            raise self._failure(error) from None
 
     def _failure(self, error: Exception) -> Exception:
         """What an error means: another attempt may succeed, this request cannot, or none to this endpoint can."""
@@ -293,8 +295,8 @@ class Endpoint:
 
     def _said(self, error: Exception) -> str:
         cause = error.__cause__ or error
-        text = " ".join(str(cause).split())[:300] or type(cause).__name__
-        return text.replace(self._key, "***") if self._key else text
+        text = " ".join(str(cause).split()) or type(cause).__name__
+        return (text.replace(self._key, "***") if self._key else text)[:300]
 
 
 def says_too_long(failure: AttemptFailed) -> bool:

@@ -15,7 +15,14 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import logging as transformers_logging
 
 from pipeline.engines.base import Adapter, Completion, FinishReason, Message, Request, Sampling, ScoreRequest, too_long
-from pipeline.engines.chat import decode, encode, encode_opening, end_tokens, require_chat_template
+from pipeline.engines.chat import (
+    decode,
+    encode,
+    encode_opening,
+    end_tokens,
+    require_chat_template,
+    set_chat_template,
+)
 from pipeline.engines.decoding import Prompt, sample
 from pipeline.engines.prefill import Model, left_padded, positions_of
 from pipeline.engines.prefixes import Prefixes
@@ -63,8 +70,7 @@ class LocalEngine:
 
         self._batch_size = batch_size
         self.tokenizer, self._model = _load(model, revision, dtype, quantization, PartialState().device)
-        if chat_template is not None:
-            self.tokenizer.chat_template = chat_template
+        set_chat_template(self.tokenizer, chat_template)
         require_chat_template(self.tokenizer)
         self._context: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self._end_tokens = end_tokens(self._model.generation_config, self.tokenizer)
@@ -155,10 +161,11 @@ class LocalEngine:
             attention_mask=mask,
             position_ids=positions_of(mask),
             logits_to_keep=longest + 1,
+            use_cache=False,
         ).logits
-        log_p = logits.double().log_softmax(-1)
         for r, row in enumerate(batch):
-            own = log_p[r, longest - len(row.head) :]
+            # One row at a time: in float64 a batch would take several times the memory of these logits.
+            own = logits[r, longest - len(row.head) :].double().log_softmax(-1)
             heads = torch.tensor(row.head, device=own.device, dtype=torch.int64)
             shared = own[:-1].gather(-1, heads[:, None])[:, 0].tolist()
             lasts = own[-1, [requests[i].token_ids[-1] for i in row.requests]].tolist()

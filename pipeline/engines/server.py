@@ -12,7 +12,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from pipeline.engines.balance import AttemptFailed, Balancer, Patience
 from pipeline.engines.base import Adapter, Completion, FinishReason, Request, Sampling, ScoreRequest, too_long
-from pipeline.engines.chat import as_plain_text_anywhere, decode, encode, encode_opening, end_tokens
+from pipeline.engines.chat import (
+    as_plain_text_anywhere,
+    decode,
+    encode,
+    encode_opening,
+    end_tokens,
+    set_chat_template,
+)
 from pipeline.engines.endpoint import Card, Endpoint, says_too_long
 from pipeline.engines.kept import KeptAnswers, answer_key
 from pipeline.errors import EngineError, InputError, LogProbabilityError
@@ -51,8 +58,7 @@ def load_reader(model: str, *, revision: str | None, chat_template: str | None) 
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-    if chat_template is not None:
-        tokenizer.chat_template = chat_template
+    set_chat_template(tokenizer, chat_template)
     config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
     try:
         generation = GenerationConfig.from_pretrained(model, revision=revision)
@@ -220,18 +226,26 @@ class ServerEngine:
         if self._runner is not None:
             return
         addresses = self._addresses()
-        self._runner = asyncio.Runner()
         self._endpoints = [Endpoint(address, self._key(address), self._limit) for address in addresses]
         self._balancer = Balancer(self._endpoints, self._limit, self._patience)
+        runner = asyncio.Runner()
+        try:
+            self._read(self._introduction(runner))
+        except BaseException:
+            runner.close()
+            raise
+        self._runner = runner
+
+    def _introduction(self, runner: asyncio.Runner) -> Card:
         asking = Balancer(self._endpoints, self._limit, self._patience._replace(attempts=_INTRODUCTIONS))
         try:
-            card = self._runner.run(asking.ask(Endpoint.card))
+            return runner.run(asking.ask(Endpoint.card))
         except AttemptFailed as failure:
             # `transformers serve` fails to list models where the Hub's cache is empty, and serves all the same.
             if failure.down or not all(endpoint.trust_address() for endpoint in self._endpoints):
-                raise EngineError(f"{self._names()}: {failure.reason}") from failure
-            card = self._runner.run(self._endpoints[0].card())
-        self._read(card)
+                # Without its cause: a server may say the key that it refuses, and logs show causes.
+                raise EngineError(f"{self._names()}: {failure.reason}") from None
+            return runner.run(self._endpoints[0].card())
 
     def _key(self, address: Address) -> str | None:
         variable = self._key_variables.get(address.host)

@@ -160,6 +160,9 @@ class RunDir:
                     f"{self.path}: begun with other settings:\n  {shown}\n"
                     'Give another --run_dir to start a new run, or --amend "why" to go on with the change recorded.'
                 )
+            if changes:
+                # They may have been given to other prompts, or by a model that was read otherwise.
+                shutil.rmtree(self.answers, ignore_errors=True)
             changes += [*additions, *(of_inputs[name] for name in added)]
             if changes:
                 entry = {

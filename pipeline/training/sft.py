@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.engines.chat import encode, plain_messages
+from pipeline.engines.chat import encode, plain_messages, set_chat_template
 from pipeline.errors import InputError
 from pipeline.runs import ranks
 from pipeline.runs.files import write_json
@@ -195,8 +195,7 @@ def _build(
 
     revision = learner.config.model_revision
     tokenizer = AutoTokenizer.from_pretrained(learner.model, revision=revision, trust_remote_code=False)
-    if learner.chat_template is not None:
-        tokenizer.chat_template = learner.chat_template
+    set_chat_template(tokenizer, learner.chat_template)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     columns = ("prompt", "completion")
