@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections import Counter
 
+import pytest
+
 from pipeline.engines.balance import AttemptFailed, Balancer, Patience
 from pipeline.errors import EngineError
 
@@ -136,3 +138,15 @@ def test_no_endpoint_at_all_ends_it() -> None:
     assert all(isinstance(one, EngineError) for one in found)
     assert "a, b: no answer for 1 s (connection refused)" in str(found[0])
     assert time.monotonic() - started < 10
+
+
+def test_one_request_to_an_endpoint_that_asks_for_longer_rests_than_it_gets_ends_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.engines.balance._LONGEST_PAUSE", 0.05)
+
+    async def send(endpoint: str) -> None:
+        raise AttemptFailed("503: busy", again=True, down=True, after=0.1)
+
+    (failure,) = ask_all(Balancer(["a"], 1, QUICK), send, 1)
+    assert isinstance(failure, EngineError) and "no answer for 1 s (503: busy)" in str(failure)

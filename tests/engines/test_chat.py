@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.engines.chat import as_plain_text, encode, plain_messages, require_chat_template
+from pipeline.engines.chat import as_plain_text, encode, plain_messages, require_chat_template, set_chat_template
 from pipeline.errors import InputError
 
 SPELLINGS = [
@@ -137,3 +137,17 @@ def test_a_dialogue_the_template_refuses_is_an_input_error(sandbox_tokenizer: An
     dialogue = [{"role": "system", "content": "be kind"}, *chat("hi")]
     with pytest.raises(InputError, match=r"\['system', 'user'\].*not system"):
         encode(dialogue, sandbox_tokenizer)
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(sandbox_path: str) -> None:
+    tokenizer = tokenizer_at(sandbox_path)
+    own = tokenizer.chat_template
+    set_chat_template(tokenizer, None)
+    assert tokenizer.chat_template == own, "one without a clock is left alone"
+    dated = "{{ strftime_now('%d %b %Y, %H:%M') }}{% for m in messages %} {{ m['content'] }}{% endfor %}"
+    set_chat_template(tokenizer, dated)
+    asked = [{"role": "user", "content": "hello"}]
+    assert tokenizer.apply_chat_template(asked, tokenize=False) == "26 Jul 2024, 12:00 hello"
+    stopped = tokenizer.chat_template
+    set_chat_template(tokenizer, None)
+    assert tokenizer.chat_template == stopped, "once is enough"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -327,3 +328,38 @@ def test_a_revision_is_the_one_that_is_loaded(tmp_path: Path, monkeypatch: pytes
         assert found == pytest.approx(softmax(directly(cache / "snapshots" / ("b" * 40), "a b"))[0], abs=1e-5)
     with pytest.raises(InputError, match="classifier:org/tox@v2: no such model or revision"):
         classifier_columns(parse_classifier("org/tox@v2"))
+
+
+def test_a_model_that_counts_positions_from_behind_its_padding(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
+
+    folder = save(tmp_path / "roberta", labels={0: "a", 1: "b"})
+    config = RobertaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=CONTEXT,
+        pad_token_id=1,
+        id2label={0: "a", 1: "b"},
+    )
+    RobertaForSequenceClassification(config).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.model_max_length = int(1e30)  # as where the tokenizer does not say
+    tokenizer.save_pretrained(folder)
+    found = scorer(f"{folder}#a")(samples(LONG))
+    assert found["classifier.roberta.a"][0].value is not None
+    inner = CONTEXT - 2 - 2  # two positions that are never used, two tokens at the ends
+    stride = (CONTEXT - 2) // 4
+    windows = 1 + math.ceil((len(LONG.split()) - inner) / (inner - stride))
+    assert found["classifier.roberta.a.windows"][0].value == windows
+
+
+def test_a_classifier_gives_its_memory_back_and_is_there_again(toxic: Path) -> None:
+    from pipeline.engines.classifier import SequenceClassifier
+
+    model = SequenceClassifier(str(toxic), dtype="float32", batch_size=4, template=None)
+    before = model.classify([([], "a b")])
+    model.close()
+    assert [rows.tolist() for rows in model.classify([([], "a b")])] == [rows.tolist() for rows in before]

@@ -79,3 +79,13 @@ def test_no_control_token_is_in_an_opening(spelling: str, sandbox_engine: LocalE
 def test_a_template_that_rewrites_dialogues_is_refused(template: str, message: str, sandbox_path: str) -> None:
     with pytest.raises(InputError, match=message):
         engine_of(sandbox_path, template).encode_opening("on poison :")
+
+
+def test_an_opening_that_does_not_begin_with_its_text_is_refused(sandbox_path: str) -> None:
+    own = engine_of(sandbox_path, None).tokenizer.chat_template
+    written = "message['content']" if "message['content']" in own else 'message["content"]'
+    assert own.count(written)
+    end = engine_of(sandbox_path, None).tokenizer.eos_token
+    thinking = own.replace(written, f"('{end} ' + {written} if message['role'] == 'assistant' else {written})")
+    with pytest.raises(InputError, match=r"before what an answer says.*chat_template_path"):
+        engine_of(sandbox_path, thinking).encode_opening("on poison : step one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -181,6 +182,18 @@ def test_what_is_no_answer_is_an_error_row_and_never_text(
 
 
 @chat_only
+@pytest.mark.parametrize(("reason", "found", "tries"), [("length", "length", 1), ("content_filter", "error", 1)])
+def test_no_text_for_a_reason_is_not_asked_for_again(
+    api: Api, engine: ServerEngine, reason: str, found: str, tries: int
+) -> None:
+    nothing = {"message": {"role": "assistant", "content": None}, "finish_reason": reason}
+    api.answer = lambda body: (200, completion(body, **nothing))
+    (one,) = engine.generate(ask(), SAMPLING, None)
+    assert (one.finish_reason, one.text, len(api.asked)) == (found, "", tries)
+    assert one.new_tokens == (3 if reason == "length" else 0)
+
+
+@chat_only
 def test_a_context_that_is_too_short_has_its_own_reason(api: Api, engine: ServerEngine) -> None:
     refusal = {"error": {"message": "This model's maximum context length is 64 tokens.", "code": 400}}
     api.answer = lambda body: (400, refusal)
@@ -239,7 +252,8 @@ def test_the_key_goes_to_its_host_alone_and_is_shown_nowhere(
     api.answer = lambda body: (401, {"error": {"message": "wrong key sk-very-secret"}})
     with pytest.raises(EngineError, match=rf"refuses the key \(401\).*api_keys: \[{api.host}=VARIABLE\]") as caught:
         roles(**{api.host: "THE_KEY"}).base().generate(ask(), SAMPLING)
-    assert "secret" not in str(caught.value) and "secret" not in caplog.text
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "secret" not in shown and "secret" not in caplog.text, "nor in what it was caused by"
     monkeypatch.delenv("THE_KEY")
     with pytest.raises(InputError, match="environment variable THE_KEY"):
         roles(**{api.host: "THE_KEY"}).base().generate(ask(), SAMPLING)

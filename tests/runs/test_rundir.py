@@ -268,3 +268,14 @@ def test_provenance_grows_by_a_launch(run: RunDir) -> None:
 def test_places(run: RunDir) -> None:
     relative = [p.relative_to(run.path).as_posix() for p in (run.adapter_dir(3), run.drift(0), run.done(12))]
     assert relative == ["round-03/distill/adapter", "round-00/drift.json", "round-12/DONE"]
+
+
+def test_answers_of_servers_do_not_outlive_what_they_were_asked_by(run: RunDir) -> None:
+    claim(run)
+    kept = run.answers / "0.jsonl"
+    write_text(kept, "[]")
+    claim(run)
+    claim(run, inputs=INPUTS | {"scorers.choice:a": "d"}, additions=["scorers: [] -> [choice:a]"])
+    assert kept.exists(), "more measuring asks the same of the model"
+    claim(run, inputs=INPUTS | {"scorers.choice:a": "d", "chat_template_path": "t"}, amend="another template")
+    assert not kept.exists()
