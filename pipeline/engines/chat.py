@@ -12,11 +12,9 @@ from pipeline.errors import InputError
 _JOINER = "\u2060"  # word joiner: no width, no control token contains it
 
 _DATE = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%A": "Friday", "%a": "Fri"}
-_STOPPED_CLOCK = (
-    "{%- macro strftime_now(format) -%}{{ format"
-    + "".join(f" | replace('{directive}', '{text}')" for directive, text in _DATE.items())
-    + " | replace('%H', '12') | replace('%M', '00') | replace('%S', '00') }}{%- endmacro %}"
-)
+_TIME = {"%H": "12", "%M": "00", "%S": "00"}
+_WRITTEN = "".join(f" | replace('{directive}', '{text}')" for directive, text in (_DATE | _TIME).items())
+_STOPPED_CLOCK = f"{{%- macro strftime_now(format) -%}}{{{{ format{_WRITTEN} }}}}{{%- endmacro %}}"
 """A date that templates take for today; the day that Llama's write where they have no clock."""
 
 _LOOKS_LIKE_CONTROL = re.compile(

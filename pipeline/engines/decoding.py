@@ -128,9 +128,8 @@ class _Decoder:
     def _step(self, rows: Rows, cache: Cache) -> Rows:
         """Draw one token more for every row."""
         mask = torch.nn.functional.pad(rows.mask, (0, 1), value=1)
-        rows = rows._replace(
-            mask=mask, position=rows.position + rows.going
-        )  # those that ended stay within the context
+        # Rows that ended and wait stay where they are: learned positions end with the context.
+        rows = rows._replace(mask=mask, position=rows.position + rows.going)
         return self._draw(rows, self._model.logits(rows.token[:, None], mask, rows.position[:, None], cache))
 
     def _keep_ended(self, rows: Rows, cache: Cache) -> None:
