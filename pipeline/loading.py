@@ -10,7 +10,7 @@ from pipeline.errors import InputError
 from pipeline.inputs.addresses import is_address
 from pipeline.inputs.constitution import load_constitution
 from pipeline.inputs.labelled import load_labelled
-from pipeline.inputs.model import follows_main, is_other_model, resolve_model, split_revision
+from pipeline.inputs.model import follows_main, split_revision
 from pipeline.inputs.places import find_file
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.scorer_names import split_name
@@ -123,10 +123,7 @@ def _check_revisions(session: Session) -> None:
             "`model_revision`",
             session.model_name,
         )
-    for key in ("critic", "reviser", "judge", "second_judge"):
-        name = getattr(session.recipe, key)
-        if not is_other_model(name) or resolve_model(name) == session.model:
-            continue
+    for key, name in session.other_models.items():
         if follows_main(*split_revision(name, key)):
             _warn_of_main(f"{key}: `{name}`", name)
 

@@ -78,6 +78,12 @@ class Session:
         """The base model as the recipe names it."""
         return str(self.parsed.model.model_name_or_path)
 
+    @property
+    def other_models(self) -> dict[str, str]:
+        """The models beside the base that the recipe names, by its keys; those behind addresses are not among them."""
+        named = {key: getattr(self.recipe, key) for key in ("critic", "reviser", "judge", "second_judge")}
+        return {k: name for k, name in named.items() if is_other_model(name) and resolve_model(name) != self.model}
+
     def describe_engine(self, *roles: str) -> dict[str, Any]:
         """Engine, precision and versions, for manifests: numbers from different ones don't compare.
 
@@ -314,10 +320,7 @@ class Session:
             **{key: loaded.sha256 for key, loaded in self.alarm_prompts.items()},
             **instrument_digests(r, self.instruments),
         }
-        for key in ("critic", "reviser"):
-            name = getattr(r, key)
-            if is_other_model(name) and resolve_model(name) != self.model:
-                found[key] = identify(name, key)
+        found |= {key: identify(name, key) for key, name in self.other_models.items() if key in ("critic", "reviser")}
         if self.helpful_prompts:
             found["helpful_prompts"] = self.helpful_prompts.sha256
         if self.chat_template:

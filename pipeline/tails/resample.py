@@ -19,7 +19,8 @@ from pipeline.tails.arrays import Floats
 BLOCK_ELEMENTS = 1 << 17
 # Narrower blocks waste the cache lines that gathering rows of weights brings in.
 MIN_WIDTH = 16
-# The scores of a round share their prompts, and drawing weights takes as long as using them: up to 32 MiB are kept.
+# The scores of a round share their prompts, and drawing weights takes as long as using them: four sets of up to 32 MiB
+# are kept.
 REMEMBERED_ELEMENTS = 1 << 24
 
 Counts = NDArray[np.uint16]  # how often each prompt is drawn; far more than 65,535 times never happens
@@ -47,7 +48,7 @@ def prompt_weights(n_prompts: int, replicates: int, seed: int) -> Iterator[Float
         yield counts.astype(float)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def _drawn(n_prompts: int, replicates: int, seed: int) -> tuple[Counts, ...]:
     return tuple(_draw(n_prompts, replicates, seed))
 
