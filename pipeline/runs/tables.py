@@ -130,7 +130,8 @@ def write_table(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema, compr
     def write(temporary: Path) -> None:
         nonlocal rows
         rows = 0
-        with pq.ParquetWriter(temporary, schema, compression=compression) as writer:
+        # Texts are no two alike, and a dictionary of them costs more time than it saves bytes.
+        with pq.ParquetWriter(temporary, schema, compression=compression, use_dictionary=False) as writer:
             for piece in pieces:
                 writer.write_table(piece, row_group_size=max(piece.num_rows, 1))
                 rows += piece.num_rows

@@ -18,7 +18,9 @@ KEEPABLE: tuple[Defect, ...] = ("cut_off", "loop", "fragment", "speaks_of_revisi
 
 _LOOP_SHARE = 0.3
 
-_CHANGED = r"(?:revised|rewritten|updated|improved|edited|corrected)"
+_CHANGED_WORDS = ("revised", "rewritten", "updated", "improved", "edited", "corrected")
+
+_CHANGED = f"(?:{'|'.join(_CHANGED_WORDS)})"
 
 _SPEAKS_OF_REVISION = (
     re.compile(rf"(?:here(?:'s| is| are)|this is|below is) (?:an?|the|my) (?:\w+ ){{0,3}}?{_CHANGED}\b"),
@@ -35,6 +37,9 @@ _SPEAKS_OF_REVISION = (
     ),
 )
 """In lower case, as is the text in which they are looked for."""
+
+_SIGNS = (*_CHANGED_WORDS, "revision", "rewrite", "critique", "my ")
+"""A text that one of the patterns finds holds one of these; most hold none, which is seen at once."""
 
 
 def revision_defect(response: str, revision: Completion) -> Defect | None:
@@ -70,4 +75,4 @@ def is_fragment(text: str) -> bool:
 def speaks_of_revision(text: str) -> bool:
     """Whether the text talks about its own rewriting or a critique of it."""
     text = text.lower().replace("’", "'")
-    return any(pattern.search(text) for pattern in _SPEAKS_OF_REVISION)
+    return any(sign in text for sign in _SIGNS) and any(pattern.search(text) for pattern in _SPEAKS_OF_REVISION)

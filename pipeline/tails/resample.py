@@ -58,8 +58,9 @@ def _draw(n_prompts: int, replicates: int, seed: int) -> Iterator[Counts]:
     width = max(MIN_WIDTH, BLOCK_ELEMENTS // n_prompts)
     for start in range(0, replicates, width):
         counts = np.empty((n_prompts, min(width, replicates - start)), dtype=np.uint16)
-        for column in counts.T:
-            column[:] = np.bincount(rng.integers(0, n_prompts, size=n_prompts), minlength=n_prompts)
+        drawn = rng.integers(0, n_prompts, size=counts.T.shape)
+        for column, prompts in zip(counts.T, drawn, strict=True):
+            column[:] = np.bincount(prompts, minlength=n_prompts)
         yield counts
 
 

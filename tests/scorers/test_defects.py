@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.engines.base import Completion, FinishReason
-from pipeline.scorers.defects import DEFECTS, revision_defect
+from pipeline.scorers.defects import _SPEAKS_OF_REVISION, DEFECTS, revision_defect, speaks_of_revision
 
 RESPONSE = "First take the red paint and stir it for a minute."
 
@@ -127,3 +129,8 @@ def test_talk_about_the_rewriting_is_found(text: str) -> None:
 )
 def test_ordinary_talk_is_left_alone(text: str) -> None:
     assert revision_defect(RESPONSE, completion(text)) is None
+
+
+@given(st.sampled_from(_SPEAKS_OF_REVISION).flatmap(st.from_regex))
+def test_no_talk_about_the_rewriting_is_passed_over_unread(text: str) -> None:
+    assert speaks_of_revision(text)

@@ -52,12 +52,15 @@ def watch_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
     data = Data()
     lines = data.chart(rows)
     x, y = _rounds(rows), alt.Y("log10_value:Q", title="evidence, power of ten")
+    details = [alt.Tooltip(name) for name in ("run:N", "round:Q", "log10_value:Q", "prompts:Q")]
     limit = data.chart([{"at": max(row["red_from"] for row in rows), "text": "red from here"}])
     layers = [
-        limit.mark_rule(color=FOUND["confirmed"], strokeDash=[4, 3]).encode(y="at:Q"),
-        limit.mark_text(align="left", x=4, dy=-6, color=FOUND["confirmed"]).encode(y="at:Q", text="text:N"),
+        limit.mark_rule(color=FOUND["confirmed"], strokeDash=[4, 3]).encode(y=alt.Y("at:Q")),
+        limit.mark_text(align="left", x=4, dy=-6, color=FOUND["confirmed"]).encode(
+            y=alt.Y("at:Q"), text=alt.Text("text:N")
+        ),
         lines.mark_line(strokeWidth=2, point={"filled": True, "size": 50}).encode(
-            x=x, y=y, color=run_color(colors), tooltip=["run:N", "round:Q", "log10_value:Q", "prompts:Q"]
+            x=x, y=y, color=run_color(colors), tooltip=details
         ),
     ]
     return data.finish(layers, "The e-process over rounds.", height=SMALL)
@@ -77,17 +80,19 @@ def forecast_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
     )
     scale = alt.Scale(domain=[0, 1])
     y = alt.Y("value:Q", title="begins undesired with probability", scale=scale, axis=alt.Axis(format="~p"))
-    details = ["label:N", "prompts:Q", alt.Tooltip("interval:N", title="probability")]
+    details = [alt.Tooltip("label:N"), alt.Tooltip("prompts:Q"), alt.Tooltip("interval:N", title="probability")]
     last = list({row["label"]: row for row in rows}.values())
     heights = label_heights([(0, row["value"]) for row in last], 1, 0.08)
     named = [row | {"height": height} for row, height in zip(last, heights, strict=True)]
     layers = [
-        lines.mark_area(opacity=0.16).encode(x=x, y=alt.Y("low:Q", scale=scale), y2="high", color=color(colors)),
+        lines.mark_area(opacity=0.16).encode(
+            x=x, y=alt.Y("low:Q", scale=scale), y2=alt.Y2("high"), color=color(colors)
+        ),
         lines.mark_line(point={"filled": True, "size": 45}).encode(x=x, y=y, color=color(colors), tooltip=details),
         data.chart(named)
         .transform_filter(NOT_HIDDEN)
         .mark_text(align="right", dx=-8, dy=-9, fontWeight=600)
-        .encode(x=x, y=alt.Y("height:Q"), text="label:N", color=color(colors)),
+        .encode(x=x, y=alt.Y("height:Q"), text=alt.Text("label:N"), color=color(colors)),
     ]
     return data.finish(layers, "Forecast of the worst of N prompts, by checkpoint.", height=240)
 
@@ -111,22 +116,22 @@ def trend_chart(rows: Rows, colors: Palette, description: str, *, share: bool = 
     x, y = _rounds(rows), alt.Y("value:Q", title=None, scale=scale, axis=axis)
     chart = data.chart(rows)
     dashes = alt.StrokeDash("line:N", scale=alt.Scale(domain=lines, range=_DASHES[: len(lines)]), legend=None)
-    details = ["round:Q", alt.Tooltip("line:N", title="what"), alt.Tooltip("interval:N", title="value")]
+    details = [alt.Tooltip("round:Q"), alt.Tooltip("line:N", title="what"), alt.Tooltip("interval:N", title="value")]
     last = [row for row in rows if row["round"] == max(one["round"] for one in rows) and row["run"] == rows[0]["run"]]
     heights = label_heights([(0, row["value"]) for row in last], 1, 0.1 * (high - low))
     named = [row | {"height": height} for row, height in zip(last, heights, strict=True)]
     layers = [
         chart.mark_area(opacity=0.25, color=GREY, clip=True).encode(
-            x=x, y=alt.Y("noise_low:Q", scale=scale, title=None), y2="noise_high", detail=["run:N", "line:N"]
+            x=x, y=alt.Y("noise_low:Q", scale=scale, title=None), y2=alt.Y2("noise_high"), detail=["run:N", "line:N"]
         ),
         chart.mark_rule(strokeWidth=1.5, opacity=0.75, clip=True).encode(
-            x=x, y=alt.Y("low:Q", scale=scale, title=None), y2="high", color=run_color(colors)
+            x=x, y=alt.Y("low:Q", scale=scale, title=None), y2=alt.Y2("high"), color=run_color(colors)
         ),
         chart.mark_line(strokeWidth=1.6).encode(x=x, y=y, color=run_color(colors), strokeDash=dashes),
         chart.mark_point(filled=True, size=36, opacity=1).encode(x=x, y=y, color=run_color(colors), tooltip=details),
         data.chart(named)
         .mark_text(align="right", dx=-6, dy=-8, fontSize=10)
-        .encode(x=x, y=alt.Y("height:Q", title=None), text="line:N"),
+        .encode(x=x, y=alt.Y("height:Q", title=None), text=alt.Text("line:N")),
     ]
     return data.finish(layers if len(lines) > 1 else layers[:-1], description, height=SMALL)
 
@@ -158,12 +163,12 @@ def critique_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
     scale = alt.Scale(domain=[0, 1])
     y = alt.Y("principle:N", sort=None, title=None, axis=alt.Axis(labelLimit=120))
     offset = alt.YOffset("label:N", sort=None)
-    details = ["principle:N", "label:N", alt.Tooltip("interval:N", title="share")]
+    details = [alt.Tooltip("principle:N"), alt.Tooltip("label:N"), alt.Tooltip("interval:N", title="share")]
     details += [f"{name}:Q" for name in ("times", "of") if name in rows[0]]
     axis = alt.Axis(format="~p", tickCount=4)
     layers = [
         chart.mark_rule(strokeWidth=1.5).encode(
-            x=alt.X("low:Q", scale=scale, title=None), x2="high", y=y, yOffset=offset, color=color(colors)
+            x=alt.X("low:Q", scale=scale, title=None), x2=alt.X2("high"), y=y, yOffset=offset, color=color(colors)
         ),
         chart.mark_point(filled=True, size=50, opacity=1).encode(
             x=alt.X("value:Q", scale=scale, title=None, axis=axis),
@@ -192,14 +197,14 @@ def reliability_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
     x = alt.X("confidence:Q", title="confidence", scale=scale, axis=alt.Axis(format="~p", tickCount=4))
     y = alt.Y("value:Q", title="right", scale=scale, axis=alt.Axis(format="~p", tickCount=4))
     bins = data.chart(rows).transform_filter(NOT_HIDDEN)
-    details = ["label:N", "questions:Q", alt.Tooltip("confidence:Q", format=".1%")]
+    details = [alt.Tooltip("label:N"), alt.Tooltip("questions:Q"), alt.Tooltip("confidence:Q", format=".1%")]
     details.append(alt.Tooltip("interval:N", title="right"))
     layers = [
         data.chart([{"confidence": 0, "value": 0}, {"confidence": 1, "value": 1}])
         .mark_line(strokeDash=[4, 3], color=INK, opacity=0.55)
         .encode(x=x, y=y),
         bins.mark_rule(strokeWidth=1.5, opacity=0.6).encode(
-            x=x, y=alt.Y("low:Q", scale=scale, title="right"), y2="high", color=color(colors)
+            x=x, y=alt.Y("low:Q", scale=scale, title="right"), y2=alt.Y2("high"), color=color(colors)
         ),
         bins.mark_line(strokeWidth=1.6, point={"filled": True, "size": 45}).encode(
             x=x, y=y, color=color(colors), tooltip=details

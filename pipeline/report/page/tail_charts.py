@@ -47,27 +47,32 @@ def plane_chart(rows: Rows, ellipses: Rows, colors: Palette, links: Mapping[str,
         alt.Tooltip("tail:Q", format="+.3g"),
     ]
     layers = [
-        quadrant.mark_rect(color=WORSE, opacity=0.07).encode(x=x, x2="to_bulk", y=y, y2="to_tail"),
+        quadrant.mark_rect(color=WORSE, opacity=0.07).encode(x=x, x2=alt.X2("to_bulk"), y=y, y2=alt.Y2("to_tail")),
         quadrant.mark_text(align="left", baseline="top", dx=8, dy=8, fontStyle="italic", opacity=0.8).encode(
-            x=x, y=alt.Y("to_tail:Q"), text="text:N"
+            x=x, y=alt.Y("to_tail:Q"), text=alt.Text("text:N")
         ),
-        data.chart([{"at": 0}]).mark_rule(strokeDash=[2, 3]).encode(x="at:Q"),
-        data.chart([{"at": 0}]).mark_rule(strokeDash=[2, 3]).encode(y="at:Q"),
+        data.chart([{"at": 0}]).mark_rule(strokeDash=[2, 3]).encode(x=alt.X("at:Q")),
+        data.chart([{"at": 0}]).mark_rule(strokeDash=[2, 3]).encode(y=alt.Y("at:Q")),
         regions.mark_line(filled=True, fillOpacity=0.14, strokeWidth=1, strokeOpacity=0.7).encode(
-            x=x, y=y, order="corner:Q", detail="label:N", stroke=_hue(alt.Stroke, colors), fill=_hue(alt.Fill, colors)
+            x=x,
+            y=y,
+            order=alt.Order("corner:Q"),
+            detail=alt.Detail("label:N"),
+            stroke=_hue(alt.Stroke, colors),
+            fill=_hue(alt.Fill, colors),
         ),
         data.chart(path)
         .mark_line(strokeWidth=1.5, opacity=0.8)
-        .encode(x=x, y=y, order="round:Q", detail="run:N", color=hue),
+        .encode(x=x, y=y, order=alt.Order("round:Q"), detail=alt.Detail("run:N"), color=hue),
         points.mark_point(filled=True, size=110, opacity=1).encode(
-            x=x, y=y, color=color(colors), tooltip=details, href="link:N"
+            x=x, y=y, color=color(colors), tooltip=details, href=alt.Href("link:N")
         ),
         points.mark_text(align="left", dx=9, dy=-7, fontWeight=600).encode(
-            x=x, y=alt.Y("height:Q"), text="label:N", color=color(colors)
+            x=x, y=alt.Y("height:Q"), text=alt.Text("label:N"), color=color(colors)
         ),
         data.chart([row for row in known if is_noise(row["label"])])
         .mark_text(align="left", dx=9, dy=12, color=GREY)
-        .encode(x=x, y=y, text="label:N"),
+        .encode(x=x, y=y, text=alt.Text("label:N")),
     ]
     return data.finish(layers, "Bulk-tail plane: the path of the rounds with joint confidence regions.", height=420)
 
@@ -112,15 +117,17 @@ def curve_chart(
     frozen = data.chart([{"x": one, "text": f"{one:.3g}", "top": top / 1.5**i} for i, one in enumerate(thresholds)])
     layers = [
         noise.mark_area(interpolate=side, opacity=0.25, color=GREY, clip=True).encode(
-            x=x, y=alt.Y("from:Q", scale=scale), y2="to", detail="label:N"
+            x=x, y=alt.Y("from:Q", scale=scale), y2=alt.Y2("to"), detail=alt.Detail("label:N")
         ),
-        noise.mark_line(interpolate=side, strokeWidth=1, color=GREY, clip=True).encode(x=x, y=y, detail="label:N"),
-        frozen.mark_rule(strokeDash=[4, 3], color=INK, opacity=0.55).encode(x="x:Q"),
+        noise.mark_line(interpolate=side, strokeWidth=1, color=GREY, clip=True).encode(
+            x=x, y=y, detail=alt.Detail("label:N")
+        ),
+        frozen.mark_rule(strokeDash=[4, 3], color=INK, opacity=0.55).encode(x=alt.X("x:Q")),
         frozen.mark_text(align="left", dx=3, dy=8, opacity=0.8, fontSize=10).encode(
-            x="x:Q", y=alt.Y("top:Q", scale=scale), text="text:N"
+            x=alt.X("x:Q"), y=alt.Y("top:Q", scale=scale), text=alt.Text("text:N")
         ),
         curves.mark_area(interpolate=side, opacity=0.13, clip=True).encode(
-            x=x, y=alt.Y("from:Q", scale=scale), y2="to", color=color(colors)
+            x=x, y=alt.Y("from:Q", scale=scale), y2=alt.Y2("to"), color=color(colors)
         ),
         curves.mark_line(interpolate=side, strokeWidth=2, clip=True).encode(x=x, y=y, color=color(colors)),
         curves.mark_point(size=200, opacity=0).encode(x=x, y=y, tooltip=details),
@@ -132,12 +139,12 @@ def curve_chart(
             y=alt.Y("beyond:Q", scale=scale),
             color=color(colors),
             tooltip=sample,
-            href="link:N",
+            href=alt.Href("link:N"),
         ),
         data.chart(labels)
         .transform_filter(NOT_HIDDEN)
         .mark_text(align="left", dx=7, dy=-5, fontWeight=600)
-        .encode(x=x, y=y, text="label:N", color=color(colors)),
+        .encode(x=x, y=y, text=alt.Text("label:N"), color=color(colors)),
     ]
     return data.finish(layers, "How often scores lie beyond each value, by checkpoint, on a log axis.", height=380)
 
@@ -178,8 +185,8 @@ def shift_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
     ]
     band = {"y": alt.Y("from:Q", scale=scale), "y2": "to"}
     layers = [
-        noise.mark_area(opacity=0.28, color=GREY, clip=True).encode(x=x, detail="label:N", **band),
-        data.chart([{"at": 0}]).mark_rule(color=FAINT).encode(y="at:Q"),
+        noise.mark_area(opacity=0.28, color=GREY, clip=True).encode(x=x, detail=alt.Detail("label:N"), **band),
+        data.chart([{"at": 0}]).mark_rule(color=FAINT).encode(y=alt.Y("at:Q")),
         curves.mark_area(opacity=0.15, clip=True).encode(x=x, color=color(colors), **band),
         curves.mark_line(strokeWidth=2, point={"size": 28, "filled": True}).encode(
             x=x, y=y, color=color(colors), tooltip=details
@@ -187,7 +194,7 @@ def shift_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
         data.chart(named)
         .transform_filter(NOT_HIDDEN)
         .mark_text(align="right", dx=-8, dy=-8, fontWeight=600)
-        .encode(x=x, y=alt.Y("height:Q"), text="label:N", color=color(colors)),
+        .encode(x=x, y=alt.Y("height:Q"), text=alt.Text("label:N"), color=color(colors)),
     ]
     return data.finish(layers, "Change of each quantile since round 0, with bands, by checkpoint.", height=340)
 
@@ -239,10 +246,10 @@ def slice_chart(rows: Rows, order: Sequence[str], links: Mapping[tuple[str, str]
             fillOpacity=alt.FillOpacity("strength:Q", scale=None),
             strokeWidth=alt.StrokeWidth("frame:Q", scale=None),
             tooltip=details,
-            href="link:N",
+            href=alt.Href("link:N"),
         ),
         cells.mark_text(fontSize=10).encode(
-            x=x, y=y, text="text:N", opacity=alt.condition(alt.datum.clear, alt.value(1), alt.value(0.55))
+            x=x, y=y, text=alt.Text("text:N"), opacity=alt.condition(alt.datum.clear, alt.value(1), alt.value(0.55))
         ),
     ]
     return data.finish(layers, "Change of the tail by slice and checkpoint.", height=max(22 * len(names), 80))
