@@ -164,7 +164,7 @@ def critique_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
     y = alt.Y("principle:N", sort=None, title=None, axis=alt.Axis(labelLimit=120))
     offset = alt.YOffset("label:N", sort=None)
     details = [alt.Tooltip("principle:N"), alt.Tooltip("label:N"), alt.Tooltip("interval:N", title="share")]
-    details += [f"{name}:Q" for name in ("times", "of") if name in rows[0]]
+    details += [alt.Tooltip(f"{name}:Q") for name in ("times", "of") if name in rows[0]]
     axis = alt.Axis(format="~p", tickCount=4)
     layers = [
         chart.mark_rule(strokeWidth=1.5).encode(
