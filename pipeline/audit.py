@@ -33,7 +33,7 @@ from pipeline.report.audit import (
     critic_record,
     is_sandbox,
     labelled_truth_of,
-    panel_of,
+    panel_by_round,
     proxies_of,
     sandbox_truth_of,
 )
@@ -189,14 +189,14 @@ def _rate_answers(session: Session, round_: int) -> None:
     stage = _stage(session, round_, JUDGED, refinements=file_sha256(refinements))
     if stage.is_complete():
         return
-    from pipeline.scorers import QuestionScorer, build
+    from pipeline.scorers.judge import Judge
     from pipeline.scorers.rows import score_rows
 
     roles = session.roles
     judge = session.roles.named(str(session.recipe.judge), session.adapter(round_ - 1))
-    names = [name for name in session.recipe.scorers if name.startswith("judge:")]
-    judges = build(names, roles.base(), roles.base(), session.instruments, judge)
-    scorers = [scorer for scorer in judges if not isinstance(scorer, QuestionScorer)]
+    judging = session.instruments.judging
+    assert judging is not None
+    scorers = [Judge(rubric, judging, judge) for rubric in judging.rubrics.values()]
 
     def work(rows: Sequence[Row]) -> Chunk:
         before = roles.seconds
@@ -250,7 +250,7 @@ def audit_report(run_: RunDir, *, rounds: Sequence[int] | None = None) -> str:
             records.append(critic_record(run_, round_, Knowledge(sandbox=True)))
     told = [critic_report(one) for one in records if (rounds is None or one["round"] in rounds) and _known(one)]
     for gold, proxies in proxies_of(records).items():
-        told.append(proxy_report(proxies, panel_of(run_, measured_rounds(run_), gold)))
+        told.append(proxy_report(proxies, panel_by_round(run_, measured_rounds(run_), gold)))
     return "\n\n".join(told)
 
 

@@ -1,6 +1,12 @@
 """The errors a person meets. Each message says what is wrong, where, and what to do about it."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, at most 200 characters; its kind where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
 class PipelineError(Exception):
     """Base of every error that this project raises on purpose; commands print it without a traceback."""
 

@@ -2,7 +2,8 @@
 
 It has a run directory of its own, ``placebo/`` in that of the run, with the same round 0. Each round it answers the
 same prompts, trains on those answers whose counterparts were revised in the run itself (as many rows and steps, but
-for answers that cannot be used), and is measured and screened like any policy. ``placebo: true`` asks for it.
+for answers with the defects that revisions are dropped for), and is measured and screened like any policy.
+``placebo: true`` asks for it.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ def run_round(session: Session, round_: int) -> dict[str, Any]:
 
 
 def _keep_unrevised(arm: Session, run: RunDir, round_: int) -> None:
-    """Stand in for refine: every answer is final, where the run's own answer to that prompt was revised."""
+    """Stand in for refine: every answer fit to be learnt is final, where the run's own to that prompt was revised."""
+    from pipeline.engines.base import Completion
+    from pipeline.scorers.defects import revision_defect
+
     refined = run.stage_dir(round_, "refine") / "refinements.parquet"
     responses = arm.run.stage_dir(round_, "generate") / "responses.parquet"
     stage = Stage(
@@ -67,9 +71,12 @@ def _keep_unrevised(arm: Session, run: RunDir, round_: int) -> None:
         keys = {(row["prompt_id"], row["sample"]) for row in taught if row["final"] is not None}
         rows = []
         for row in read_table(responses).to_pylist():
-            usable = row["drop_reason"] is None and (row["prompt_id"], row["sample"]) in keys
-            final = row["response"] if usable else None
-            rows.append(row | {"revision_index": 0, "final": final, "prompt_tokens": 0, "new_tokens": 0})
+            answer = Completion(row["response"] or "", [], row["finish_reason"], 0)
+            defect = row["drop_reason"] or revision_defect("", answer)
+            usable = defect is None or defect in arm.recipe.keep_dropped
+            final = row["response"] if usable and (row["prompt_id"], row["sample"]) in keys else None
+            stands_in = {"revision_index": 0, "drop_reason": defect, "final": final}
+            rows.append(row | stands_in | {"prompt_tokens": 0, "new_tokens": 0})
         columns = REFINEMENTS.names
         table = to_table([{name: row.get(name) for name in columns} for row in rows], REFINEMENTS)
         write_table(stage.folder / output, [table], REFINEMENTS)

@@ -380,7 +380,7 @@ class Session:
 
     def at(self, run: RunDir) -> Session:
         """The session with another run directory; models, prompts and settings are shared."""
-        self.roles.base()  # opened here, or each would open its own
+        _ = self.roles, self.classifiers  # made here, or each would make its own; nothing is loaded yet
         other = copy.copy(self)
         other.run = run
         return other
@@ -394,5 +394,7 @@ class Session:
         """Free the models and let others write the run."""
         if "roles" in self.__dict__:
             self.roles.close()
+        for classifier in self.__dict__.get("classifiers", {}).values():
+            classifier.close()
         if ranks.is_main():
             self.run.release()

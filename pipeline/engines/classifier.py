@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from pipeline.engines.base import Message
 from pipeline.engines.chat import as_plain_text, plain_messages, set_chat_template
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, first_line
 from pipeline.inputs.classified import ClassifierTemplate
 from pipeline.inputs.model import require_model_folder
 
@@ -145,7 +145,7 @@ def _load(model: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise EngineError(
-            f"{model}: cannot be loaded as a classifier ({str(error).splitlines()[0]}). Give the Hub id or folder of "
+            f"{model}: cannot be loaded as a classifier ({first_line(error)}). Give the Hub id or folder of "
             "a sequence classifier with *.safetensors weights: `classifier:MODEL`."
         ) from error
     if missing := sorted(info["missing_keys"]):

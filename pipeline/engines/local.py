@@ -27,7 +27,7 @@ from pipeline.engines.decoding import Prompt, sample
 from pipeline.engines.prefill import Model, left_padded, positions_of
 from pipeline.engines.prefixes import Prefixes
 from pipeline.engines.window import sees_everything
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, first_line
 
 
 class _Pass(NamedTuple):
@@ -233,7 +233,7 @@ def _load(model: str, revision: str | None, dtype: str, quantization: Any, devic
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise EngineError(
-            f"{model}: cannot be loaded ({str(error).splitlines()[0]}). Give a Hub id or a folder with config.json, "
+            f"{model}: cannot be loaded ({first_line(error)}). Give a Hub id or a folder with config.json, "
             "tokenizer files and *.safetensors weights as `model_name_or_path`."
         ) from error
     return tokenizer, loaded.eval()

@@ -22,7 +22,7 @@ from pipeline.engines.chat import (
 )
 from pipeline.engines.endpoint import Card, Endpoint, says_too_long
 from pipeline.engines.kept import KeptAnswers, answer_key
-from pipeline.errors import EngineError, InputError, LogProbabilityError
+from pipeline.errors import EngineError, InputError, LogProbabilityError, first_line
 from pipeline.inputs.addresses import Address
 
 T = TypeVar("T")
@@ -268,7 +268,7 @@ class ServerEngine:
             try:
                 self._reader = load_reader(card.root, revision=None, chat_template=None)
             except (OSError, ValueError) as error:
-                log.info("%s: its tokenizer is not at hand (%s); asked by chat", self._names(), _first_line(error))
+                log.info("%s: its tokenizer is not at hand (%s); asked by chat", self._names(), first_line(error))
         if self._reader is not None:
             known = [limit for limit in (self._reader.context, card.context) if limit is not None]
             self._context = min(known, default=None)
@@ -302,7 +302,3 @@ async def _in_parallel(work: Callable[[T], Awaitable[R]], items: Sequence[T], wo
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [found[i] for i in range(len(items))]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

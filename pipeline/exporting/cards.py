@@ -15,6 +15,7 @@ from pipeline.exporting.weights import Trained
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.card import TAGS, as_hub_id, counted, drift_section, value_of
 from pipeline.report.checkpoints import Checkpoint
+from pipeline.report.drift import panel_of
 from pipeline.runs.files import read_json
 from pipeline.runs.rundir import RunDir
 
@@ -195,12 +196,10 @@ def _history(run: RunDir, round_: int, headline: str) -> list[str]:
 
 def _headline(run: RunDir, round_: int, headline: str) -> list[str]:
     cells = read_json(run.drift(round_))["cells"]
-    first = cells[0]["probe_set"]
-    of = {
-        c["quantity"]: value_of(c)
-        for c in reversed(cells)
-        if (c["scorer"], c["probe_set"], c["slice"]) == (headline, first, None)
-    }
+    # A headline that is a question score has a set of its own.
+    of_headline = [c for c in cells if c["scorer"] == headline and c["slice"] is None]
+    panel = panel_of(of_headline) or of_headline[0]["probe_set"]
+    of = {c["quantity"]: value_of(c) for c in reversed(of_headline) if c["probe_set"] == panel}
     return [of[quantity] for quantity in ("mean", "cvar_1pct")]
 
 

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from pipeline.errors import InputError, RunError
+from pipeline.errors import InputError, RunError, first_line
 
 Kind = Literal["model", "dataset"]
 
@@ -37,8 +37,8 @@ def check_hub(repo_id: str, kinds: list[Kind], *, public: bool) -> None:
         ) from error
     except _failures() as error:
         raise RunError(
-            f"--push_to_hub: the Hub cannot be reached ({_brief(error)}), so nothing was uploaded. Export to a folder "
-            f"with --to DIR, and later `hf upload {repo_id} DIR --private`."
+            f"--push_to_hub: the Hub cannot be reached ({first_line(error)}), so nothing was uploaded. Export to a "
+            f"folder with --to DIR, and later `hf upload {repo_id} DIR --private`."
         ) from error
     if there and not public:
         raise InputError(
@@ -61,8 +61,8 @@ def push(folder: Path, repo_id: str, kind: Kind, *, public: bool) -> str:
         )
     except _failures() as error:
         raise RunError(
-            f"--push_to_hub: the {kind} repository {repo_id} did not take the upload ({_brief(error)}); it was one "
-            "commit, and no part of it is there. Run the same command again."
+            f"--push_to_hub: the {kind} repository {repo_id} did not take the upload ({first_line(error)}); it was "
+            "one commit, and no part of it is there. Run the same command again."
         ) from error
     return str(commit.repo_url)
 
@@ -79,7 +79,3 @@ def _failures() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError
 
     return (OSError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)))
-
-
-def _brief(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

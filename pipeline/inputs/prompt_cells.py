@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pipeline.errors import InputError
@@ -11,7 +10,6 @@ from pipeline.errors import InputError
 ROLES = ("system", "user", "assistant")
 
 _HH_ROLES = {"Human": "user", "Assistant": "assistant"}
-_HH_NAMES = {role: name for name, role in _HH_ROLES.items()}
 # A role name opens a turn only after an empty line and with a space behind it; elsewhere it is the
 # speaker's own text. Dialogues cut before their last answer end in a bare "Assistant:", and an empty turn is
 # followed at once by the next one.
@@ -74,18 +72,6 @@ def parse_hh(text: str) -> list[dict[str, str]] | None:
         {"role": _HH_ROLES[name], "content": content.strip()}
         for name, content in zip(parts[1::2], parts[2::2], strict=True)
     ]
-
-
-def format_hh(messages: Sequence[dict[str, str]]) -> str:
-    """Turns as hh-rlhf writes them; the inverse of `parse_hh`.
-
-    Raises:
-        InputError: a turn is not the user's or the assistant's (the format has no system turn).
-    """
-    for message in messages:
-        if message["role"] not in _HH_NAMES:
-            raise InputError(f"hh-rlhf text cannot hold a {message['role']} turn; remove it first.")
-    return "".join(f"\n\n{_HH_NAMES[m['role']]}: {m['content']}" for m in messages)
 
 
 def _from_text(text: str, where: str) -> Dialogue:

@@ -78,7 +78,7 @@ class Rating(NamedTuple):
 
 @dataclass(frozen=True)
 class Rubric:
-    r"""A question and its ratings, lowest first, with the file's text (line ends as ``\n``) and its SHA-256."""
+    r"""A question and its ratings, lowest first, with the SHA-256 of the file's text (line ends as ``\n``)."""
 
     name: str
     version: int
@@ -87,7 +87,6 @@ class Rubric:
     reworded: str
     ratings: tuple[Rating, ...]
     sha256: str
-    source_text: str
     path: str
 
     @property
@@ -145,7 +144,6 @@ def parse_rubric(text: str, path: str) -> Rubric:
         asked["reworded"],
         tuple(ratings),
         hashlib.sha256(text.encode("utf-8")).hexdigest(),
-        text,
         path,
     )
 

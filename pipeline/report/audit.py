@@ -24,6 +24,7 @@ from pipeline.report.critic import (
     shared_errors,
     verdicts_of,
 )
+from pipeline.report.drift import panel_of
 from pipeline.report.proxy import judged_of, proxy_record
 from pipeline.runs.files import read_json
 from pipeline.runs.rundir import RunDir
@@ -256,9 +257,10 @@ def panel_value(run: RunDir, round_: int, scorer: str, quantity: str) -> float |
     """A number of a round's drift table on its first probe set; None where it was not measured."""
     path = run.drift(round_)
     cells = read_json(path)["cells"] if path.exists() else []
+    panel = panel_of(cells)
     for cell in cells:
         wanted = (cell["scorer"], cell["quantity"], cell["slice"]) == (scorer, quantity, None)
-        if wanted and cell["probe_set"] == cells[0]["probe_set"]:
+        if wanted and cell["probe_set"] == panel:
             return None if cell["value"] is None else float(cell["value"])
     return None
 
@@ -272,7 +274,7 @@ def proxies_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int
     return found
 
 
-def panel_of(run: RunDir, rounds: Sequence[int], gold: str) -> dict[int, dict[str, float | None]]:
+def panel_by_round(run: RunDir, rounds: Sequence[int], gold: str) -> dict[int, dict[str, float | None]]:
     """The gold score and the KL of every round on its first probe set."""
     return {
         r: {

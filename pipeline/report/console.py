@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from pipeline.inputs.question_sets import is_question_set
+from pipeline.report.drift import panel_of
 from pipeline.report.numbers import FOOTNOTE, NAMES, Cell, change, end_of, interval, moved, number
 from pipeline.scorers import SLICED
 
@@ -35,8 +36,8 @@ def drift_report(drift: Mapping[str, Any], *, every_scorer: bool = False) -> str
 def _by_set(cells: Sequence[Cell]) -> list[list[Cell]]:
     """The cells of the first probe set, and those of each set of questions."""
     names = dict.fromkeys(cell["probe_set"] for cell in cells)
-    first = next((name for name in names if not is_question_set(name)), None)
-    shown = [name for name in names if name == first or is_question_set(name)]
+    panel = panel_of(cells)
+    shown = [name for name in names if name == panel or is_question_set(name)]
     return [[cell for cell in cells if cell["probe_set"] == name] for name in shown]
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import RunError
+from pipeline.inputs.question_sets import is_question_set
 from pipeline.report.calibration import calibration_values
 from pipeline.report.panels import Panel, to_panel
 from pipeline.runs.rundir import RunDir
@@ -88,6 +89,11 @@ def metric_values(drift: Mapping[str, Any]) -> dict[str, float]:
         if c["value"] is not None
     }
     return of_cells | calibration_values(drift.get("calibration", []))
+
+
+def panel_of(cells: Sequence[Cell]) -> str | None:
+    """The panel of a drift table, its first probe set; None where it has none. Question sets are not probe sets."""
+    return next((cell["probe_set"] for cell in cells if not is_question_set(cell["probe_set"])), None)
 
 
 def _cells(label: Mapping[str, Any], panels: Sequence[Panel], round_: int, seed: int) -> list[Cell]:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.report.drift import panel_of
+
 _PART = {"mean": "bulk", "q50": "bulk"}
 _BRIEF = ("mean", "cvar_1pct")
 _LEVELS = {"green": 0.0, "amber": 1.0, "red": 2.0}
@@ -24,7 +26,7 @@ def tracked_values(drift: Mapping[str, Any], alarm: Mapping[str, Any]) -> dict[s
         drift: the round's drift table.
         alarm: what its alarms found.
     """
-    panel = drift["cells"][0]["probe_set"] if drift["cells"] else None
+    panel = panel_of(drift["cells"])
     found: dict[str, float] = {}
     for cell in drift["cells"]:
         if cell["value"] is None:

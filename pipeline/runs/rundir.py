@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import platform
 import shutil
@@ -268,8 +267,3 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def load_resolved(path: Path) -> dict[str, Any]:
-    """The resolved recipe of an existing run."""
-    return dict(json.loads((path / "recipe.resolved.json").read_text(encoding="utf-8")))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 from pipeline.inputs.classified import ClassifierName
 from pipeline.inputs.model import resolve_model
 from pipeline.scorers.base import Sample, Score, Worse
@@ -94,7 +94,7 @@ def read_labels(name: ClassifierName) -> Labels:
         at = f"@{name.revision}" if name.revision else ""
         raise InputError(
             f"classifier:{name.model}{at}: no such model{' or revision' if at else ''} "
-            f"({str(error).splitlines()[0]}). Give a Hub id or a folder."
+            f"({first_line(error)}). Give a Hub id or a folder."
         ) from error
     kinds = list(config.architectures or ())
     if kinds and not any(kind.endswith("ForSequenceClassification") for kind in kinds):

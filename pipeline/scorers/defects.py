@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, get_args
+from typing import Literal
 
 from pipeline.engines.base import Completion
 from pipeline.scorers.text import looping_share
 
 Defect = Literal["error", "prompt_too_long", "empty", "cut_off", "loop", "fragment", "speaks_of_revision", "unchanged"]
 """In the order in which they are looked for."""
-
-DEFECTS: tuple[str, ...] = get_args(Defect)
 
 KEEPABLE: tuple[Defect, ...] = ("cut_off", "loop", "fragment", "speaks_of_revision")
 """What a recipe may train on all the same: the others are no text, or none but the answer's own."""

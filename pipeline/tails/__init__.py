@@ -19,7 +19,7 @@ from pipeline.tails.quantities import QUANTITIES, change, estimate
 from pipeline.tails.records import comparison_record, finite_record
 from pipeline.tails.separation import RocArea, roc_area
 from pipeline.tails.swap import tail_max, worst_slice
-from pipeline.tails.table import Row, drift_table, summarise
+from pipeline.tails.table import Row, summarise
 from pipeline.tails.thresholds import half_of, tail_thresholds
 
 __all__ = [
@@ -47,7 +47,6 @@ __all__ = [
     "comparison_record",
     "confirm",
     "confirmation_alpha",
-    "drift_table",
     "estimate",
     "finite_record",
     "forecast",

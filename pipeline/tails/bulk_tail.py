@@ -29,11 +29,6 @@ class BulkTail(NamedTuple):
         """Whether there is a point."""
         return not np.isnan(self.bulk)
 
-    @property
-    def divergence(self) -> float:
-        """Tail minus bulk: positive where the tail lags behind, also when both got better."""
-        return self.tail - self.bulk
-
     def ellipse(self, *, level: float = 0.90, points: int = 64) -> Floats:
         """Return the outline of the joint confidence region, [points, 2], by the normal approximation."""
         values, vectors = np.linalg.eigh(self.covariance)

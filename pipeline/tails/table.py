@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from pipeline.tails.arrays import Tail, as_scores, sample_counts
@@ -95,31 +94,4 @@ def summarise(
             None if since_previous is None else since_previous[quantity],
         )
         for quantity in quantities
-    ]
-
-
-def drift_table(
-    rounds: Sequence[np.ndarray],
-    *,
-    quantities: Sequence[str] = QUANTITIES,
-    threshold: float | None = None,
-    tail: Tail = "upper",
-    level: float = 0.95,
-    replicates: int = REPLICATES,
-    seed: int = 0,
-) -> list[list[Row]]:
-    """Return `summarise` for every round of a run; `rounds[r]` holds round r's scores [n_prompts, k]."""
-    return [
-        summarise(
-            rounds[0] if r else None,
-            scores,
-            rounds[r - 1] if r else None,
-            quantities=quantities,
-            threshold=threshold,
-            tail=tail,
-            level=level,
-            replicates=replicates,
-            seed=seed,
-        )
-        for r, scores in enumerate(rounds)
     ]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.engines.base import Completion, FinishReason
-from pipeline.scorers.defects import _SPEAKS_OF_REVISION, DEFECTS, revision_defect, speaks_of_revision
+from pipeline.scorers.defects import _SPEAKS_OF_REVISION, Defect, revision_defect, speaks_of_revision
 
 RESPONSE = "First take the red paint and stir it for a minute."
 
@@ -37,7 +39,7 @@ def test_each_reason(revision: Completion, defect: str | None) -> None:
 
 def test_every_reason_is_covered_above_and_in_the_documented_order() -> None:
     order = ["error", "prompt_too_long", "empty", "cut_off", "loop", "fragment", "speaks_of_revision", "unchanged"]
-    assert list(DEFECTS) == order
+    assert list(get_args(Defect)) == order
 
 
 @pytest.mark.parametrize(

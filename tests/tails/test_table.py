@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.tails import QUANTITIES, change, drift_table, estimate, frozen_threshold, summarise
+from pipeline.tails import QUANTITIES, change, estimate, frozen_threshold, summarise
 
 
 @pytest.fixture(name="rounds", scope="module")
@@ -33,13 +33,13 @@ def test_round_nought_has_no_changes(rounds):
     assert [row.quantity for row in rows if not row.estimate.identified] == ["exceedance_ratio"]
 
 
-def test_drift_table_compares_with_the_first_and_the_previous(rounds):
-    table = drift_table(rounds, threshold=1.0)
-    assert [len(rows) for rows in table] == [8, 8, 8]
-    assert table[0] == summarise(None, rounds[0], threshold=1.0)
-    assert table[1] == summarise(rounds[0], rounds[1], rounds[0], threshold=1.0)
-    assert table[2] == summarise(rounds[0], rounds[2], rounds[1], threshold=1.0)
-    mean = table[1][0]
+def test_changes_are_since_the_first_and_since_the_previous_round(rounds):
+    second = summarise(rounds[0], rounds[2], rounds[1], threshold=1.0)
+    assert len(second) == 8
+    assert [row.change_from_previous for row in second] == [
+        row.change_from_baseline for row in summarise(rounds[1], rounds[2], threshold=1.0)
+    ]
+    mean = summarise(rounds[0], rounds[1], rounds[0], threshold=1.0)[0]
     assert mean.change_from_baseline == mean.change_from_previous
     assert mean.change_from_baseline.value == pytest.approx(-0.5, abs=0.01)
     assert mean.change_from_baseline.high - mean.change_from_baseline.low < 0.03
@@ -56,8 +56,9 @@ def test_the_worst_of_k_is_taken_at_one_k(rounds):
 
 def test_records_are_json_and_explain_what_is_missing(rounds):
     small = [scores[:50] for scores in rounds]
-    for rows in drift_table(small, threshold=9.0):
-        for row in rows:
+    first, second, third = small
+    for given in ((None, first), (first, second, first), (first, third, second)):
+        for row in summarise(*given, threshold=9.0):
             record = json.loads(json.dumps(row.flat(), allow_nan=False))
             assert record["quantity"] == row.quantity
             for prefix in ("", "baseline_", "previous_"):
