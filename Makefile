@@ -57,4 +57,4 @@ $(VLLM_VENV)/installed: tests/servers/vllm-requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .venv-lm-eval runs
+	rm -rf $(VENV) $(VLLM_VENV) .venv-lm-eval

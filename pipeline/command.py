@@ -42,9 +42,10 @@ class StageOptions:
 
 def parse(argv: Sequence[str], options: type) -> ParsedRecipe:
     """The recipe of this launch: of ``--config``, else of the run directory named, else the sandbox's."""
-    if not {"-h", "--help", "--help_all"} & set(argv):
+    asks_for_help = bool({"-h", "--help", "--help_all"} & set(argv))
+    if not asks_for_help:
         ranks.start()
-    default = _recipe_of_run(argv) or DEFAULT_RECIPE
+    default = DEFAULT_RECIPE if asks_for_help else _default_recipe(argv)
     parsed = parse_recipe(argv, default_config=default, command=options)
     if getattr(parsed.training, "trust_remote_code", False):
         raise InputError("trust_remote_code: code from model repositories is never run by this project.")
@@ -52,12 +53,17 @@ def parse(argv: Sequence[str], options: type) -> ParsedRecipe:
     return parsed
 
 
-def _recipe_of_run(argv: Sequence[str]) -> Path | None:
+def _default_recipe(argv: Sequence[str]) -> Path:
+    """The recipe of a launch without ``--config``: that of the run directory named, else the sandbox's."""
     words = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
-    for name, value in pairwise(words):
-        if name.replace("-", "_") == "__run_dir" and (copy := Path(value) / "recipe.yaml").exists():
-            return copy
-    return None
+    given = {name.replace("-", "_"): value for name, value in pairwise([*words, ""]) if name.startswith("--")}
+    run_dir = given.get("__run_dir")
+    if run_dir is None:
+        return DEFAULT_RECIPE
+    copy = Path(run_dir) / "recipe.yaml"
+    if not copy.exists() and "__config" not in given:
+        raise InputError(f"{run_dir}: holds no run. To begin one there, name its recipe as well: --config RECIPE.yaml")
+    return copy if copy.exists() else DEFAULT_RECIPE
 
 
 def open_session(parsed: ParsedRecipe, argv: Sequence[str], *, adding: Sequence[str] = ()) -> Session:

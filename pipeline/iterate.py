@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline import alarm, audit, command, distill, generate, measure, placebo, refine
-from pipeline.loading import load_session
+from pipeline.loading import check_tokenizer, load_session
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.calibration import calibration_report
 from pipeline.report.checkpoints import Checkpoint, measured_rounds
@@ -161,7 +161,10 @@ def main(argv: Sequence[str]) -> None:
     """Run, or go on with, all rounds of a recipe."""
     parsed = command.parse(argv, IterateOptions)
     if parsed.options.dry_run:
-        log.info("%s", plan_report(load_session(parsed)))
+        session = load_session(parsed)
+        plan = plan_report(session)
+        check_tokenizer(session)
+        log.info("%s", plan)
         return
     session = command.open_session(parsed, argv)
     try:

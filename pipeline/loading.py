@@ -6,13 +6,14 @@ import importlib.util
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pipeline.errors import InputError
-from pipeline.inputs.addresses import is_address
+from pipeline.errors import InputError, first_line
+from pipeline.inputs.addresses import is_address, read_addresses, read_key, read_key_variables
 from pipeline.inputs.constitution import load_constitution
 from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.model import follows_main, split_revision
 from pipeline.inputs.places import find_file
 from pipeline.inputs.recipe import ParsedRecipe
+from pipeline.inputs.recipe_fields import OTHER_ROLES
 from pipeline.inputs.scorer_names import split_name
 from pipeline.inputs.templates import load_plain_question, load_templates
 from pipeline.inputs.trackers import named_trackers, require_login
@@ -44,6 +45,28 @@ def load_session(parsed: ParsedRecipe) -> Session:
     _check_engines(session)
     _check_revisions(session)
     return session
+
+
+def check_tokenizer(session: Session) -> None:
+    """Load the tokenizer of the base, and nothing of its weights.
+
+    Raises:
+        InputError: there is no such model, or neither its tokenizer nor the recipe has a chat template.
+    """
+    from transformers import AutoTokenizer
+
+    from pipeline.engines.chat import require_chat_template, set_chat_template
+
+    revision = session.parsed.model.model_revision
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(session.model, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{session.model}: its tokenizer cannot be loaded ({first_line(error)}). Give a Hub id or a folder as "
+            "`model_name_or_path`."
+        ) from error
+    set_chat_template(tokenizer, session.chat_template)
+    require_chat_template(tokenizer)
 
 
 def _check_scoring(session: Session) -> None:
@@ -150,12 +173,23 @@ def _check_reserve(session: Session) -> None:
 
 def _check_engines(session: Session) -> None:
     recipe, model = session.recipe, session.parsed.model
-    addressed = [key for key in ("critic", "reviser") if is_address(getattr(recipe, key))]
+    named = {key: str(getattr(recipe, key) or "") for key in OTHER_ROLES}
+    addressed = {key: text for key, text in named.items() if is_address(text)}
+    if recipe.policy_engine == "server":
+        addressed["policy_endpoints"] = ",".join(recipe.policy_endpoints)
     if (addressed or recipe.policy_engine != "local") and importlib.util.find_spec("openai") is None:
-        key = addressed[0] if addressed else "policy_engine"
+        key = next(iter(addressed), "policy_engine")
         raise InputError(f"{key}: servers are reached by the openai client; `pip install -e '.[server]'` installs it.")
+    for text in addressed.values():
+        for address in read_addresses(text):
+            read_key(address, read_key_variables(recipe.api_keys))
     if recipe.policy_engine == "local":
         return
+    if model.load_in_4bit:
+        raise InputError(
+            f"load_in_4bit: with `policy_engine: {recipe.policy_engine}` answers would come from a base that is not "
+            "quantised, and training would start from another model. Use `policy_engine: local`."
+        )
     if unserved := [key for key in ("use_dora", "lora_modules_to_save") if getattr(model, key, None)]:
         raise InputError(f"{unserved[0]}: vLLM does not serve such adapters; use `policy_engine: local`.")
     if recipe.policy_engine == "vllm":

@@ -18,7 +18,7 @@ from pipeline.inputs.overlap import ProbeIndex, overlap_report
 from pipeline.inputs.places import PROJECT, find_file
 from pipeline.inputs.prompts import LoadedPrompts, load_prompts
 from pipeline.inputs.recipe import ParsedRecipe
-from pipeline.inputs.recipe_fields import Recipe
+from pipeline.inputs.recipe_fields import OTHER_ROLES, Recipe
 from pipeline.inputs.templates import Templates
 from pipeline.instruments import classifier_names, instrument_digests, load_instruments
 from pipeline.runs import ranks
@@ -81,7 +81,7 @@ class Session:
     @property
     def other_models(self) -> dict[str, str]:
         """The models beside the base that the recipe names, by its keys; those behind addresses are not among them."""
-        named = {key: getattr(self.recipe, key) for key in ("critic", "reviser", "judge", "second_judge")}
+        named = {key: getattr(self.recipe, key) for key in OTHER_ROLES}
         return {k: name for k, name in named.items() if is_other_model(name) and resolve_model(name) != self.model}
 
     def describe_engine(self, *roles: str) -> dict[str, Any]:

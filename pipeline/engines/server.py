@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -22,8 +21,8 @@ from pipeline.engines.chat import (
 )
 from pipeline.engines.endpoint import Card, Endpoint, says_too_long
 from pipeline.engines.kept import KeptAnswers, answer_key
-from pipeline.errors import EngineError, InputError, LogProbabilityError, first_line
-from pipeline.inputs.addresses import Address
+from pipeline.errors import EngineError, LogProbabilityError, first_line
+from pipeline.inputs.addresses import Address, read_key
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -225,8 +224,9 @@ class ServerEngine:
     def _connect(self) -> None:
         if self._runner is not None:
             return
-        addresses = self._addresses()
-        self._endpoints = [Endpoint(address, self._key(address), self._limit) for address in addresses]
+        self._endpoints = [
+            Endpoint(address, read_key(address, self._key_variables), self._limit) for address in self._addresses()
+        ]
         self._balancer = Balancer(self._endpoints, self._limit, self._patience)
         runner = asyncio.Runner()
         try:
@@ -246,17 +246,6 @@ class ServerEngine:
                 # Without its cause: a server may say the key that it refuses, and logs show causes.
                 raise EngineError(f"{self._names()}: {failure.reason}") from None
             return runner.run(self._endpoints[0].card())
-
-    def _key(self, address: Address) -> str | None:
-        variable = self._key_variables.get(address.host)
-        if variable is None:
-            return None
-        if not os.environ.get(variable):
-            raise InputError(
-                f"{address.url}: its key should be in the environment variable {variable} (`api_keys`), "
-                "which is not set."
-            )
-        return os.environ[variable]
 
     def _read(self, card: Card) -> None:
         self._reader, self._context = None, None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from pipeline.errors import InputError
 
 _KEY_ENTRY = re.compile(r"(?P<host>[A-Za-z0-9.\-\[\]]+(:\d+)?)=(?P<variable>[A-Za-z_][A-Za-z0-9_]*)")
 
@@ -79,3 +82,19 @@ def read_key_variables(entries: Sequence[str]) -> Mapping[str, str]:
             )
         found[match["host"]] = match["variable"]
     return found
+
+
+def read_key(address: Address, variables: Mapping[str, str]) -> str | None:
+    """The key for a server, from the environment variable that is named for its host; None if none is.
+
+    Raises:
+        InputError: that variable is not set.
+    """
+    variable = variables.get(address.host)
+    if variable is None:
+        return None
+    if not os.environ.get(variable):
+        raise InputError(
+            f"{address.url}: its key should be in the environment variable {variable} (`api_keys`), which is not set."
+        )
+    return os.environ[variable]

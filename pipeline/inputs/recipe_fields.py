@@ -18,6 +18,9 @@ from pipeline.inputs.scorer_names import describe_names, name_problem, split_nam
 SANDBOX = "sandbox"
 """The value of `model_name_or_path` that names the model shipped with the package, and its small world."""
 
+OTHER_ROLES = ("critic", "reviser", "judge", "second_judge")
+"""Keys that may name another model than the policy."""
+
 
 class Range(NamedTuple):
     """The values a number may take; both ends belong to it unless `above` says that the lower does not."""
@@ -354,7 +357,7 @@ def _engine_problems(values: Mapping[str, Any]) -> dict[str, str]:
     endpoints = values.get("policy_endpoints") or []
     if (values.get("policy_engine") == "server") != bool(endpoints):
         found["policy_endpoints"] = "and `policy_engine: server` need each other"
-    given = {name: str(values.get(name, "")) for name in ("critic", "reviser")}
+    given = {name: str(values.get(name) or "") for name in OTHER_ROLES}
     given = {name: text for name, text in given.items() if is_address(text)}
     if endpoints:
         given["policy_endpoints"] = ",".join(endpoints)

@@ -17,7 +17,7 @@ _BYTES_PER_TOKEN = 6
 
 
 def plan_report(session: Session) -> str:
-    """The plan as text. Reads the recipe, the constitution, the prompts and the tokenizer; loads no weights.
+    """The plan as text. Reads the recipe, the constitution and the prompts; loads no model.
 
     Raises:
         InputError: anything that the run would refuse.

@@ -49,9 +49,9 @@ def cost_rows(page: Page) -> list[Row]:
             rows.append(
                 {"run": shown.run.label, "round": shown.round, "label": shown.label, "stage": stage}
                 | {"rows": sum(sum(one["rows"].values()) for one in manifests)}
-                | {"prompt_tokens": sum(one.get("prompt", 0) for one in tokens), "new_tokens": new}
+                | {"prompt_tokens": sum(one.get("prompt", 0) for one in tokens), "sampled_or_trained_tokens": new}
                 | {"seconds": round(seconds, 3)}
-                | {"device_seconds": round(sum(timing["model_seconds"] for timing in timings), 3)}
+                | {"model_seconds": round(sum(timing["model_seconds"] for timing in timings), 3)}
             )
     order = ["generate", "refine", "audit", "distill", "measure", "alarm"]
     return sorted(rows, key=lambda row: (row["run"], row["round"], order.index(row["stage"])))

@@ -31,8 +31,8 @@ def test_cost_is_summed_by_stage(written: Callable[..., Any]) -> None:
     rows = cost_rows(run.page(0, 1))
     assert [row["stage"] for row in rows] == ["generate", "distill", "measure", "alarm"]
     generate, distill, measure, alarm = rows
-    assert (generate["prompt_tokens"], generate["new_tokens"], generate["rows"]) == (100, 40, 15)
-    assert (distill["new_tokens"], distill["seconds"], distill["device_seconds"]) == (70, 9.0, 18.0)
+    assert (generate["prompt_tokens"], generate["sampled_or_trained_tokens"], generate["rows"]) == (100, 40, 15)
+    assert (distill["sampled_or_trained_tokens"], distill["seconds"], distill["model_seconds"]) == (70, 9.0, 18.0)
     assert (measure["seconds"], measure["rows"]) == (4.0, 30)
     assert alarm["seconds"] == 4.0
 
