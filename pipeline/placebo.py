@@ -81,4 +81,5 @@ def _keep_unrevised(arm: Session, run: RunDir, round_: int) -> None:
         table = to_table([{name: row.get(name) for name in columns} for row in rows], REFINEMENTS)
         write_table(stage.folder / output, [table], REFINEMENTS)
     ranks.barrier()
-    stage.finish([output], stage_facts(stage.folder, [output]) | {"constitution": None} | arm.describe_engine())
+    facts = stage_facts(stage.folder, [output], arm.recipe.keep_dropped)
+    stage.finish([output], facts | {"constitution": None} | arm.describe_engine())

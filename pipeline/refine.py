@@ -65,8 +65,9 @@ def run(session: Session, round_: int) -> dict[str, Any]:
             write_table(stage.folder / OUTPUTS[1], _pairs(stage.folder / OUTPUTS[0]), PAIRS)
         ranks.barrier()
         outputs = [*OUTPUTS, "constitution.txt"]
-        facts = stage_facts(stage.folder, OUTPUTS) | {"constitution": session.constitution.sha256}
-        stage.finish(outputs, facts | session.describe_engine("critic", "reviser"))
+        facts = stage_facts(stage.folder, OUTPUTS, session.recipe.keep_dropped)
+        made_with = {"constitution": session.constitution.sha256} | session.describe_engine("critic", "reviser")
+        stage.finish(outputs, facts | made_with)
     return stage.manifest()
 
 

@@ -251,12 +251,12 @@ class Stage:
             busy = timing["work_seconds"] or timing["model_seconds"]
             speed = count * manifest.get("epochs", 1) / max(busy, 1e-9)
             line += f"  {count:>9,} tokens  {speed:>8,.0f} tokens/s"
-        drops: dict[str, int] = {}
-        for reasons in manifest.get("dropped", {}).values():
-            for reason, number in reasons.items():
-                drops[reason] = drops.get(reason, 0) + number
-        if drops:
-            line += "  dropped: " + ", ".join(f"{reason} {number:,}" for reason, number in drops.items())
+        for fact, name in (("dropped", "dropped"), ("kept", "kept anyway")):
+            reasons: Counter[str] = Counter()
+            for of_table in manifest.get(fact, {}).values():
+                reasons.update(of_table)
+            if reasons:
+                line += f"  {name}: " + ", ".join(f"{reason} {number:,}" for reason, number in reasons.items())
         return line
 
 

@@ -106,6 +106,13 @@ def test_facts_add_up(tmp_path: Path) -> None:
     assert list(count_values(tmp_path / "a.parquet", "drop_reason")) == ["empty", "loop"], "most frequent first"
 
 
+def test_rows_that_are_trained_on_anyway_are_not_dropped(tmp_path: Path) -> None:
+    rows = [response(i, reason) for i, reason in enumerate([None, "cut_off", "loop", "cut_off"])]
+    write_table(tmp_path / "a.parquet", [to_table(rows, RESPONSES)], RESPONSES)
+    facts = stage_facts(tmp_path, ["a.parquet"], keep=["cut_off"])
+    assert (facts["dropped"], facts["kept"]) == ({"a.parquet": {"loop": 1}}, {"a.parquet": {"cut_off": 2}})
+
+
 def test_facts_of_no_rows(tmp_path: Path) -> None:
     write_table(tmp_path / "a.parquet", [], RESPONSES)
     facts = stage_facts(tmp_path, ["a.parquet"])

@@ -69,7 +69,9 @@ def render(page: Page, drawn: Sequence[Figure], samples: Sequence[PairedSample],
         slices=sorted({one.slice for one in samples}),
         editions=editions(page),
         costs=costs,
-        total={name: sum(row[name] for row in costs) for name in ("sampled_or_trained_tokens", "seconds", "model_seconds")},
+        total={
+            name: sum(row[name] for row in costs) for name in ("sampled_or_trained_tokens", "seconds", "model_seconds")
+        },
         differing=differing_fields(page),
         provenance={name: provenance_rows(run) for name, run in page.runs.items()},
         folder=folder,
