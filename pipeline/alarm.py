@@ -60,9 +60,8 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     tested is spent.
     """
     path = session.run.alarm(round_)
-    done = path.exists()
-    ranks.barrier()  # or a slow rank would find what a fast one has just written, and leave it waiting below
-    if not done:
+    # Rank 0 looks, or a slow rank would find what a fast one has just written, and leave it waiting below.
+    if not ranks.from_main(path.exists()):
         found = _examine(session, round_) if round_ else _prepare(session)
         if ranks.is_main():
             write_json(path, found)

@@ -242,6 +242,13 @@ def _check_training(session: Session) -> None:
             "eval_strategy: no rows are held out of a round; `measure` looks at its adapter on the probe sets. "
             "Leave it out."
         )
+    if training.model_init_kwargs is not None:
+        raise InputError(
+            "model_init_kwargs: the base is loaded alike for sampling and for training, by `dtype`, `model_revision` "
+            "and the fields for 4 bits. Leave it out."
+        )
+    if session.parsed.given.get("use_peft") is False:
+        raise InputError("use_peft: a round trains a LoRA, and nothing else. Leave it out.")
     if training.padding_free and training.max_length is not None:
         raise InputError("padding_free: TRL has it without a limit of length only; set `max_length: null`.")
 

@@ -27,6 +27,18 @@ def test_training_on_4_bit_weights_is_not_sampled_from_whole_ones(recipe: list[s
         load(*recipe, "--load_in_4bit", "true", "--policy_engine", *engine)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model_init_kwargs", '{"use_kernels": false}'], "model_init_kwargs: the base is loaded alike"),
+        (["--use_peft", "false"], "use_peft: a round trains a LoRA, and nothing else"),
+    ],
+)
+def test_what_would_not_be_obeyed_is_refused(recipe: list[str], flags: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(*recipe, *flags)
+
+
 @pytest.mark.parametrize("key", ["critic", "judge"])
 def test_a_key_that_is_not_set_is_missed_before_round_0(
     recipe: list[str], key: str, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from pipeline.engines.base import Message
 from pipeline.engines.chat import as_plain_text, plain_messages, set_chat_template
@@ -133,6 +134,7 @@ def _load(model: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
     from accelerate import PartialState
 
     require_model_folder(model)
+    unset_hf_deepspeed_config()  # ZeRO-3 would divide this model as well
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
         loaded, info = AutoModelForSequenceClassification.from_pretrained(

@@ -18,6 +18,7 @@ class Launch(NamedTuple):
 
     Attributes:
         processes: of the whole launch, all nodes together.
+        on_node: those of them on this node.
         device: kind of accelerator, ``cpu`` where there is none or none is used.
         visible: accelerators that this process sees.
         strategy: how training is divided over the processes.
@@ -25,6 +26,7 @@ class Launch(NamedTuple):
     """
 
     processes: int
+    on_node: int
     device: str
     visible: int
     strategy: Literal["one process", "DDP", "DeepSpeed", "FSDP"]
@@ -38,12 +40,12 @@ def this_launch(training: SFTConfig) -> Launch:
 
     device = PartialState().device.type
     visible = torch.accelerator.device_count() if device != "cpu" else 0
-    processes = ranks.world_size()
+    processes, on_node = ranks.world_size(), ranks.node_size()
     if training.deepspeed_plugin is not None:
-        return Launch(processes, device, visible, "DeepSpeed", int(training.deepspeed_plugin.zero_stage))
+        return Launch(processes, on_node, device, visible, "DeepSpeed", int(training.deepspeed_plugin.zero_stage))
     if ranks.asked_for("FSDP") or training.fsdp:
-        return Launch(processes, device, visible, "FSDP")
-    return Launch(processes, device, visible, "DDP" if processes > 1 else "one process")
+        return Launch(processes, on_node, device, visible, "FSDP")
+    return Launch(processes, on_node, device, visible, "DDP" if processes > 1 else "one process")
 
 
 def check_launch(launch: Launch, model: ModelConfig) -> None:
@@ -57,6 +59,11 @@ def check_launch(launch: Launch, model: ModelConfig) -> None:
             f"this process sees {launch.visible} GPUs and the launch has one process. For all: `accelerate launch "
             f"--config_file accelerate_configs/multi_gpu.yaml --num_processes {launch.visible} ...`; for one: set "
             "CUDA_VISIBLE_DEVICES=0."
+        )
+    if launch.device != "cpu" and launch.on_node > launch.visible:
+        raise PreflightError(
+            f"the launch has {launch.on_node} processes on this machine, which see {launch.visible} GPUs; two cannot "
+            f"share one. Add `--num_processes {launch.visible}` to `accelerate launch`."
         )
     if launch.strategy == "FSDP" and launch.device == "cpu":
         raise PreflightError(

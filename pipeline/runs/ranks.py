@@ -27,6 +27,8 @@ def start(timeout_hours: float = 6.0) -> None:
             "the launch configuration asks for DeepSpeed, which is not installed; "
             'run `DS_BUILD_OPS=0 pip install --no-build-isolation -e ".[deepspeed]"`.'
         )
+    if torch.backends.mps.is_available():
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # Apple's GPUs lack float64, in which tokens are drawn
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed, where installed, warns that it found no other
     if world_size() == 1:
@@ -58,6 +60,11 @@ def rank() -> int:
 def world_size() -> int:
     """The number of processes of the launch."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def node_size() -> int:
+    """The number of processes of the launch on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def is_main() -> bool:

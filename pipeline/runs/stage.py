@@ -79,7 +79,7 @@ class Stage:
         return self.folder / self.manifest_name
 
     def is_complete(self, *, renew: bool = False) -> bool:
-        """Whether the stage has been done with these inputs.
+        """Whether the stage has been done with these inputs; all ranks ask this together.
 
         Args:
             renew: count a stage done with other settings, before an amendment, as not done.
@@ -87,7 +87,8 @@ class Stage:
         Raises:
             RunError: it has been done with other inputs.
         """
-        if not self.manifest_path.exists():
+        # Rank 0 looks: to a node that looked too early, NFS may deny for half a minute what is there since.
+        if not ranks.from_main(self.manifest_path.exists()):
             return False
         manifest = self.manifest()
         recorded = manifest["inputs"]

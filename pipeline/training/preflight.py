@@ -96,7 +96,12 @@ def check_adapter(folder: Path) -> dict[str, int]:
     if not path.exists():
         raise PreflightError(f"{path}: the trainer saved no adapter weights.")
     tensors = load_file(path)
-    odd = [name for name, tensor in tensors.items() if "lora_" in name and (tensor.ndim < 2 or tensor.numel() == 0)]
+    matrices = ("lora_A", "lora_B", "lora_embedding_")  # DoRA's magnitudes are vectors
+    odd = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.numel() == 0 or (tensor.ndim < 2 and any(matrix in name for matrix in matrices))
+    ]
     if odd or not tensors:
         raise PreflightError(f"{path}: {odd[0] if odd else 'no tensor'} is not a whole matrix; the save lost shards.")
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]

@@ -105,6 +105,8 @@ def train(
         save_total_limit=max(config.save_total_limit or 2, 2),  # the last whole one stays until the next is whole
         save_only_model=False,  # or a resumed training would go on with a fresh optimizer,
         ignore_data_skip=False,  # or with rows that it has seen
+        save_on_each_node=False,  # all nodes share one file system
+        shuffle_dataset=False,  # the sampler shuffles, and rows are checked against what they were made from
     )
     trainer = _build(rows, learner, settings, on_log)
     trainable = check_trainable(trainer.model)
@@ -113,7 +115,8 @@ def train(
     tokens = sum(len(row["input_ids"]) for row in trainer.train_dataset)
     trainer.add_callback(training_bar(label, tokens))
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=_last_checkpoint(work_dir))
+    # Rank 0 decides: another node may not see yet what is there, or see what was removed.
+    trainer.train(resume_from_checkpoint=ranks.from_main(_last_checkpoint(work_dir)))
     seconds = time.monotonic() - started
     partial = adapter_dir.with_name(f".{adapter_dir.name}.partial")
     if ranks.is_main():
@@ -122,6 +125,7 @@ def train(
     trainer.save_model(str(partial))
     state = trainer.state
     strategy = _strategy(trainer)
+    _let_go(trainer)
     del trainer
     gc.collect()
     if torch.cuda.is_available():
@@ -240,6 +244,17 @@ def _strategy(trainer: SFTTrainer) -> str:
     plugin = trainer.accelerator.state.deepspeed_plugin
     kind: str = trainer.accelerator.distributed_type.value
     return f"{kind} ZeRO-{plugin.zero_stage}" if plugin is not None else kind
+
+
+def _let_go(trainer: SFTTrainer) -> None:
+    """Undo what would keep a trained model in memory for as long as the process lives."""
+    if trainer.accelerator.state.deepspeed_plugin is None:
+        return
+    from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+
+    trainer.accelerator.free_memory()
+    # ZeRO-3 of DeepSpeed 0.19 puts every model that it divides on this list and takes none from it.
+    FWD_MODULE_STACK.clear()
 
 
 def _require_room(kept: Any, dataset: Any, tokenizer: Any, max_length: int | None) -> None:

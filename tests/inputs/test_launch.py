@@ -14,11 +14,11 @@ from pipeline.inputs import launch as launches
 from pipeline.inputs.launch import Launch, check_launch, precision, quantization, this_launch
 from pipeline.inputs.recipe import parse_recipe
 
-ONE_CPU = Launch(1, "cpu", 0, "one process")
-DDP = Launch(8, "cuda", 8, "DDP")
-ZERO_2 = Launch(8, "cuda", 8, "DeepSpeed", 2)
-ZERO_3 = Launch(8, "cuda", 8, "DeepSpeed", 3)
-FSDP = Launch(8, "cuda", 8, "FSDP")
+ONE_CPU = Launch(1, 1, "cpu", 0, "one process")
+DDP = Launch(8, 8, "cuda", 8, "DDP")
+ZERO_2 = Launch(8, 8, "cuda", 8, "DeepSpeed", 2)
+ZERO_3 = Launch(8, 8, "cuda", 8, "DeepSpeed", 3)
+FSDP = Launch(8, 8, "cuda", 8, "FSDP")
 NF4 = {"load_in_4bit": True, "dtype": "bfloat16"}
 NF4_IN_BF16 = NF4 | {"bnb_4bit_quant_storage": "bfloat16"}
 
@@ -28,9 +28,9 @@ NF4_IN_BF16 = NF4 | {"bnb_4bit_quant_storage": "bfloat16"}
     [
         (ONE_CPU, {}),
         (ONE_CPU, {"load_in_4bit": True, "dtype": "float32"}),
-        (Launch(1, "cuda", 1, "one process"), NF4),
-        (Launch(2, "cpu", 0, "DDP"), NF4),
-        (Launch(2, "cpu", 0, "DeepSpeed", 3), {}),
+        (Launch(1, 1, "cuda", 1, "one process"), NF4),
+        (Launch(2, 2, "cpu", 0, "DDP"), NF4),
+        (Launch(2, 2, "cpu", 0, "DeepSpeed", 3), {}),
         (DDP, NF4),
         (ZERO_2, NF4),
         (ZERO_3, {}),
@@ -45,8 +45,9 @@ def test_what_works_passes(launch: Launch, model: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("launch", "model", "message"),
     [
-        (Launch(1, "cuda", 4, "one process"), {}, r"sees 4 GPUs.*multi_gpu.yaml --num_processes 4.*CUDA_VISIBLE_DEV"),
-        (Launch(2, "cpu", 0, "FSDP"), {}, r"FSDP on a CPU.*DDP instead.*cpu_2proc.yaml"),
+        (Launch(1, 1, "cuda", 4, "one process"), {}, r"sees 4 GPUs.*multi_gpu.yaml --num_processes 4.*CUDA_VISIBLE"),
+        (Launch(8, 8, "cuda", 4, "DDP"), {}, r"8 processes on this machine, which see 4 GPUs.*--num_processes 4"),
+        (Launch(2, 2, "cpu", 0, "FSDP"), {}, r"FSDP on a CPU.*DDP instead.*cpu_2proc.yaml"),
         (ONE_CPU, {"load_in_8bit": True}, r"load_in_8bit.*whole batch.*load_in_4bit: true"),
         (ZERO_3, NF4_IN_BF16, r"load_in_4bit: not with ZeRO-3.*zero2.yaml.*fsdp2_qlora.yaml"),
         (FSDP, NF4, r"found bnb_4bit_quant_storage uint8, dtype bfloat16.*bnb_4bit_quant_storage: bfloat16"),

@@ -209,10 +209,12 @@ def test_fit_to_machine(monkeypatch, accelerator, bf16, environment, given, expe
     monkeypatch.setattr("transformers.utils.is_torch_bf16_gpu_available", lambda: bf16)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    values = {"use_cpu": False, "bf16": None, "deepspeed": None, **given}
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # of the launch configuration
+    values = {"use_cpu": False, "bf16": None, "fp16": False, "deepspeed": None, **given}
     fitted = fit_to_machine(values, given)
     assert (fitted["use_cpu"], fitted["bf16"]) == expected
-    assert values == {"use_cpu": False, "bf16": None, "deepspeed": None, **given}
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == ("no" if expected[1] is False else "bf16")
+    assert values == {"use_cpu": False, "bf16": None, "fp16": False, "deepspeed": None, **given}
 
 
 def test_parsing_writes_nothing(write, tmp_path, monkeypatch):

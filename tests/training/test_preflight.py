@@ -184,6 +184,11 @@ def test_a_spoilt_adapter(tmp_path: Path, tensor: torch.Tensor, message: str) ->
         check_adapter(adapter(tmp_path, q_lora_B_weight=tensor))
 
 
+def test_the_magnitudes_of_dora_are_vectors(tmp_path: Path) -> None:
+    magnitudes = torch.ones(8)
+    assert check_adapter(adapter(tmp_path, q_lora_magnitude_vector=magnitudes))["tensors"] == 3
+
+
 def test_one_b_matrix_that_moved_is_enough(tmp_path: Path) -> None:
     one_moved = {"q.lora_B.weight": torch.zeros(8, 2), "v.lora_B.weight": torch.ones(8, 2)}
     save_file(one_moved, tmp_path / "adapter_model.safetensors")
