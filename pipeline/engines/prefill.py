@@ -14,6 +14,9 @@ from pipeline.engines.window import WindowCache, n_window_layers
 _WORTH_IT = 0.75
 """Read on where beginnings known leave at most this share of the longest prompt: laying them out has a price."""
 
+READ_AT_ONCE = 1 << 15
+"""Tokens of one pass over prompts, padding included: the memory that a pass takes beside the cache grows with them."""
+
 
 class Model(NamedTuple):
     """What decoding needs of a model."""
@@ -69,8 +72,25 @@ def _read(model: Model, prompts: Sequence[Sequence[int]]) -> Reading:
     config = model.forward.config
     tokens, mask = left_padded(prompts, model.pad, model.forward.device)
     n_layers = n_window_layers(config)
-    cache = DynamicCache(config=config) if n_layers is None else WindowCache(n_layers)
-    return Reading(model.logits(tokens, mask, positions_of(mask), cache), mask, cache)
+    positions = positions_of(mask)
+    if n_layers is None:
+        cache = DynamicCache(config=config)
+        return Reading(model.logits(tokens, mask, positions, cache), mask, cache)
+    cache = WindowCache(n_layers)
+    return Reading(_in_pieces(model, tokens, mask, positions, cache), mask, cache)
+
+
+def _in_pieces(
+    model: Model, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: WindowCache
+) -> torch.Tensor:
+    """Logits after the last of the tokens [rows, columns], which the cache takes up some columns at a time."""
+    rows, columns = tokens.shape
+    known = mask.shape[1] - columns
+    step = max(READ_AT_ONCE // rows, 1)
+    for start in range(0, columns, step):
+        piece = slice(start, start + step)
+        logits = model.logits(tokens[:, piece], mask[:, : known + start + step], positions[:, piece], cache)
+    return logits
 
 
 def _read_on(model: Model, prompts: Sequence[Sequence[int]], beginnings: Sequence[Beginning]) -> Reading:
@@ -91,7 +111,7 @@ def _read_on(model: Model, prompts: Sequence[Sequence[int]], beginnings: Sequenc
                 for side_by_side, states in zip(laid, dialogue.layers[layer], strict=True):
                     side_by_side[row, :, -length:] = states[:, :length]
         cache.update(*laid, layer)
-    logits = model.logits(tokens, mask, positions_of(mask)[:, old.shape[1] :], cache)
+    logits = _in_pieces(model, tokens, mask, positions_of(mask)[:, old.shape[1] :], cache)
     # Between beginning and rest some rows have columns of nothing, and what joins others must not be wider than it is.
     longest = int(mask.sum(1).max())
     columns = mask.argsort(dim=1, stable=True)[:, -longest:]

@@ -75,8 +75,12 @@ def count_read(model: Any) -> list[int]:
     return read
 
 
+@pytest.mark.parametrize("at_once", [1 << 15, 64])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_greedy_answers_are_those_of_one_prompt_at_a_time(name: str) -> None:
+def test_greedy_answers_are_those_of_one_prompt_at_a_time(
+    name: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.engines.prefill.READ_AT_ONCE", at_once)
     model, prompts = random_model(CONFIGS[name]()), prompts_of(16)
     expected = []
     for prompt in prompts:
