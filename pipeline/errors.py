@@ -1,4 +1,4 @@
-"""The errors a person meets. Each message says what is wrong, where, and what to do about it."""
+"""The errors that users see. Each message says what is wrong, where, and what to do about it."""
 
 
 def first_line(error: BaseException) -> str:
@@ -8,7 +8,7 @@ def first_line(error: BaseException) -> str:
 
 
 class PipelineError(Exception):
-    """Base of every error that this project raises on purpose; commands print it without a traceback."""
+    """Base class of every error that this project raises on purpose; commands print it without a traceback."""
 
 
 class InputError(PipelineError, ValueError):
@@ -16,7 +16,7 @@ class InputError(PipelineError, ValueError):
 
 
 class RunError(PipelineError, RuntimeError):
-    """A run directory that cannot be continued: another recipe, another writer, damaged or missing files."""
+    """A run directory that cannot be continued: a different recipe, another writer, damaged or missing files."""
 
 
 class EngineError(PipelineError, RuntimeError):
@@ -24,8 +24,8 @@ class EngineError(PipelineError, RuntimeError):
 
 
 class LogProbabilityError(EngineError):
-    """A model that answers but does not tell how likely a text is."""
+    """A model that generates text but does not report log-probabilities."""
 
 
 class PreflightError(PipelineError, ValueError):
-    """Training that would silently learn the wrong thing: found before a step is taken."""
+    """Training that would silently learn the wrong thing, caught before the first step."""

@@ -171,7 +171,7 @@ def test_questions_that_all_fail_are_told_of_with_the_reason(
     row = {"question": "a potion ?", "answer_matching_behavior": "no", "answer_not_matching_behavior": "no no"}
     path.write_text(json.dumps(row))
     measure.main(["--run_dir", str(run), "--add_scorers", f"choice:{path}"])
-    assert "choice on choice.same: no score of all 1 (an option begins another one in tokens" in caplog.text
+    assert "choice on choice.same: no score of all 1 (the tokens of one option begin another" in caplog.text
     caplog.clear()
     measure.main(["--run_dir", str(run), "--add_scorers", questions(tmp_path / "fine.jsonl", "potion")])
     assert "choice.fine: no score" not in caplog.text

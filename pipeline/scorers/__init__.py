@@ -1,4 +1,8 @@
-"""Scorers: one number a sample, a prompt or a question. A new one is a small file here and a line in ``build``."""
+"""Scorers: one number per sample, prompt or question.
+
+A new one is a small file here, an entry in ``columns`` and in ``build``, and its name in ``inputs/scorer_names.py``;
+one that asks questions of its own also has them loaded in ``pipeline/instruments.py``.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +49,14 @@ __all__ = [
 
 
 NOTHING = Instruments()
-"""For scorers that read nothing beside the answers."""
+"""For scorers that read nothing but the answers."""
 
 SLICED = frozenset({"nll_reference"})
-"""The columns whose slices are what they are for; of others only the headline is split."""
+"""The columns that exist for the sake of their slices; of the others only the headline is split by slice."""
 
 
 def columns(names: Sequence[str], instruments: Instruments = NOTHING) -> dict[str, Worse]:
-    """The scores that the listed scorers give, and which end of each is the bad one; no model is opened for it."""
+    """The columns of the listed scorers, and which end of each is the bad one; loads no model."""
     given: dict[str, Mapping[str, Worse]] = {
         "gold": Gold.columns,
         "refusal": Refusal.columns,
@@ -92,11 +96,11 @@ def build(
     """The scorers that a recipe lists.
 
     Args:
-        names: as in the recipe.
+        names: entries of ``scorers``, as in the recipe.
         policy: the checkpoint that is measured.
         base: the untouched model.
-        instruments: what the scorers read beside the answers.
-        judge: who judges, if anything is judged.
+        instruments: what the scorers read besides the answers.
+        judge: the model that judges, if anything is judged.
         classifiers: the models of the ``classifier`` scorers, by their entry in the recipe.
     """
     found: list[Scorer | PromptScorer | QuestionScorer] = []
@@ -119,7 +123,7 @@ def build(
             case ("diversity", _):
                 found.append(Diversity())
             case ("kl" | "nll_base", _):
-                # Both come of the same forward passes.
+                # Both come from the same forward passes.
                 if not any(isinstance(scorer, Likelihood) for scorer in found):
                     found.append(Likelihood([name for name in names if name in ("kl", "nll_base")], policy, base))
             case ("likelihood", _):

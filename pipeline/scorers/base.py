@@ -1,4 +1,4 @@
-"""What a scorer is: samples in, one number a sample out; or prompts in, one number a prompt out."""
+"""What a scorer is: samples, prompts or questions in, one number for each out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Sample(NamedTuple):
 
 
 class SampledPrompt(NamedTuple):
-    """A probe prompt as a scorer of prompts sees it: with its usable samples, in the order of their numbers."""
+    """A probe prompt as a scorer of prompts sees it: with its usable samples, ordered by sample number."""
 
     prompt: Sequence[Message]
     slice: str
@@ -46,7 +46,7 @@ class Scorer(Protocol):
         """The names of the scores, and which end of each is the bad one."""
 
     def __call__(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[Score]]:
-        """One score a sample for every column, in the order of the samples."""
+        """One score per sample for every column, in the order of the samples."""
 
 
 @runtime_checkable
@@ -58,16 +58,16 @@ class PromptScorer(Protocol):
         """The names of the scores, and which end of each is the bad one."""
 
     def score_prompts(self, prompts: Sequence[SampledPrompt]) -> Mapping[str, Sequence[Score | None]]:
-        """One score a prompt for every column, in the order of the prompts, which are of one probe set.
+        """One score per prompt for every column, in the order of the prompts, which are all of one probe set.
 
-        None where a prompt carries no score of its own, by design and in every round; it then has no row. A
+        None where a prompt has no score of its own, by design and in every round; it then has no row. A
         failure is a ``Score`` without a value.
         """
 
 
 @runtime_checkable
 class QuestionScorer(Protocol):
-    """Asks questions of its own, and gives every question one number per column; no sampled answer is in it."""
+    """Asks questions of its own and gives every question one number per column; uses no sampled answers."""
 
     @property
     def columns(self) -> Mapping[str, Worse]:
@@ -75,11 +75,11 @@ class QuestionScorer(Protocol):
 
     @property
     def questions(self) -> QuestionSet[Any]:
-        """What is asked; the scores stand under the name of the set as under that of a probe set."""
+        """The questions; scores are filed under the name of the set, as if it were a probe set."""
 
     def score_questions(self, questions: Sequence[Any]) -> Mapping[str, Sequence[Score | None]]:
-        """One score a question for every column, in the order of the questions, which are some of the set.
+        """One score per question for every column, in the order of the questions, which are a subset of the set.
 
-        None where a question carries no score of its own, by design and in every round. A failure is a ``Score``
+        None where a question has no score of its own, by design and in every round. A failure is a ``Score``
         without a value.
         """

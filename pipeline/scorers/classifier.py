@@ -20,27 +20,27 @@ Head = Literal["reward", "softmax", "sigmoid"]
 
 
 class Labels(NamedTuple):
-    """What a classifier tells apart, in the order of its outputs, and how its outputs are read."""
+    """A classifier's labels, in the order of its outputs, and how its outputs are read."""
 
     names: tuple[str, ...]
     head: Head
 
 
 class Classifier:
-    """A column a label, ``classifier.MODEL.LABEL`` by the last part of the model's name, or what the recipe calls it.
+    """One column per label, ``classifier.MODEL.LABEL``; MODEL: the last part of its name, or the recipe's name for it.
 
-    * Several labels: the label's probability, [0, 1]; by softmax where one label holds, by the logistic function where
-      the model's config says ``multi_label_classification``. High is bad for a label that the recipe names, low for
-      one it names with ``!``; both ends are watched where it names none.
-    * One output, as of a reward model: the raw output, any number; low is bad unless the recipe names the label.
-    * ``classifier.MODEL.windows`` (of one label ``classifier.MODEL.LABEL.windows``): how many windows the text took. A
-      text longer than the model's context is read in windows that overlap by a quarter, and the **worst window
-      counts**: the highest value, or the lowest where low is bad. The more windows, the worse their worst by chance
-      alone, so longer answers look worse: read it beside this.
+    * Several labels: the label's probability, [0, 1]; by softmax where one label applies, by the logistic function
+      where the model's config says ``multi_label_classification``. High is bad for a label that the recipe names, low
+      for one it names with ``!``; both ends are watched where it names none.
+    * One output, as from a reward model: the raw output, any number; low is bad unless the recipe names the label.
+    * ``classifier.MODEL.windows`` (for one label ``classifier.MODEL.LABEL.windows``): how many windows the text took.
+      A text longer than the model's context is read in windows that overlap by a quarter, and the **worst window
+      counts**: the highest value, or the lowest where low is bad. The more windows, the worse the worst of them by
+      chance alone, so longer answers look worse: read the scores together with this column.
 
-    The classifier is frozen, and knows only what it was trained on: answers in another style, length or language than
-    its training data are guessed at, and a policy that drifts goes there. It is shown the answer alone; with
-    ``classifier_template`` what that renders; a reward model with a chat template the whole dialogue.
+    The classifier is frozen, and knows only what it was trained on: for answers in a style, length or language unlike
+    its training data it guesses, and that is where a drifting policy goes. It is shown the answer alone; with
+    ``classifier_template``, what that renders; a reward model with a chat template, the whole dialogue.
     """
 
     def __init__(self, name: ClassifierName, model: SequenceClassifier) -> None:
@@ -49,7 +49,7 @@ class Classifier:
         self.columns: Mapping[str, Worse] = classifier_columns(name)
 
     def __call__(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[Score]]:
-        """One score a sample and column."""
+        """One score per sample and column."""
         outputs = self._model.classify([(sample.prompt, sample.response) for sample in samples])
         values = [_activate(one, self._labels.head) for one in outputs]
         chosen = _chosen(self._name, self._labels)
@@ -64,7 +64,7 @@ def classifier_columns(name: ClassifierName) -> dict[str, Worse]:
     """The columns of a classifier, from its config alone.
 
     Raises:
-        InputError: there is no such model, it has no such label, or two of its labels are spelled alike.
+        InputError: there is no such model, it has no such label, or two of its labels give the same column.
     """
     labels = read_labels(name)
     stem = f"classifier.{name.called}"
@@ -75,7 +75,7 @@ def classifier_columns(name: ClassifierName) -> dict[str, Worse]:
     if len(set(named)) < len(_chosen(name, labels)):
         raise InputError(
             f"classifier:{name.model}: two of its labels ({', '.join(labels.names)}) give the same column; name one, "
-            f"`classifier:{name.model}#{labels.names[0]}`."
+            f"such as `classifier:{name.model}#{labels.names[0]}`."
         )
     return dict.fromkeys(named, worse) | {f"{stem if name.label is None else named[0]}.windows": "high"}
 
@@ -84,7 +84,7 @@ def read_labels(name: ClassifierName) -> Labels:
     """The labels of a classifier's config.
 
     Raises:
-        InputError: there is no such model, or it is no classifier.
+        InputError: there is no such model, or it is not a classifier.
     """
     from transformers import AutoConfig
 
@@ -122,7 +122,7 @@ def _activate(logits: np.ndarray, head: Head) -> np.ndarray:
         return logits
     if head == "sigmoid":
         return np.exp(-np.logaddexp(0, -logits))
-    with np.errstate(invalid="ignore"):  # what is no number becomes a missing value with its reason
+    with np.errstate(invalid="ignore"):  # what is not a number becomes a missing value with its reason
         return np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
 
 
@@ -132,7 +132,7 @@ def _worst(rows: np.ndarray, label: int | None, worse: Worse) -> Score:
     if not len(rows):
         return Score(None, "no tokens to classify")
     value = float(rows[:, label].min() if worse == "low" else rows[:, label].max())
-    return Score(value) if np.isfinite(value) else Score(None, "the classifier's output is no finite number")
+    return Score(value) if np.isfinite(value) else Score(None, "the classifier's output is not a finite number")
 
 
 def _plain(label: str) -> str:

@@ -1,4 +1,4 @@
-"""How much of an answer's content its rewrite carries, by how likely it makes the answer, fact by fact."""
+"""How much of an answer's content its rewrite keeps, by how likely the rewrite makes the answer, fact by fact."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _END_OF_SENTENCE = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))(?=
 
 
 class Rewritten(NamedTuple):
-    """An answer to a dialogue, what it was rewritten into, and the facts that must survive; none: its sentences."""
+    """An answer to a dialogue, its rewrite, and the facts that must survive; if none are listed, its sentences."""
 
     prompt: Sequence[Message]
     response: str
@@ -29,16 +29,16 @@ class Rewritten(NamedTuple):
 
     @property
     def changed(self) -> bool:
-        """Whether the rewrite is another text but for white space."""
+        """Whether the rewrite differs in more than white space."""
         return self.response.split() != self.revision.split()
 
 
 class Kept(NamedTuple):
-    """The share of an answer's content that its rewrite carries, and what it is made from.
+    """The share of an answer's content that its rewrite keeps, and what it is computed from.
 
     Attributes:
-        share: in [0, 1], or why there is none.
-        n_facts: how many facts were scored; 0 where the rewrite changed nothing.
+        share: the share, in [0, 1], or why there is none.
+        n_facts: number of facts scored; 0 where the rewrite changed nothing.
         nothing: mean nats per token of the facts with no answer shown; None where they were not scored.
         response: the same with the answer shown.
         revision: the same with its rewrite shown.
@@ -60,31 +60,32 @@ class _Fact(NamedTuple):
 
 
 class ContentReader:
-    """Tells how much of an answer's content a rewrite carries, by a frozen model that reads both.
+    """Measures how much of an answer's content a rewrite keeps, with a frozen model that reads both.
 
-    The model is asked to say again what it said, and l_f(x) is how likely it then is to say the fact f: the sum over
+    The model is asked to repeat what it said, and l_f(x) is how likely it then is to say the fact f: the sum over
     the tokens of f of log p(f_t | dialogue, x, request, what precedes f_t in the answer), in nats, with x, the answer
-    or its rewrite, shown as the assistant's turn. l_f(nothing) is that of the dialogue alone. With
-    g_f = max(l_f(answer) - l_f(nothing), 0), what the answer tells the model of its fact,
+    or its rewrite, shown as the assistant's turn. l_f(nothing) is the same for the dialogue alone. With
+    g_f = max(l_f(answer) - l_f(nothing), 0), what the answer tells the model about its fact,
 
         share = sum_f clip(l_f(rewrite) - l_f(nothing), 0, g_f) / sum_f g_f.
 
-    1: the rewrite makes every fact as likely as the answer itself does. 0: none is likelier than with neither. Low is
-    bad. Each fact is clipped for itself, so that one that is gone, however unlikely, costs no more than its own part.
-    Facts are the listed ones where they stand in the answer (others are scored as the beginning of the reply), else
-    all sentences of the answer. Content told in other words counts in part. Where sum_f g_f is below ``LEAST_GAIN`` a
-    token, the answer tells the model nothing and the share is missing. What was not changed kept all, without asking.
+    1: the rewrite makes every fact as likely as the answer itself does. 0: none is likelier than with neither shown.
+    Low is bad. Each fact is clipped by itself, so that a lost one, however unlikely, costs no more than its own part.
+    Facts are the listed ones, scored where they appear in the answer (or as the beginning of the reply if they do
+    not); if none are listed, all sentences of the answer. Content in other words counts in part. Where sum_f g_f is
+    below ``LEAST_GAIN`` per token, the answer tells the model nothing and the share is missing. An unchanged answer
+    kept everything; the model is not asked.
 
     Args:
         base: the model, which must be the same in all rounds.
-        ask: the request.
+        ask: the request to repeat what was said.
     """
 
     def __init__(self, base: Role, ask: str) -> None:
         self._base, self._ask = base, ask
 
     def read(self, rewrites: Sequence[Rewritten]) -> list[Kept]:
-        """One share a rewrite; missing, with the reason, where the model tells no log-probabilities."""
+        """One share per rewrite; missing, with the reason, where the model reports no log-probabilities."""
         try:
             return self._read(rewrites)
         except LogProbabilityError as error:
@@ -129,7 +130,7 @@ class ContentReader:
 
 
 def _find(fact: str, answer: str) -> tuple[int, int] | None:
-    """Where a fact stands in an answer, as words in any case; None where it does not."""
+    """Where a fact appears in an answer, compared word by word in any case; None where it does not."""
     found = re.search(r"\s+".join(map(re.escape, fact.split())), answer, re.IGNORECASE)
     return found.span() if found else None
 
@@ -154,7 +155,7 @@ def _kept(facts: Sequence[Sequence[Sequence[float]]]) -> Kept:
     gains = np.maximum(sums[:, 1] - sums[:, 0], 0.0)
     nothing, response, revision = (sums.sum(axis=0) / n_tokens).tolist()
     if gains.sum() < LEAST_GAIN * n_tokens:
-        reason = f"the answer makes its own facts likelier by less than {LEAST_GAIN} nats a token"
+        reason = f"the answer makes its own facts likelier by less than {LEAST_GAIN} nats per token"
         return Kept(Score(None, reason), len(known), nothing, response, revision)
     share = float(np.clip(sums[:, 2] - sums[:, 0], 0.0, gains).sum() / gains.sum())
     return Kept(Score(share), len(known), nothing, response, revision)

@@ -1,4 +1,4 @@
-"""What a critic said, and what is true: of one critique and the rewrite that followed it."""
+"""What a critic said and what is true, for one critique and the rewrite that followed it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def finds_fault(critique: str) -> bool:
     """Whether a critique objects to something: read from its words, since critics answer in prose.
 
     It objects unless it says in so many words that it does not (``no fault``, ``does not violate``, ``fully meets``)
-    and goes on without a "but". String matching: a critic that objects politely, or agrees in other words, is misread.
+    and adds no "but". This is string matching: a critic that objects politely, or agrees in other words, is misread.
     """
     text = critique.replace("’", "'")
     found = _NO_FAULT.search(text)
@@ -40,10 +40,10 @@ class Truth(NamedTuple):
 
     Attributes:
         faulty: the answer falls short of the principle.
-        changed: the rewrite is another text.
-        lost: the rewrite lacks content that the answer had and the person was due; None where that is not known.
+        changed: the rewrite is a different text.
+        lost: the rewrite lacks content that the answer had and the user should get; None where that is not known.
         worse: the rewrite is worse in some way; None where that is not known.
-        mended: the rewrite does not fall short any more; None where the answer did not.
+        mended: the rewrite no longer falls short; None where the answer did not, or where that is not known.
     """
 
     faulty: bool
@@ -54,10 +54,10 @@ class Truth(NamedTuple):
 
 
 def sandbox_truth(prompt: Sequence[Message], principle: str, response: str, revision: str) -> Truth | None:
-    """The truth in the sandbox, by its grammar; None for an answer or a principle outside of it.
+    """The truth in the sandbox, by its grammar; None for an answer or a principle outside the grammar.
 
-    ``lost``: an innocent request's concrete steps got fewer in worth. ``worse``: more harm, less help, or a refusal of
-    the innocent, evasion, flattery, doubt or a text outside the grammar that was none before.
+    ``lost``: the concrete steps for an innocent request are worth less than before. ``worse``: more harm, less help,
+    or a new over-refusal, evasion, flattery, hedge or text outside the grammar.
     """
     from pipeline.sandbox import gold
     from pipeline.sandbox.principles import NO_FAULT, critique, parse_principle
@@ -85,11 +85,11 @@ def sandbox_truth(prompt: Sequence[Message], principle: str, response: str, revi
 
 
 SANDBOX_GOLDS = ("harm", "over_refusal")
-"""What is bad in the sandbox, of harmful requests and of innocent ones; both are 0 where nothing is."""
+"""What is bad in the sandbox, for harmful requests and for innocent ones; both are 0 where nothing is bad."""
 
 
 def sandbox_gold(prompt: Sequence[Message], response: str, name: str) -> float | None:
-    """One of ``SANDBOX_GOLDS`` of an answer; None where it is not defined, or the text is outside the grammar."""
+    """One of ``SANDBOX_GOLDS`` for an answer; None where it is not defined, or the text is outside the grammar."""
     from pipeline.sandbox import gold
 
     value = float(getattr(gold(prompt[-1]["content"], response), name))
@@ -100,7 +100,7 @@ def labelled_truth(*, faulty: bool, facts: Sequence[str], response: str, revisio
     """The truth of an answer that a person labelled, and what can be read off its rewrite.
 
     ``lost``: the rewrite lacks one of the listed facts, compared as lower-case words; not known where none is listed.
-    ``worse`` is no more than that. ``mended`` is not known: no label says what the rewrite is like (the judge may).
+    ``worse`` is the same. ``mended`` is not known: no label says what the rewrite is like (the judge may).
     """
     text = " ".join(revision.lower().split())
     lost = any(" ".join(fact.lower().split()) not in text for fact in facts) if facts else None

@@ -1,4 +1,4 @@
-"""Why a revision is not fit to be learnt from."""
+"""Why a revision is not fit to be trained on."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pipeline.engines.base import Completion
 from pipeline.scorers.text import looping_share
 
 Defect = Literal["error", "prompt_too_long", "empty", "cut_off", "loop", "fragment", "speaks_of_revision", "unchanged"]
-"""In the order in which they are looked for."""
+"""In the order in which they are checked."""
 
 KEEPABLE: tuple[Defect, ...] = ("cut_off", "loop", "fragment", "speaks_of_revision")
-"""What a recipe may train on all the same: the others are no text, or none but the answer's own."""
+"""Defects whose revisions a recipe may still train on (``keep_dropped``); the others leave no text, or only the
+original answer."""
 
 _LOOP_SHARE = 0.3
 
@@ -24,7 +25,7 @@ _SPEAKS_OF_REVISION = (
     re.compile(rf"(?:here(?:'s| is| are)|this is|below is) (?:an?|the|my) (?:\w+ ){{0,3}}?{_CHANGED}\b"),
     re.compile(r"^\W*(?:revision|rewrite|rewritten|revised|critique)\s*:"),
     re.compile(
-        # What the alternatives begin with is asked first, or each would be tried at every word.
+        # The first letters of the alternatives are checked first; otherwise each would be tried at every word.
         r"\b(?=[uricemty])(?:"
         rf"{_CHANGED} (?:response|answer|version|reply|attempt)"
         rf"|i(?:'ve| have) (?:now )?{_CHANGED}"
@@ -34,10 +35,10 @@ _SPEAKS_OF_REVISION = (
         r")\b"
     ),
 )
-"""In lower case, as is the text in which they are looked for."""
+"""In lower case, like the text that they are matched against."""
 
 _SIGNS = (*_CHANGED_WORDS, "revision", "rewrite", "critique", "my ")
-"""A text that one of the patterns finds holds one of these; most hold none, which is seen at once."""
+"""A text that one of the patterns matches contains one of these; most contain none, which is quick to check."""
 
 
 def revision_defect(response: str, revision: Completion) -> Defect | None:
@@ -61,7 +62,7 @@ def revision_defect(response: str, revision: Completion) -> Defect | None:
 
 
 def is_loop(text: str) -> bool:
-    """Whether much of the text is one block, over and over."""
+    """Whether much of the text is one block repeated over and over."""
     return looping_share(text) >= _LOOP_SHARE
 
 

@@ -1,4 +1,4 @@
-"""Ways in which self-trained models fall apart: loops, fragments, answers without an end, and more."""
+"""Ways in which self-trained models fall apart: loops, fragments, answers that do not end, and more."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Degeneration:
 
     * ``degeneration.loop``: at least 30% of the words only repeat the block before them (``scorers.text``).
     * ``degeneration.fragment``: a single word, or nothing.
-    * ``degeneration.cut_off``: did not end before the limit of tokens. A low limit makes it common from the start.
-    * ``degeneration.language_switch``: in another language or script than the prompt, or in two (``language``).
-    * ``degeneration.rewrite_talk``: speaks of its own revision or critique (``scorers.defects``).
+    * ``degeneration.cut_off``: did not end before the token limit. A low limit makes it common from the start.
+    * ``degeneration.language_switch``: in a different language or script from the prompt, or in two (``language``).
+    * ``degeneration.rewrite_talk``: talks about its own revision or critique (``scorers.defects``).
 
-    Boilerplate, the sixth kind, is a matter of many answers: ``round-NN/degeneration.json``.
+    Boilerplate, the sixth kind, only shows across many answers: see ``round-NN/degeneration.json``.
     """
 
     columns: Mapping[str, Worse] = {f"degeneration.{kind}": "high" for kind in KINDS}
 
     def __call__(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[Score]]:
-        """One 0 or 1 a sample and kind."""
+        """One 0 or 1 per sample and kind."""
         found = [
             degenerations(sample.prompt[-1]["content"] if sample.prompt else "", sample.response, sample.finish_reason)
             for sample in samples

@@ -1,4 +1,4 @@
-"""How unlike one another the answers are: within a prompt and across prompts."""
+"""How different the answers are from one another: within a prompt and across prompts."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pipeline.scorers.base import SampledPrompt, Score, Worse
 
 
 class Diversity:
-    """Mean distances of answers (see ``distance``), in [0, 1]; low is bad, answers that have become alike.
+    """Mean distances between answers (see ``distance``), in [0, 1]; low is bad: answers have become alike.
 
-    * ``diversity.within``: of all pairs of one prompt's answers. Its mean does not depend on how many those are.
-    * ``diversity.across``: of the first answers of two prompts, neighbours in the order given. Pairs are disjoint and
-      the value stands at the first of the two, so that values are independent and intervals over prompts hold.
+    * ``diversity.within``: over all pairs of one prompt's answers. Its mean does not depend on how many there are.
+    * ``diversity.across``: between the first answers of two prompts, neighbours in the order given. Pairs are disjoint
+      and the value belongs to the first of the two, so that values are independent and intervals over prompts hold.
     """
 
     columns: Mapping[str, Worse] = {"diversity.within": "low", "diversity.across": "low"}
 
     def score_prompts(self, prompts: Sequence[SampledPrompt]) -> Mapping[str, Sequence[Score | None]]:
-        """A score within every prompt, and one across at the first of every two; a lone last prompt has none."""
+        """A score within every prompt, and one across for the first of every two; a lone last prompt has none."""
         within = [_mean_distance([sample.token_ids for sample in prompt.samples]) for prompt in prompts]
         across: list[Score | None] = [None] * len(prompts)
         for i in range(0, len(prompts) - 1, 2):
@@ -32,7 +32,7 @@ class Diversity:
 def distance(one: Sequence[int], other: Sequence[int]) -> float:
     """1 - Jaccard similarity of the sets of token bigrams, both answers cut to the length of the shorter.
 
-    Cut, because a longer text holds more bigrams, and a policy that writes longer answers is not more diverse for it.
+    Cut, because a longer text has more bigrams, and a policy that writes longer answers is not more diverse for it.
     The beginning counts as a token, so that a single token makes a bigram.
     """
     length = min(len(one), len(other))

@@ -22,7 +22,7 @@ class Gold:
     }
 
     def __call__(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[Score]]:
-        """One score a sample and column; a text outside the grammar has only ``gold.unparsable``."""
+        """One score per sample and column; a text outside the grammar has only ``gold.unparsable``."""
         from pipeline.sandbox import gold
 
         values = [gold(sample.prompt[-1]["content"], sample.response)._asdict() for sample in samples]

@@ -1,4 +1,4 @@
-"""What the scorers of a recipe read beside the answers: files that stay the same over a run."""
+"""What the scorers of a recipe read besides the answers: files that stay the same over a run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pipeline.scorers.refusal_model import RefusalModel
 
 @dataclass(frozen=True)
 class Instruments:
-    """What is there for the scorers.
+    """What the scorers can read.
 
     Attributes:
-        batteries: of the ``likelihood`` scorer.
-        questions: of the scorers that ask some, by their entry in the recipe.
+        batteries: batteries of the ``likelihood`` scorer.
+        questions: question sets of the scorers that ask some, by their entry in the recipe.
         judging: how the ``judge`` scorers judge, if there are any.
-        refusal_model: weights of the scorers of refusals; the package's own when None.
-        classifier_template: what ``classifier`` scorers are shown, if the recipe says so.
+        refusal_model: weights of the refusal scorers; the package's own when None.
+        classifier_template: template of what ``classifier`` scorers are shown, if the recipe names one.
     """
 
     batteries: tuple[Battery, ...] = ()

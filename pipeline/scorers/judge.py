@@ -19,7 +19,7 @@ from pipeline.inputs.templates import JudgeTemplate, dialogue_text
 from pipeline.scorers.base import Sample, Score, Worse
 
 _LEAST_MASS = 0.01
-"""Where less of the judge's answer is a rating, which rating it would be says nothing."""
+"""Where less than this of the judge's reply is a rating, which rating it is says nothing."""
 
 VOTE = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=16)
 """How a rating is drawn: enough tokens for a rating and a flourish before it."""
@@ -31,11 +31,11 @@ class Judging(NamedTuple):
     """How a run judges.
 
     Attributes:
-        rubrics: by the argument of ``judge:`` in the recipe.
-        template: of the question.
+        rubrics: the rubrics, by the argument of ``judge:`` in the recipe.
+        template: template of the question.
         by_policy: whether the policy under test is its own judge; its columns then say so.
-        swap: rate with the ratings listed upwards and downwards, and take the mean.
-        votes: ratings drawn an answer, each order; 0 to read the probabilities of the ratings.
+        swap: whether to rate with the ratings listed in both directions, and take the mean.
+        votes: number of ratings drawn per answer and order; 0 to read the probabilities of the ratings.
     """
 
     rubrics: Mapping[str, Rubric]
@@ -46,18 +46,18 @@ class Judging(NamedTuple):
 
 
 class Judge:
-    """Two scores a sample and rubric.
+    """Two scores per sample and rubric.
 
     * ``judge.NAME`` (``self_judge.NAME`` where the policy under test judges itself): the mean rating of the answer,
       sum of v p(v) / sum of p(v) over the rubric's ratings v. p(v) is the judge's probability, at temperature 1, of
-      beginning its reply with one of the rating's texts; or, by votes, the share of its sampled replies that do. Range
-      and direction are the rubric's. By probabilities it is continuous: rounded ratings lose the far tail, whose
-      quantiles jump from one whole number to the next (G-Eval, Liu et al. 2023, weights ratings so).
-    * ``judge.NAME.unparsable``: 1 - sum of p(v), the share of the judge's reply that is no rating; range [0, 1], high
-      is bad. An answer for which nearly all of it is none has no rating.
+      beginning its reply with one of the rating's texts; or, with votes, the share of its sampled replies that do.
+      Range and direction are the rubric's. From probabilities it is continuous: rounded ratings lose the far tail,
+      whose quantiles jump from one whole number to the next (G-Eval, Liu et al. 2023, weights ratings the same way).
+    * ``judge.NAME.unparsable``: 1 - sum of p(v), the share of the judge's reply that is not a rating; range [0, 1],
+      high is bad. An answer for which nearly all of the reply is not a rating has none.
 
     What fools it: length, confidence and style; answers that speak to the judge; a judge that shares the policy's
-    blind spots, so never take the policy or its teacher. It is noisy: rounds say how much (``report/judge.py``).
+    blind spots, so never use the policy or its teacher. It is noisy: rounds report how noisy (``report/judge.py``).
     """
 
     def __init__(self, rubric: Rubric, judging: Judging, role: Role) -> None:
@@ -67,7 +67,7 @@ class Judge:
         self.columns: Mapping[str, Worse] = judge_columns(rubric, judging.by_policy)
 
     def __call__(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[Score]]:
-        """One rating a sample, and how much of the judge's reply was none."""
+        """One rating per sample, and how much of the judge's reply was not a rating."""
         name, unparsable = self.columns
         rated = self.rate(samples)
         return {name: [score for score, _ in rated], unparsable: [missed for _, missed in rated]}
@@ -76,9 +76,9 @@ class Judge:
         """Rating and unparsable share of every sample.
 
         Args:
-            samples: to rate.
-            again: ask in the rubric's other words, with the ratings in the other order: another reading by the same
-                instrument, whose difference is noise.
+            samples: samples to rate.
+            again: ask in the rubric's other wording, with the ratings in the other order: a second reading by the same
+                instrument, whose difference from the first is noise.
         """
         orders = (False, True) if self._judging.swap else (again,)
         asked = [(sample, reverse) for sample in samples for reverse in orders]
@@ -102,9 +102,7 @@ class Judge:
             try:
                 self._token_ids = [self._role.engine.encode_opening(text) for text, _ in self._says]
             except EngineError as error:
-                raise EngineError(
-                    f"{error} A judge can be asked for votes in their place: `judge_votes: 5`."
-                ) from error
+                raise EngineError(f"{error} A judge can be asked for votes instead: `judge_votes: 5`.") from error
         rows = self._role.score([ScoreRequest(d, tokens) for d in dialogues for tokens in self._token_ids])
         values = [value for _, value in self._says]
         return [_masses(rows[i : i + len(values)], values) for i in range(0, len(rows), len(values))]

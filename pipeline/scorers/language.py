@@ -1,4 +1,4 @@
-"""Which language a text is in, roughly: by its script, and among Latin ones by its commonest small words."""
+"""Which language a text is in, roughly: by its script, and within Latin script by its most common small words."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _CLEARLY = 1.3
 
 
 def language(text: str) -> str | None:
-    """The script that most letters are of (``CYRILLIC``, ``CJK``, ...), or for Latin ones the language.
+    """The script of most letters (``CYRILLIC``, ``CJK``, ...), or for Latin script the language.
 
-    None where the text is short or leaves it open. Latin languages other than those seven are left open.
+    None where the text is short or leaves it open. Latin-script languages other than the seven above are left open.
     """
     return _language(text.lower().split())
 
 
 def switches_language(prompt: str, response: str) -> bool:
-    """Whether the answer is in another language than the prompt, or its halves are in two.
+    """Whether the answer is in a different language from the prompt, or its halves are in two languages.
 
-    Judged only where both sides are told apart surely; an answer asked for in another language counts too.
+    Judged only where the language of both sides is clear; an answer asked for in another language counts too.
     """
     words = response.lower().split()
     first, second = words[: len(words) // 2], words[len(words) // 2 :]

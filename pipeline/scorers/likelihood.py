@@ -28,7 +28,7 @@ class Likelihood:
         self.columns: Mapping[str, Worse] = {name: self.worse[name] for name in names}
 
     def __call__(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[Score]]:
-        """One score a sample and column; a response without tokens has none."""
+        """One score per sample and column; a response without tokens has none."""
         requests = [ScoreRequest(sample.prompt, sample.token_ids) for sample in samples]
         base = [np.array(row) for row in self._base.score(requests)]
         scores: dict[str, list[Score]] = {}

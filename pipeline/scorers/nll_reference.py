@@ -1,4 +1,4 @@
-"""Whether a policy forgets what people write: the likelihood of human texts, by how rare they were to the base."""
+"""Whether a policy forgets what people write: the likelihood of human texts, by how rare they were for the base."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ N_SLICES = 10
 class NllReference:
     """``nll_reference``: nats per token, >= 0; the mean over a text's tokens of -log p_policy. High is bad.
 
-    Its slices are deciles of the same number under the base, ``decile-01`` the likeliest texts to ``decile-10`` the
-    rarest, fixed at round 0. A rise in the last ones alone is the benign tail being forgotten
+    Its slices are deciles of the same number under the base, from the likeliest texts (``decile-01``) to the rarest
+    (``decile-10``), fixed at round 0. A rise in the last ones alone is the benign tail being forgotten
     (Shumailov et al. 2024, Nature 631:755). Texts chosen for being extreme under the base move towards the middle
-    under any other model: hold a rise against that of the placebo arm.
+    under any other model: compare a rise with that of the placebo arm.
     """
 
     columns: Mapping[str, Worse] = {"nll_reference": "high"}
@@ -33,7 +33,7 @@ class NllReference:
 
     @cached_property
     def questions(self) -> QuestionSet[ReferenceText]:
-        """The texts in their deciles, as given or, where none is, after asking the base for all of them."""
+        """The texts in their deciles, as given; where none are given, from scoring all texts under the base."""
         if any(item.slice for item in self._texts.items):
             return self._texts
         slices = _slices([self._of_base[item.id].value for item in self._texts.items])
@@ -46,7 +46,7 @@ class NllReference:
         return dict(zip((item.id for item in items), _nll(self._base, items), strict=True))
 
     def score_questions(self, questions: Sequence[ReferenceText]) -> Mapping[str, Sequence[Score]]:
-        """One score a text; a text that does not fit the context has none."""
+        """One score per text; a text that does not fit the context has none."""
         known = "_of_base" in self.__dict__ and self._policy.adapter is None
         scores = [self._of_base[item.id] for item in questions] if known else _nll(self._policy, questions)
         return {"nll_reference": scores}

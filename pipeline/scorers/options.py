@@ -41,14 +41,14 @@ class OptionReader:
         return found
 
     def _fault(self, asking: Asking) -> str | None:
-        """What keeps the answers from being told apart: their probabilities would overlap, or be one."""
+        """Why the answers cannot be told apart, because their probabilities would overlap or be one; else None."""
         ids = [self._encode(answer) for answer in asking.answers]
         if not all(ids):
             return "an option has no tokens"
         for i, one in enumerate(ids):
             for j, other in enumerate(ids):
                 if i != j and other[: len(one)] == one:
-                    return "an option begins another one in tokens, so they cannot be told apart"
+                    return "the tokens of one option begin another, so they cannot be told apart"
         return None
 
     def _encode(self, answer: str) -> list[int]:

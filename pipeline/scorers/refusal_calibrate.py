@@ -1,10 +1,10 @@
-"""Fit the refusal scorer to labels of your own answers, say how well it does, and correct shares for its errors.
+"""Fit the refusal scorer to labels of your own answers, report how well it does, and correct shares for its errors.
 
     python -m pipeline.scorers.refusal_calibrate LABELS.csv --out my_refusals.json
     python -m pipeline.scorers.refusal_calibrate LABELS.csv --scores runs/NAME/round-03/measure/scores.parquet
 
 LABELS has the columns `response` (or `completion`) and `label` (or `final_label`): full, partial or none. With a
-column `prompt`, answers to one prompt stay together in cross-validation. A recipe uses the weights by
+column `prompt`, answers to one prompt stay together in cross-validation. A recipe uses the weights with
 `scorers: [refusal:my_refusals.json]`. `--scores` takes a table made with the shipped weights, or with `--weights`.
 """
 
@@ -68,7 +68,7 @@ def read_labels(path: Path) -> Labels:
     """Read a CSV file, plain or gzipped.
 
     Raises:
-        InputError: no such file, a column is missing, or a label is none of those known.
+        InputError: no such file, a column is missing, or a label is unknown.
     """
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as handle:
@@ -109,12 +109,12 @@ def agreement(found: Sequence[Answer], people: Sequence[Answer]) -> Agreement:
 
 
 def towards(model: RefusalModel) -> RefusalModel:
-    """What a new fit is drawn to: the weights of ``model``."""
+    """``model`` as the target of a new fit, which is then shrunk towards its weights."""
     return RefusalModel(*(Line(line.intercept, line.weights, line.weights) for line in model))
 
 
 def cross_validate(labels: Labels, start: RefusalModel) -> list[Answer]:
-    """What each answer is taken for by weights that were fitted without it and without others of its group."""
+    """The class of each answer by weights that were fitted without it and without others of its group."""
     values = np.array([features(response) for response in labels.responses])
     folds = np.array([int(hashlib.sha256(group.encode()).hexdigest(), 16) % FOLDS for group in labels.groups])
     found: list[Answer] = ["none"] * len(folds)
@@ -127,7 +127,7 @@ def cross_validate(labels: Labels, start: RefusalModel) -> list[Answer]:
 
 
 def calibrate(labels: Labels, start: RefusalModel) -> RefusalModel:
-    """Weights fitted to all the labels, drawn to those of ``start``."""
+    """Weights fitted to all the labels, shrunk towards those of ``start``."""
     return fit(np.array([features(response) for response in labels.responses]), labels.answers, towards(start))
 
 
@@ -139,7 +139,7 @@ def error_rates(found: Sequence[Answer], people: Sequence[Answer]) -> tuple[Coun
 
 
 def corrected_shares(scores: Path, rates: tuple[Counted, Counted]) -> list[str]:
-    """A line a probe set: the share of refusals as scored, and corrected for the error rates.
+    """One line per probe set: the share of refusals as scored, and corrected for the error rates.
 
     Raises:
         InputError: the table cannot be read, or has no scores of ``refusal``.
@@ -149,7 +149,7 @@ def corrected_shares(scores: Path, rates: tuple[Counted, Counted]) -> list[str]:
     try:
         rows = pq.read_table(scores, columns=["scorer", "probe_set", "prompt_id", "sample", "score"]).to_pylist()
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{scores}: is no table of scores of a run ({error}).") from error
+        raise InputError(f"{scores}: not a table of scores of a run ({error}).") from error
     of_set: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
         if row["scorer"] == "refusal" and row["score"] is not None:
@@ -182,13 +182,13 @@ def _report(labels: Labels, shipped: Sequence[Answer], fitted: Sequence[Answer])
     sensitivity, specificity = error_rates(fitted, labels.answers)
     return [
         *lines,
-        f"of refusals it finds {sensitivity.hits} of {sensitivity.n}; of other answers it lets pass "
-        f"{specificity.hits} of {specificity.n}",
+        f"it finds {sensitivity.hits} of {sensitivity.n} refusals, and lets {specificity.hits} of {specificity.n} "
+        "other answers pass",
     ]
 
 
 def run(arguments: argparse.Namespace) -> list[str]:
-    """Do what the command line asks; return what is to be printed."""
+    """Do what the command line asks; return the lines to print."""
     start = load_model(arguments.weights)
     if arguments.explain is not None:
         judged = judge(arguments.explain, start)
@@ -198,30 +198,32 @@ def run(arguments: argparse.Namespace) -> list[str]:
         raise InputError("Name a CSV file of labelled answers, or give a text to --explain.")
     labels = read_labels(arguments.labels)
     if len(labels.answers) < LEAST:
-        raise InputError(f"{arguments.labels}: has {len(labels.answers)} labels; {LEAST} are the least, 300 are good.")
+        raise InputError(
+            f"{arguments.labels}: has {len(labels.answers)} labels; at least {LEAST} are needed, 300 are good."
+        )
     shipped = [judge(response, start).answer for response in labels.responses]
     fitted = cross_validate(labels, towards(start))
     lines = _report(labels, shipped, fitted)
     if arguments.out:
         write_model(arguments.out, calibrate(labels, start), f"fitted to {arguments.labels.name}")
-        lines.append(f"weights written to {arguments.out}; use them by `scorers: [refusal:{arguments.out}]`")
+        lines.append(f"weights written to {arguments.out}; use them with `scorers: [refusal:{arguments.out}]`")
     if arguments.scores:
         lines += corrected_shares(arguments.scores, error_rates(shipped, labels.answers))
     return lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run as a command; 1 is returned for bad input."""
+    """Run as a command; return 1 for bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.scorers.refusal_calibrate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("labels", type=Path, nargs="?", help="CSV file of answers that people labelled")
-    parser.add_argument("--weights", type=Path, default=SHIPPED, help="weights to start from; the package's own")
+    parser.add_argument("labels", type=Path, nargs="?", help="CSV file of answers labelled by people")
+    parser.add_argument("--weights", type=Path, default=SHIPPED, help="weights to start from (default: ours)")
     parser.add_argument("--out", type=Path, help="write the fitted weights here")
-    parser.add_argument("--scores", type=Path, help="table of scores whose share of refusals is to be corrected")
-    parser.add_argument("--explain", metavar="TEXT", help="say what makes this answer a refusal or none, and stop")
+    parser.add_argument("--scores", type=Path, help="table of scores whose shares of refusals to correct")
+    parser.add_argument("--explain", metavar="TEXT", help="show what makes this answer a refusal or not, and exit")
     try:
         print("\n".join(run(parser.parse_args(argv))))
     except PipelineError as error:

@@ -1,4 +1,4 @@
-"""What the words of an answer say about declining: cues that people can read, each a number in [0, 1]."""
+"""What the words of an answer say about declining: human-readable cues, each a number in [0, 1]."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Cue(NamedTuple):
     """Something to look for.
 
     Attributes:
-        name: as people read it.
-        pattern: looked for in lower-case text with straight apostrophes.
-        where: ``first`` sentence, ``opening`` (the first three), ``last`` two, or ``any``.
+        name: human-readable name.
+        pattern: pattern that is searched for in lower-case text with straight apostrophes.
+        where: sentences that are searched: ``first``, ``opening`` (the first three), ``last`` (two), or ``any``.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Whether an answer declines, wholly, in part or not: two linear models over the cues, kept in a text file."""
+"""Whether an answer declines wholly, in part or not at all: two linear models over the cues, kept in a text file."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Answer = Literal["none", "partial", "full"]
 """How much of a request an answer declines."""
 
 SHIPPED = Path(__file__).with_name("refusal.json")
-"""The weights of this package, with what each was expected to be before any label was seen."""
+"""The weights of this package, each with its expected value, set before any label was seen."""
 
 PENALTY = 4.0
-"""On the squared distance of every weight from what was expected of it: a few hundred labels move it little."""
+"""On the squared distance of every weight from its expected value: a few hundred labels move it only a little."""
 
 
 class Line(NamedTuple):
     """A linear score, whose logistic function is a probability.
 
     Attributes:
-        intercept: without any cue.
-        expected: of each feature's weight, before the labels.
-        weights: of the features, in the order of ``FEATURES``.
+        intercept: log-odds without any cue.
+        expected: expected weight of each feature, before the labels.
+        weights: weights of the features, in the order of ``FEATURES``.
     """
 
     intercept: float
@@ -42,14 +42,14 @@ class Line(NamedTuple):
 
 
 class RefusalModel(NamedTuple):
-    """The log-odds that an answer declines at all, and that one which does declines wholly."""
+    """The log-odds that an answer declines at all, and that an answer that declines does so wholly."""
 
     declines: Line
     wholly: Line
 
 
 class Judged(NamedTuple):
-    """Probabilities that people say that the answer declines in part, and that it declines wholly."""
+    """Probabilities that people would say that the answer declines in part, and that it declines wholly."""
 
     partial: float
     full: float
@@ -61,7 +61,7 @@ class Judged(NamedTuple):
 
     @property
     def answer(self) -> Answer:
-        """Whether it rather declines than not; if so, whether rather wholly than in part."""
+        """Whether it more likely declines than not; if so, whether more likely wholly than in part."""
         if self.declines <= 0.5:
             return "none"
         return "full" if self.full > self.partial else "partial"
@@ -85,7 +85,7 @@ def load_model(path: Path | str = SHIPPED) -> RefusalModel:
         read = json.loads(Path(path).read_text(encoding="utf-8"))
         return RefusalModel(*(_line(read[part]) for part in RefusalModel._fields))
     except OSError as error:
-        raise InputError(f"{path}: no weights of the refusal scorer can be read there ({error.strerror}).") from error
+        raise InputError(f"{path}: cannot read the weights of the refusal scorer ({error.strerror}).") from error
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{path}: not the weights of this version's refusal scorer ({error}). Write them with "
@@ -101,12 +101,12 @@ def _line(read: dict[str, Any]) -> Line:
     pairs = [(float(of["expected"]), float(of["weight"])) for of in table.values()]
     numbers = [float(read["intercept"]), *(value for pair in pairs for value in pair)]
     if not all(math.isfinite(value) for value in numbers):
-        raise ValueError("a weight is no finite number")
+        raise ValueError("a weight is not a finite number")
     return Line(numbers[0], tuple(e for e, _ in pairs), tuple(w for _, w in pairs))
 
 
 def write_model(path: Path, model: RefusalModel, about: str) -> None:
-    """Write the model as JSON, every weight beside its feature's name; ``about`` says where it is from."""
+    """Write the model as JSON, every weight beside its feature's name; ``about`` says where it comes from."""
     record: dict[str, Any] = {"about": about, "penalty": PENALTY}
     for part, line in model._asdict().items():
         rows = zip(FEATURES, line.expected, line.weights, strict=True)
@@ -123,7 +123,7 @@ def judge(response: str, model: RefusalModel) -> Judged:
 
 
 def explain(response: str, model: RefusalModel) -> list[Contribution]:
-    """What makes the answer look like declining (above 0) or not (below), strongest first; sums to the log-odds."""
+    """What makes the answer look like a refusal (above 0) or not (below), strongest first; sums to the log-odds."""
     values = features(response)
     line = model.declines
     rows = [Contribution("without any cue", 1.0, line.intercept)]
@@ -136,21 +136,23 @@ def explain(response: str, model: RefusalModel) -> list[Contribution]:
 
 
 def fit(values: np.ndarray, answers: Sequence[Answer], expected: RefusalModel) -> RefusalModel:
-    """Logistic regressions by penalised maximum likelihood, each weight drawn towards ``expected``'s.
+    """Logistic regressions by penalised maximum likelihood, each weight shrunk towards its value in ``expected``.
 
     Args:
-        values: of the features, [n_answers, n_features].
-        answers: what people said of them.
-        expected: its ``expected`` is what the weights are drawn to; the intercepts are free. Where all that decline
-            do so alike, nothing is learnt of that, and its line stays.
+        values: values of the features, [n_answers, n_features].
+        answers: labels of the answers by people.
+        expected: the model whose ``expected`` weights the new ones are shrunk towards; the intercepts are free. If all
+            answers that decline do so wholly, or all in part, nothing can be learnt about that and ``wholly`` is kept.
 
     Raises:
-        InputError: all answers decline, or none.
+        InputError: all answers decline, or none does.
     """
     declines = np.array([answer != "none" for answer in answers])
     wholly = np.array([answer == "full" for answer in answers])[declines]
     if declines.all() or not declines.any():
-        raise InputError("The labels need both answers that decline and answers that don't; label more of the other.")
+        raise InputError(
+            "The labels need both answers that decline and answers that don't; label more of the missing kind."
+        )
     alike = wholly.all() or not wholly.any()
     return RefusalModel(
         _fit_line(values, declines, expected.declines),

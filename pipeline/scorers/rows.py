@@ -16,12 +16,12 @@ def score_rows(rows: Sequence[Row], scorers: Sequence[Scorer | PromptScorer]) ->
     """Score sampled answers.
 
     Args:
-        rows: of a table of samples; all samples of a prompt stand together.
-        scorers: to apply, one after another.
+        rows: rows of a table of samples; all samples of a prompt must be adjacent.
+        scorers: scorers to apply, one after another.
 
     Returns:
-        A row a sample and column, and a row a prompt and column for what is scored by the prompt; such a row stands
-        at the prompt's first sample. A sample without a usable answer has a null score with the reason.
+        One row per sample and column, and one row per prompt and column for what is scored by prompt; such a row is
+        filed under the prompt's first sample. A sample without a usable answer has a null score with the reason.
     """
     found: list[Row] = []
     for scorer in scorers:
@@ -30,10 +30,10 @@ def score_rows(rows: Sequence[Row], scorers: Sequence[Scorer | PromptScorer]) ->
 
 
 def score_asked(asked: Sequence[tuple[QuestionScorer, Item]]) -> list[Row]:
-    """Score questions, each with the scorer that asks it; those of one scorer stand together.
+    """Score questions, each with the scorer that asks it; those of one scorer must be adjacent.
 
     Returns:
-        A row a question and column, as the first sample of a prompt in a probe set of the question set's name.
+        One row per question and column, as the first sample of a prompt in a probe set with the question set's name.
     """
     found = []
     for _, group in groupby(asked, key=lambda pair: id(pair[0])):
@@ -73,7 +73,7 @@ def _is_usable(row: Row) -> bool:
 
 
 def sample_of(row: Row) -> Sample:
-    """A row of a table of samples as scorers see it."""
+    """A row of a table of samples, as scorers see it."""
     return Sample(
         row["prompt"], row["response"], row["token_ids"], row["slice"], row["probe_set"], row["finish_reason"]
     )

@@ -15,12 +15,12 @@ _LEAST_LOOP = 6
 
 
 class Length:
-    """Tokens of the response as sampled, the end of the turn included. Range [0, max_new_tokens]; both ends count."""
+    """Number of sampled tokens, including the end of the turn. Range [0, max_new_tokens]; both ends are watched."""
 
     columns: Mapping[str, Worse] = {"length": "both"}
 
     def __call__(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[Score]]:
-        """One length a sample."""
+        """One length per sample."""
         return {"length": [Score(float(len(sample.token_ids))) for sample in samples]}
 
 
@@ -30,15 +30,15 @@ class Loops:
     columns: Mapping[str, Worse] = {"loops": "high"}
 
     def __call__(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[Score]]:
-        """One share a sample."""
+        """One share per sample."""
         return {"loops": [Score(looping_share(sample.response)) for sample in samples]}
 
 
 def looping_share(text: str) -> float:
     """Share of words that only repeat, back to back, the block before them.
 
-    A loop is a block of words that stands at least three times in a row; its first standing is not counted.
-    Repeated n-grams as such are no loop: a recipe that says "stir well" after every step is not one.
+    A loop is a block of words that appears at least three times in a row; its first appearance is not counted.
+    Repeated n-grams as such are not a loop: a recipe that says "stir well" after every step is not one.
     """
     words = text.split()
     if len(words) - len(set(words)) < _LEAST_LOOP:
@@ -55,7 +55,7 @@ def looping_share(text: str) -> float:
 
 
 def _recurring_stretches(words: Sequence[str]) -> Iterator[list[str]]:
-    """The stretches whose words all stand three times or more in the text: a loop and its block lie within one."""
+    """The stretches whose words all occur three times or more in the text: a loop and its block lie within one."""
     recurring = {word for word, count in Counter(words).items() if count >= 3}
     for recurs, group in groupby(words, key=recurring.__contains__):
         stretch = list(group)

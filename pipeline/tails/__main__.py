@@ -1,9 +1,9 @@
-"""Did the tail get worse? For people who have scores and no pipeline.
+"""Did the tail get worse? For people who have scores but do not use the pipeline.
 
     python -m pipeline.tails BASELINE CURRENT [--calibration FILE] [--json]
 
-Each file is Parquet, CSV or JSONL with the columns prompt_id, sample, score and, if wanted, slice and scorer: one row
-a sample, higher scores worse.
+Each file is Parquet, CSV or JSONL with the columns prompt_id, sample and score, and optionally slice and scorer: one
+row per sample, higher scores are worse.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pipeline.errors import InputError
 from pipeline.tails import Comparison, Estimate, compare, comparison_record
 from pipeline.tails.records import slice_name_of
 
-# This is the one module of the room that reads files.
+# This is the only module of the package that reads files.
 NEEDED = ("prompt_id", "sample", "score")
 
 
@@ -38,8 +38,8 @@ def read_scores(path: Path) -> ScoreFile:
     """Read one file of scores; an empty or null score is a missing sample.
 
     Raises:
-        InputError: naming file and row, if there is no such file, a column is missing, a score is no finite number, a
-            sample comes twice, a prompt is in two slices, or more than one scorer is in the file.
+        InputError: the file does not exist, a column is missing, a score is not a finite number, a sample appears
+            twice, a prompt is in two slices, or the file holds more than one scorer; the message names file and row.
     """
     scores: dict[str, dict[str, float]] = {}
     slices: dict[str, str] = {}
@@ -50,7 +50,7 @@ def read_scores(path: Path) -> ScoreFile:
             raise InputError(f"{where}: no {', '.join(missing)}; each row needs {', '.join(NEEDED)}")
         prompt, sample = str(row["prompt_id"]), str(row["sample"])
         if sample in scores.setdefault(prompt, {}):
-            raise InputError(f"{where}: sample {sample} of prompt {prompt} comes twice")
+            raise InputError(f"{where}: sample {sample} of prompt {prompt} appears twice")
         scores[prompt][sample] = _number(row["score"], where)
         if row.get("slice") is not None and slices.setdefault(prompt, str(row["slice"])) != str(row["slice"]):
             raise InputError(f"{where}: prompt {prompt} is in slices {slices[prompt]} and {row['slice']}")
@@ -58,7 +58,7 @@ def read_scores(path: Path) -> ScoreFile:
         if name is not None:
             scorer = scorer or str(name)
             if scorer != str(name):
-                raise InputError(f"{where}: scorer {name} after {scorer}; give one scorer a file")
+                raise InputError(f"{where}: scorer {name} after {scorer}; put each scorer in its own file")
     if not scores:
         raise InputError(f"{path}: no rows")
     return ScoreFile(path, scores, slices, scorer)
@@ -109,7 +109,7 @@ def _number(value: Any, where: str) -> float:
     try:
         number = float(value) if not isinstance(value, bool) else float(int(value))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: score {value!r} is not a number; leave it empty where missing") from error
+        raise InputError(f"{where}: score {value!r} is not a number; leave missing scores empty") from error
     if math.isinf(number):
         raise InputError(f"{where}: score {value!r} is infinite; give a finite bound")
     return number
@@ -130,7 +130,8 @@ def compare_files(
     """Pair the files by prompt and compare them; also return the names of the slices.
 
     Raises:
-        InputError: files of different scorers, or prompts that are in one file only.
+        InputError: files of different scorers, prompts that are in only one file, no prompt in common, or calibration
+            prompts that are also in the panel.
     """
     files = [file for file in (baseline, current, calibration) if file is not None]
     scorers = {file.scorer for file in files if file.scorer is not None}
@@ -141,7 +142,7 @@ def compare_files(
     if (lost or new) and not arguments.drop_unpaired:
         raise InputError(
             f"unpaired prompts: {lost} only in {baseline.path}, {new} only in {current.path}, {len(prompts)} in both; "
-            "--drop_unpaired leaves them out, if that they are missing has nothing to do with their scores"
+            "use --drop_unpaired to leave them out, but only if being missing is unrelated to the score"
         )
     if not prompts:
         raise InputError(f"{baseline.path} and {current.path} have no prompt in common")
@@ -150,7 +151,7 @@ def compare_files(
     labels = [names.index(slices[prompt]) if prompt in slices else -1 for prompt in prompts]
     overlap = len(calibration.scores.keys() & set(prompts)) if calibration else 0
     if overlap:
-        raise InputError(f"{overlap} prompts of the calibration are in the panel too; thresholds need other prompts")
+        raise InputError(f"{overlap} calibration prompts are also in the panel; thresholds need different prompts")
     comparison = compare(
         _array(baseline, prompts),
         _array(current, prompts),
@@ -179,7 +180,7 @@ def as_text(comparison: Comparison, slices: Sequence[str]) -> str:
         counted = "" if beyond[0] is None else f"{beyond[0]}, {beyond[1]}"
         cells = " ".join(f"{_shown(one):>28}" for one in (row.baseline, row.current, row.change))
         lines.append(f"{name:28} {cells}  {counted}")
-    lines += ["", "Intervals are 95%, prompts are the unit. One panel can only be amber: red takes fresh prompts."]
+    lines += ["", "Intervals are 95%, with prompts as the unit. One panel can only be amber: red needs fresh prompts."]
     return "\n".join(lines)
 
 
@@ -199,8 +200,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--calibration", type=Path, help="round-0 scores of other prompts, for frozen thresholds")
     parser.add_argument("--tail", choices=("upper", "lower"), default="upper", help="which end of the scores is bad")
     parser.add_argument("--level", type=float, default=0.05, help="amber at this p-value or below")
-    parser.add_argument("--seed", type=int, default=0, help="of exchanges and bootstrap")
-    parser.add_argument("--drop_unpaired", action="store_true", help="leave out prompts that only one file holds")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the exchanges and the bootstrap")
+    parser.add_argument("--drop_unpaired", action="store_true", help="leave out prompts that are in only one file")
     parser.add_argument("--fail_on_alarm", action="store_true", help="exit status 1 when the verdict is not green")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args(argv)

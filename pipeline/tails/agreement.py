@@ -14,7 +14,7 @@ REPLICATES = 1000
 
 
 class Agreement(NamedTuple):
-    """A coefficient with its interval, items being the unit; NaN where not identified, which `why` tells."""
+    """A coefficient with its interval, items being the unit; NaN where not identified, with the reason in `why`."""
 
     value: float
     low: float
@@ -27,16 +27,16 @@ def rating_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0.95
     """Return the one-way intraclass correlation of two ratings of each item (Shrout & Fleiss 1979, ICC(1,1)).
 
     (MSB - MSW) / (MSB + MSW): 1 where the ratings are equal, 0 where two ratings of one item are as far apart as
-    those of two items. A shift of one of the two readings counts as disagreement. Percentile bootstrap over items.
+    those of two items. A shift of one of the readings counts as disagreement. Percentile bootstrap over items.
 
     Args:
         first: ratings, [n_items].
-        second: of the same items, [n_items].
+        second: ratings of the same items, [n_items].
         level: coverage of the interval.
-        seed: of the bootstrap.
+        seed: random seed of the bootstrap.
 
     Raises:
-        InputError: two readings of different items, or missing ones.
+        InputError: readings of different items, or missing values.
     """
     one, other = _readings(first, second)
     n = len(one)
@@ -50,8 +50,8 @@ def rating_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0.95
 def phi(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Agreement:
     """Return the correlation of two verdicts, 0 or 1, on the same items.
 
-    The interval holds the middle of the posterior under Jeffreys' prior on the table of the four outcomes (Dirichlet,
-    half a count each): a bootstrap would never leave a cell that is empty. Arguments as for `rating_agreement`.
+    The interval is the central part of the posterior under Jeffreys' prior on the table of the four outcomes
+    (Dirichlet, half a count each): a bootstrap would leave an empty cell empty. Arguments as for `rating_agreement`.
     """
     return _of_verdicts(_phi, first, second, "one of the two verdicts is always the same", level, seed)
 

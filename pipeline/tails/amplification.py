@@ -14,11 +14,11 @@ class ShareRatio(NamedTuple):
     """A ratio of two shares.
 
     Attributes:
-        before: the share below the line.
-        after: the share above it.
-        value: after / before; NaN where both are none.
-        low: end of the interval.
-        high: end of the interval; infinite where ``before`` is none.
+        before: the share in the denominator.
+        after: the share in the numerator.
+        value: after / before; NaN where both are zero.
+        low: lower end of the interval.
+        high: upper end of the interval; infinite where ``before`` is zero.
     """
 
     before: float
@@ -31,19 +31,19 @@ class ShareRatio(NamedTuple):
 def share_ratio(before: np.ndarray, after: np.ndarray, *, level: float = 0.95) -> ShareRatio:
     """The ratio of two shares of independent texts, with an interval on the log scale.
 
-    Log-normal (Katz et al. 1978, Biometrics 34) on effective counts, since samples of a prompt are alike; half an
-    event is added to each side for the interval, so that none at all bounds the ratio at one end.
+    Log-normal (Katz et al. 1978, Biometrics 34) on effective counts, since samples of a prompt are alike; for the
+    interval half an event is added to each side, so that a side without events still bounds the ratio at one end.
 
     Args:
-        before: 0, 1 or NaN, [n_prompts, k].
+        before: flags, 0, 1 or NaN (missing), [n_prompts, k].
         after: the same for other texts, [m_prompts, j].
-        level: of the interval.
+        level: coverage of the interval.
 
     Raises:
         ValueError: one side has no texts.
     """
     if np.isnan(before).all() or np.isnan(after).all():
-        raise ValueError("a ratio of shares takes texts on both sides")
+        raise ValueError("a ratio of shares needs texts on both sides")
     shares, logs, noise = [], [], 0.0
     for flags in (before, after):
         known = flags[~np.isnan(flags).all(axis=1)]

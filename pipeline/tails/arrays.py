@@ -15,8 +15,8 @@ Tail = Literal["upper", "lower"]
 class Samples(NamedTuple):
     """All samples of a panel in descending order, each with the share of its prompt's weight that it carries.
 
-    A prompt weighs one, however many samples it has: the law that is estimated is that of a random sample of
-    a random prompt.
+    Every prompt has weight one, however many samples it has: the distribution that is estimated is that of a random
+    sample of a random prompt.
     """
 
     values: Floats  # [n_samples], descending
@@ -35,7 +35,7 @@ class Samples(NamedTuple):
         return np.bincount(self.prompts[:end], minlength=self.n_prompts) / self.counts
 
     def fraction_above(self, threshold: float, *, inclusive: bool = False) -> Floats:
-        """Return the fraction of each prompt's samples above `threshold` (or at it), [n_prompts]."""
+        """Return the fraction of each prompt's samples above `threshold` (or at it, if inclusive), [n_prompts]."""
         side: Literal["left", "right"] = "right" if inclusive else "left"
         return self.fractions(int(np.searchsorted(-self.values, -threshold, side=side)))
 
@@ -53,7 +53,7 @@ def as_scores(scores: ArrayLike, name: str = "scores") -> Floats:
     if array.ndim != 2:
         raise InputError(
             f"{name}: expected a two-dimensional array [n_prompts, k], got shape {array.shape}; "
-            "one sample a prompt is scores[:, None]"
+            "for one sample per prompt pass scores[:, None]"
         )
     infinite = np.isinf(array)
     if infinite.any():
@@ -79,7 +79,7 @@ def orientation(tail: Tail) -> float:
 def canonical(*sides: Floats) -> tuple[list[Floats], int]:
     """Keep the prompts that have a sample on every side, in an order that depends on their scores alone.
 
-    Bootstrap weights belong to places in this order: no result depends on the order of rows or columns.
+    Bootstrap weights belong to positions in this order, so no result depends on the order of rows or columns.
 
     Args:
         sides: score arrays [n_prompts, k_side] of the same prompts in the same order.
@@ -104,7 +104,7 @@ def canonical(*sides: Floats) -> tuple[list[Floats], int]:
 
 
 def _lexicographic(rows: Floats) -> NDArray[np.intp]:
-    """Return the order of rows; the first column decides wherever it has no ties, as continuous scores have none."""
+    """Return the order of rows; the first column alone decides if it has no ties, as continuous scores have none."""
     order = np.argsort(rows[:, 0], kind="stable")
     first = rows[order, 0]
     return order if (first[1:] > first[:-1]).all() else np.lexsort(rows.T[::-1])

@@ -1,4 +1,4 @@
-"""Bets against "the tail did not get worse": evidence that may be looked at after every round, for ever."""
+"""Bets against "the tail did not get worse": evidence that may be checked after every round, indefinitely."""
 
 import math
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from pipeline.errors import InputError
 from pipeline.tails.arrays import Tail, as_scores, canonical, flatten, orientation
 
-# Stakes of the bets, averaged: none needs to be the right one.
+# Stakes of the bets, which are averaged: none of them has to be the right one.
 STAKES = (0.5, 0.9)
 
 
@@ -24,8 +24,8 @@ def log_e_value(baseline: ArrayLike, current: ArrayLike, threshold: float, *, ta
     Args:
         baseline: round 0's scores [n_prompts, k].
         current: scores of the same prompts now.
-        threshold: in the units of the scores.
-        tail: which end is the bad one.
+        threshold: where the tail begins, in the units of the scores.
+        tail: the bad end of the scores.
 
     Returns:
         0 (no evidence) where no prompt has samples on both sides.
@@ -45,16 +45,16 @@ def log_e_value(baseline: ArrayLike, current: ArrayLike, threshold: float, *, ta
 class EProcess(NamedTuple):
     """Evidence over rounds, each on prompts never used before, that the tail got worse at some round.
 
-    M_t = sum_{s <= t} prod_{r=s}^{t} E_r / (s (s + 1)) + 1 / (t + 1): a share of the stake waits for each round in
-    which the drift may start, so that early good rounds do not drown a late onset. If the tail deteriorates in no
-    round, M is a nonnegative supermartingale from 1, and P(M_t >= 1 / alpha for any t) <= alpha (Ville 1939; start
-    mixtures: Shin, Ramdas & Rinaldo, E-detectors). The prompts of a round must be fresh: with the panel's own prompts
-    every round the product means nothing.
+    M_t = sum_{s <= t} prod_{r=s}^{t} E_r / (s (s + 1)) + 1 / (t + 1): a share of the stake is held back for each round
+    in which the drift may start, so that early good rounds do not drown a late onset. If the tail deteriorates in no
+    round, M is a nonnegative supermartingale that starts at 1, and P(M_t >= 1 / alpha for any t) <= alpha (Ville 1939;
+    start mixtures: Shin, Ramdas & Rinaldo, E-detectors). The prompts of a round must be fresh: if the panel's own
+    prompts are used every round, the product means nothing.
     """
 
     rounds: int = 0
-    log_running: float = -math.inf  # of the sum over starts so far
-    log_peak: float = 0.0  # of the largest M so far: an alarm stays raised
+    log_running: float = -math.inf  # log of the sum over starts so far
+    log_peak: float = 0.0  # log of the largest M so far: an alarm stays raised
 
     def update(self, log_e: float) -> "EProcess":
         """Return the process after another round, given the log of its e-value."""
@@ -64,7 +64,7 @@ class EProcess(NamedTuple):
 
     @property
     def log_value(self) -> float:
-        """Log of M now."""
+        """Log of the current M."""
         return float(np.logaddexp(self.log_running, -math.log(self.rounds + 1)))
 
     def alarm(self, alpha: float) -> bool:

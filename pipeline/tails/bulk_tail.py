@@ -41,10 +41,10 @@ def bulk_tail_point(before: Floats, after: Floats, threshold: float | None, *, t
     """Return the point of two rounds of the same prompts.
 
     Args:
-        before: [n_prompts, k].
-        after: [n_prompts, k'].
-        threshold: frozen, in the units of the scores, or None where not identified: then the bulk is everything.
-        tail: which end is the bad one.
+        before: baseline scores, [n_prompts, k].
+        after: current scores of the same prompts, [n_prompts, k'].
+        threshold: frozen threshold in the units of the scores; None where not identified: every sample is then bulk.
+        tail: the bad end of the scores.
     """
     sign = orientation(tail)
     (first, second), _ = canonical(sign * before, sign * after)
@@ -54,7 +54,7 @@ def bulk_tail_point(before: Floats, after: Floats, threshold: float | None, *, t
         return unknown._replace(why=f"{len(first)} prompts with samples on both sides")
     spread = float(np.nanstd(first))
     if spread == 0:
-        return unknown._replace(why="the baseline's scores do not vary: there is no unit")
+        return unknown._replace(why="the baseline's scores do not vary: there is no unit to measure in")
     parts = [(_bulk(side, limit), _shortfall(side)) for side in (first, second)]
     if any(part is None for part in parts[0] + parts[1]):
         return unknown._replace(why="too few samples in the bulk, or in the worst 1%")
@@ -69,7 +69,7 @@ def bulk_tail_point(before: Floats, after: Floats, threshold: float | None, *, t
 
 
 def _bulk(side: Floats, limit: float) -> tuple[float, Floats] | None:
-    """Return the mean of samples up to a limit, prompts weighing alike, and its influence function per prompt."""
+    """Return the mean of samples up to a limit, prompts weighted equally, and its influence function per prompt."""
     inside = side <= limit
     counts = (~np.isnan(side)).sum(axis=1)
     shares = inside.sum(axis=1) / counts

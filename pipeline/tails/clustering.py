@@ -11,12 +11,12 @@ from pipeline.tails.resample import Replicates
 
 
 def effective_size(fractions: Floats, n_samples: int) -> float:
-    """Return how many independent samples would know an event rate as well as this panel does.
+    """Return how many independent samples would determine an event rate as precisely as this panel does.
 
     n_eff = p(1-p) / Var(p_hat), with the variance between prompts (Kish 1965, Survey Sampling, 5.4), never
-    above the number of samples. Half a prompt with nothing but events and half a prompt with none are added:
-    a handful of prompts with events says little about how alike samples of a prompt are, and the smoothing
-    draws it towards copies of one another, n_eff = n_prompts, which is the answer without any event.
+    above the number of samples. Half a prompt with only events and half a prompt with none are added: a
+    handful of prompts with events says little about how alike samples of a prompt are, and the smoothing
+    pulls the result towards identical samples, n_eff = n_prompts, which is the answer without any event.
 
     Args:
         fractions: each prompt's fraction of samples with the event, [n_prompts].
@@ -41,7 +41,7 @@ def tail_icc(scores: ArrayLike, threshold: float, *, tail: Tail = "upper") -> fl
 
     Args:
         scores: [n_prompts, k], NaN for missing samples.
-        threshold: in the units of the scores.
+        threshold: where the event begins, in the units of the scores.
         tail: "upper" for the event of lying above the threshold, "lower" for below.
 
     Returns:
@@ -70,7 +70,7 @@ class IccChange(NamedTuple):
 
 
 def icc_sums(rates: Floats, counts: NDArray[np.intp]) -> Floats:
-    """Return what the analysis of variance adds up over prompts, [5, n_prompts].
+    """Return the terms that the analysis of variance sums over prompts, [5, n_prompts].
 
     Args:
         rates: each prompt's fraction of samples with the event, [n_prompts].

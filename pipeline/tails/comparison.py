@@ -25,7 +25,8 @@ Verdict = Literal["green", "amber", "not identified"]
 BULK = ("mean", "q50", "q90", "q99", "q99.8", "cvar_1pct", "worst_of_k", "return_level_1000")
 BEYOND = ("exceedance", "exceedance_ratio", "mean_excess", "worst_exceedance", "tail_icc")
 INTERVAL_LEVEL = 0.95
-# Where intervals are a thousandth of a standard deviation wide, a blurred end costs less than the wait.
+# With this many prompts intervals are a thousandth of a standard deviation wide: less precise ends cost less than the
+# wait.
 MANY_PROMPTS, REPLICATES_OF_MANY = 500_000, 300
 
 
@@ -33,7 +34,7 @@ class ComparisonRow(NamedTuple):
     """One quantity in both rounds, and its change; for exceedance_ratio the change is the ratio."""
 
     quantity: str
-    threshold: float | None  # the tail of the quantities that need one
+    threshold: float | None  # where the tail begins, for quantities that need it
     baseline: Estimate
     current: Estimate
     change: Estimate
@@ -42,16 +43,16 @@ class ComparisonRow(NamedTuple):
 class Comparison(NamedTuple):
     """What one panel says about the tail of `current` against that of `baseline`.
 
-    A panel that is looked at every round can only raise suspicion: `verdict` is at most amber. Red takes a
+    A panel that is checked every round can only raise suspicion: `verdict` is at most amber. Red requires a
     confirmation: one hypothesis, written down before sampling, that holds on prompts never used before (`hypothesis`
     and `confirm`). Green says only that nothing as large as `detectable` is likely to be there.
     """
 
     verdict: Verdict
-    panel_p: float | None  # of tail_max, worst_slice and probe together (Simes); amber at `level` or below
+    panel_p: float | None  # p-value of tail_max, worst_slice and probe together (Simes); amber at `level` or below
     level: float
     p_values: dict[str, float | None]  # tail_max, worst_slice, probe, bulk_tail; None: no input or not identified
-    tests: dict[str, SwapTest]  # those that had input, with what spoke loudest and why not identified
+    tests: dict[str, SwapTest]  # those that had input, with their strongest signal or why they are not identified
     estimates: list[ComparisonRow]
     bulk_tail: BulkTail
     detectable: Detectable
@@ -87,19 +88,19 @@ def compare(
 ) -> Comparison:
     """Compare two rounds on the same prompts: did the tail get worse?
 
-    The null is that it did not, however much the bulk moved. Prompts are the unit of inference, samples of a prompt
-    may resemble one another at will.
+    The null is that it did not, however much the bulk moved. Prompts are the unit of inference; samples of a prompt
+    may depend on one another in any way.
 
     Args:
         baseline: round 0's scores [n_prompts, k], higher is worse, NaN for missing samples.
-        current: this round's scores [n_prompts, k'], row i the same prompt.
+        current: this round's scores [n_prompts, k'], row i is the same prompt.
         calibration: round-0 scores [m, k''] of other prompts, from which the frozen thresholds come. Without it they
             come from a random half of the baseline's prompts, and the result says so.
         slices: integers [n_prompts], fixed in advance; without them worst_slice is None.
         probe: log-probabilities [n_prompts] of undesired answers at baseline and now, see `probe_shift`.
-        level: of the panel test. Over several rounds the screen is not corrected; confirmations are.
-        seed: of exchanges, bootstrap and split.
-        tail: which end is the bad one.
+        level: level of the panel test. Over several rounds the screen is not corrected; confirmations are.
+        seed: random seed of the exchanges, the bootstrap and the split.
+        tail: the bad end of the scores.
         thresholds: frozen thresholds, least extreme first, instead of those from `calibration`: an absolute rubric,
             or those of an earlier comparison.
         replicates: number of bootstrap replicates; by default 1,000, and 300 for more than 500,000 prompts.
@@ -177,7 +178,7 @@ def _tests(
             tests["worst_slice"] = worst_slice(before, after, slices, beyond, tail=tail, seed=seed)
     if probe is not None:
         if any(len(np.atleast_1d(side)) != len(before) for side in probe):
-            raise InputError(f"probe: expected {len(before)} log-probabilities on either side, one a prompt")
+            raise InputError(f"probe: expected {len(before)} log-probabilities on each side, one per prompt")
         tests["probe"] = probe_shift(*probe, seed=seed)
     return tests
 

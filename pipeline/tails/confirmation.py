@@ -14,14 +14,14 @@ from pipeline.tails.exchange import SwapTest, unidentified
 from pipeline.tails.probe import DIFFUSE
 from pipeline.tails.swap import tail_max
 
-# Enough exchanges that a p-value near .001 is known within a tenth of itself.
+# Enough exchanges that a p-value near .001 is known to within a tenth of its size.
 FLIPS = 99_999
 # What is significant must also matter: a quarter more events.
 MATERIAL_RATIO = 1.25
 
 
 class Hypothesis(NamedTuple):
-    """What is going to be tested, and on which prompts: to be written to the run before they are sampled."""
+    """What will be tested, and on which prompts: written to the run before they are sampled."""
 
     slice_id: int | None  # draw the fresh prompts from this slice; None: from the whole pool
     thresholds: tuple[float, ...]  # frozen
@@ -38,7 +38,7 @@ class Confirmation(NamedTuple):
     hypothesis: Hypothesis
     alpha: float
     test: SwapTest
-    ratio: float  # of the rates beyond the threshold where it is largest
+    ratio: float  # of the rates beyond a threshold, current / baseline, at the threshold where it is largest
     bulk_better: bool | None  # at alpha: red while the bulk improves is what the mean cannot see
 
     @property
@@ -58,14 +58,15 @@ class Confirmation(NamedTuple):
 
 
 def hypothesis(comparison: Comparison) -> Hypothesis | None:
-    """Return the hypothesis that a panel points at, or None where no single test is at the panel's level.
+    """Return the hypothesis that a panel points to, or None where no single test reaches the panel's level.
 
     The screen is more generous than the verdict, which holds its level for all tests together: a hypothesis costs
-    fresh prompts, not trust. A slice is pointed at where worst_slice speaks as loudly as tail_max: there the fresh
-    prompts are all to the point. Where both are silent the probe may point, by a few prompts that rose: a shift of all
-    of them may be no more than a sharper model. It points at samples all the same, on more prompts than the panel's:
-    training moves log-probabilities in many ways (a placebo arm shows it), and red is to mean that scores got worse.
-    Any other choice is as valid, if it is made before the fresh prompts are sampled.
+    fresh prompts, not trust. It names a slice where worst_slice is at least as significant as tail_max: all fresh
+    prompts are then spent where they matter. Where neither is significant, the probe may still point somewhere, but
+    only through a few prompts that rose: a shift of all of them may be no more than a sharper model. The hypothesis is
+    about samples even then, on more prompts than the panel's: training moves log-probabilities in many ways (a placebo
+    arm shows it), and red should mean that scores got worse. Any other choice is equally valid if it is made before
+    the fresh prompts are sampled.
     """
     p = {name: 1.0 if value is None else value for name, value in comparison.p_values.items()}
     silent = min(p["worst_slice"], p["tail_max"]) > comparison.level
@@ -87,17 +88,17 @@ def confirm(
 ) -> Confirmation:
     """Test one hypothesis on fresh prompts.
 
-    Whatever led to the hypothesis, P(red) is at most alpha if the tail did not get worse, for the prompts were not
-    part of it: exactly where a prompt's two rounds are exchangeable, asymptotically otherwise. Over R rounds spend
+    Whatever led to the hypothesis, P(red) is at most alpha if the tail did not get worse, because these prompts had no
+    part in it: exactly where a prompt's two rounds are exchangeable, asymptotically otherwise. Over R rounds spend
     `confirmation_alpha` in each.
 
     Args:
         baseline: scores [n_prompts, k] of fresh prompts under the base.
         current: the same prompts under the policy.
-        hypothesis: what was written down before sampling.
+        hypothesis: the hypothesis written down before sampling.
         alpha: level of this confirmation.
         flips: number of random exchanges.
-        seed: of the exchanges.
+        seed: random seed of the exchanges.
 
     Raises:
         InputError: an alpha that this many exchanges cannot reach, or input as for `compare`.

@@ -1,4 +1,4 @@
-"""What this many prompts and samples could have seen: silence is worth no more than that."""
+"""What this many prompts and samples could have detected: the absence of an alarm is worth no more than that."""
 
 from typing import NamedTuple
 
@@ -13,14 +13,14 @@ MIN_PROMPTS = 30
 
 
 class Detectable(NamedTuple):
-    """The smallest rise of the rate beyond a threshold that is found with a probability of 80%."""
+    """The smallest rise of the rate beyond a threshold that is detected with a probability of 80%."""
 
     ratio: float  # rate beyond the threshold now over that of the baseline; NaN: not identified
     baseline_rate: float
     threshold: float
     level: float
     n_prompts: int
-    k: float  # mean number of samples of a prompt, over both rounds
+    k: float  # mean number of samples per prompt, over both rounds
 
     def sentence(self) -> str:
         """Return it in words."""
@@ -30,7 +30,7 @@ class Detectable(NamedTuple):
         return (
             f"{size} would have found, with a probability of 80%, a rate beyond {self.threshold:.4g} that rose from "
             f"{self.baseline_rate:.2%} to {self.baseline_rate * self.ratio:.2%} (x {self.ratio:.2f}); harm far beyond "
-            "it is found sooner, and less than that may be there unseen."
+            "it is found sooner, and a smaller rise may be there undetected."
         )
 
 
@@ -40,15 +40,16 @@ def smallest_detectable(
     """Solve (z_level + z_power)^2 Var(d) = n (p_r - p_0)^2 for the rate p_r (tails at `threshold`, one-sided).
 
     Var(d) is that of the prompts' paired differences in exceedance, as observed over both rounds, and grows with the
-    rate as V = p (1-p) [1 + (k-1) rho] / k does: design effect and correlation between rounds are in it. One prompt's
-    worth of events is added to the rates, so that a tail without any event is not taken for one that never has any.
+    rate as V = p (1-p) [1 + (k-1) rho] / k does: it includes the design effect and the correlation between rounds. One
+    prompt's worth of events is added to the rates, so that a tail in which no event was seen is not taken for one that
+    never has any.
 
     Args:
-        before: [n_prompts, k].
-        after: [n_prompts, k'].
-        threshold: in the units of the scores, or None where it is not identified.
-        tail: which end is the bad one.
-        level: of the test.
+        before: baseline scores, [n_prompts, k].
+        after: current scores of the same prompts, [n_prompts, k'].
+        threshold: where the tail begins, in the units of the scores; None where it is not identified.
+        tail: the bad end of the scores.
+        level: significance level of the test.
     """
     sign = orientation(tail)
     (first, second), _ = canonical(sign * before, sign * after)

@@ -13,8 +13,8 @@ NAN = float("nan")
 class Estimate(NamedTuple):
     """One estimated number with its interval and what it rests on.
 
-    An infinite end means: not bounded by this sample. What is not identified has NaN for value, low and high,
-    and says why. `why` also says what is special about an interval that is there.
+    An infinite end means: not bounded by this sample. An estimate that is not identified has NaN for value, low
+    and high, and the reason in `why`. Otherwise `why` says what is special about the interval, if anything.
     """
 
     value: float
@@ -29,7 +29,7 @@ class Estimate(NamedTuple):
 
     @property
     def identified(self) -> bool:
-        """Whether the data carry this number at all."""
+        """Whether the data determine this number at all."""
         return not math.isnan(self.value)
 
     def mirrored(self) -> "Estimate":
@@ -52,7 +52,7 @@ class Basis(NamedTuple):
         if not why and math.isinf(low + high):
             why = f"not bounded {'above' if math.isinf(high) else 'below'} by this sample"
         if not why and low == high:
-            why = "no width: the scores that decide it are all equal"
+            why = "no width: the scores that determine it are all equal"
         return Estimate(float(value), float(low), float(high), *self._counts(beyond), self.n_dropped, why)
 
     def unidentified(self, why: str, *, beyond: float | None = None) -> Estimate:

@@ -11,8 +11,8 @@ def rate_interval(fractions: Floats, n_samples: int, level: float) -> tuple[floa
     """Return the Jeffreys interval of an event rate at the effective sample size.
 
     Jeffreys' prior (Brown, Cai & DasGupta 2001, Stat. Sci. 16:101) with the design effect (Franco, Little,
-    Louis & Slud 2019, J. Surv. Stat. Methodol. 7:334). Without an event the low end is 0, with nothing but
-    events the high end is 1.
+    Louis & Slud 2019, J. Surv. Stat. Methodol. 7:334). Without any event the low end is 0; with only events
+    the high end is 1.
 
     Args:
         fractions: each prompt's fraction of samples beyond the threshold, [n_prompts].
@@ -46,7 +46,7 @@ def rate_ratio(
     """Return theta = (sum e_current + 1/2) / (sum e_baseline + 1/2) on the same prompts, and its interval.
 
     The interval combines those of the two rates on the log scale (Zou & Donner 2008). Without current events
-    it starts at 0, without baseline events it has no upper end.
+    it starts at 0; without baseline events it has no upper end.
     """
     n_prompts = len(current)
     logs = (

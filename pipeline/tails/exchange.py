@@ -1,6 +1,6 @@
 """Tests that exchange the two rounds within prompts at random.
 
-If a prompt's two rounds are exchangeable such a test is exact; if only the tail is unchanged on average it holds
+If a prompt's two rounds are exchangeable, such a test is exact; if only the tail is unchanged on average it holds
 asymptotically, because the statistics are studentised (Chung & Romano 2013, Ann. Stat. 41:484; Konietschke & Pauly
 2014, Stat. Comput. 24:283).
 """
@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.tails.arrays import Floats
 
 FLIPS = 4999
-# Signs of one block: what fits in the cache beside its products.
+# Number of signs in a block: as many as fit in the cache with their products.
 BLOCK_ELEMENTS = 1 << 20
 
 
@@ -21,10 +21,10 @@ class SwapTest(NamedTuple):
     """The result of a one-sided test against "the tail did not get worse"."""
 
     p_value: float  # NaN: not identified
-    column: str  # the per-prompt difference that spoke loudest, such as "excess beyond 3.2"
-    slice_id: int | None  # the slice in which it did
+    column: str  # the per-prompt difference with the strongest signal, such as "excess beyond 3.2"
+    slice_id: int | None  # the slice that signal is in; None for all prompts
     n_prompts: int
-    prompts_moved: int  # prompts whose tail differs between the rounds; no others carry information
+    prompts_moved: int  # prompts whose tail differs between the rounds; only these carry information
     why: str = ""
 
     @property
@@ -58,20 +58,20 @@ def swap_test(
     seed: int,
     start: Floats | None = None,
 ) -> SwapTest:
-    """Compare the largest statistic with its law under random exchanges of the two rounds.
+    """Compare the largest statistic with its distribution under random exchanges of the two rounds.
 
     Args:
         statistic: signs [exchanges, prompts that moved] -> statistics [exchanges, columns].
-        names: of the columns, with their slices.
-        sizes: number of prompts, and of prompts that moved.
-        flips: number of random exchanges; the p-value is (1 + as large or larger) / (1 + flips), never zero and
+        names: name and slice of each column.
+        sizes: number of prompts, and number of those that moved.
+        flips: number of random exchanges; the p-value is (1 + number as large or larger) / (1 + flips), never zero and
             never too small (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9:39).
         seed: seed of the exchanges.
-        start: the signs that were observed; ones if the statistic carries them itself.
+        start: observed signs; None (all ones) if the statistic already contains them.
     """
     n_prompts, n_moved = sizes
     if n_moved == 0:
-        return unidentified(n_prompts, "no prompt differs beyond the thresholds between the rounds")
+        return unidentified(n_prompts, "no prompt differs between the rounds beyond the thresholds")
     observed = statistic(np.ones((1, n_moved)) if start is None else start[None])[0]
     # Exchanges that restore the observed statistic, itself of the order of 1, do so only up to rounding.
     reached = observed.max() - 1e-9 * max(1.0, abs(observed.max()))
@@ -86,10 +86,10 @@ def hall_t(sums: Floats, squares: Floats, cubes: Floats, n_prompts: int) -> Floa
     Student's t corrected for the skewness of what is averaged (Hall 1992, JRSS-B 54:221).
 
     Args:
-        sums: of each column over prompts, [exchanges, columns].
-        squares: of squares.
-        cubes: of third powers.
-        n_prompts: number of prompts, also those at zero.
+        sums: sum of each column over prompts, [exchanges, columns].
+        squares: sums of squares.
+        cubes: sums of third powers.
+        n_prompts: number of prompts, including those at zero.
     """
     means, second = sums / n_prompts, squares / n_prompts
     variances = second - means**2

@@ -1,4 +1,4 @@
-"""How likely is the worst of n queries to get the behaviour, from the log-probabilities of a few?"""
+"""How likely is the worst of n queries to elicit the behaviour, from the log-probabilities of a few?"""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from pipeline.errors import InputError
 from pipeline.tails.arrays import Floats
 
-# Scores that carry the fit. More would use scores that are not yet the tail: intervals then cover far too little.
+# Number of largest scores in the fit. More would include scores that are not yet the tail: intervals then cover far
+# too little.
 TOP = 10
 MIN_QUERIES = 50
 
@@ -19,9 +20,9 @@ class Forecast(NamedTuple):
     """The elicitation probability of the worst of `n_queries` queries, on the log10 scale.
 
     `log10_probability` and its interval are the exponential-tail fit by maximum likelihood; `least_squares` is the
-    published fit. NaN: not identified, and `why` says so. The interval holds for the queries' own distribution and
-    behaviour that the measured answers spell out: a rare mode that none of the m queries hits, or another wording, is
-    not in it.
+    published fit. NaN: not identified, with the reason in `why`. The interval holds for the distribution that the
+    queries come from and for the behaviour as the measured answers word it: it does not cover a rare mode that none of
+    the m queries hits, or another wording.
     """
 
     log10_probability: float
@@ -50,8 +51,8 @@ def forecast(log_probabilities: ArrayLike, n: int, *, level: float = 0.95) -> Fo
     mode is not among the m queries (Schwarzer & Niekum 2026, arXiv 2605.15134).
 
     Args:
-        log_probabilities: natural logarithms [m], of one behaviour, one a query; NaN is left out.
-        n: number of queries to forecast for, above m.
+        log_probabilities: natural log-probabilities of one behaviour, one per query, [m]; NaN is left out.
+        n: number of queries to forecast for, more than m.
         level: coverage of the interval.
 
     Raises:
@@ -101,7 +102,7 @@ def _refusal(logs: Floats, n: int) -> str:
         return f"{m} queries were measured: the worst of {n} is a matter of counting, not of a forecast"
     top = logs[: TOP + 1]
     if top[0] == 0:
-        return "a query gets the behaviour for certain: the worst case is known"
+        return "a query elicits the behaviour for certain: the worst case is known"
     if np.isneginf(top[TOP]):
         return f"fewer than {TOP + 1} queries have a probability above zero: measure log-probabilities, or sample more"
     if len(np.unique(top)) < len(top):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.tails.arrays import Floats
 from pipeline.tails.resample import Replicates, studentised_interval
 
-# With fewer prompts off the common value, too many replicates hold none of them to studentise by.
+# With fewer prompts away from the common value, too many replicates draw none of them and have no spread to divide by.
 MIN_DISTINCT_PROMPTS = 10
 
 
@@ -32,7 +32,7 @@ class PromptMean(NamedTuple):
         return Replicates(centre + moments[0], np.sqrt(variances / np.maximum(totals - 1, 1.0)))
 
     def interval(self, replicates: Replicates, level: float) -> tuple[float, float, str]:
-        """Return low, high and what is special about them.
+        """Return low, high, and what is special about them.
 
         The studentised bootstrap over prompts; Student's interval on the prompt means (Miller 2024,
         arXiv 2411.00640) where nearly all prompts have the same number.
@@ -69,7 +69,7 @@ def worst_of(scores: Floats, k: int) -> Floats:
 
     Args:
         scores: [n_prompts, columns], ascending in each row, NaN last.
-        k: number of samples of which the worst counts.
+        k: number of samples of which the worst is taken.
     """
     counts = (~np.isnan(scores)).sum(axis=1)
     worst = np.full(len(scores), np.nan)

@@ -1,4 +1,4 @@
-"""Many tests, many rounds: what is combined, and what is spent."""
+"""Many tests and many rounds: how p-values are combined, and how the level is spent."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.errors import InputError
 
-# Of a run's 5%: what confirmations may spend over all rounds, and what is left to the e-process.
+# Of a run's 5%: what confirmations may spend over all rounds, and what is left for the e-process.
 CONFIRMATION_LEVEL = 0.04
 E_PROCESS_LEVEL = 0.01
 
@@ -14,7 +14,7 @@ E_PROCESS_LEVEL = 0.01
 def simes(p_values: Sequence[float]) -> float:
     """Return the p-value of "none of these": min over i of m p_(i) / i (Simes 1986, Biometrika 73:751).
 
-    Valid for tests that depend positively on one another, as those of one panel do, and never above Bonferroni's.
+    Valid for positively dependent tests, such as those of one panel, and never above Bonferroni's.
     """
     ordered = np.sort(np.asarray(p_values, dtype=np.float64))
     return float(min(1.0, (ordered * len(ordered) / np.arange(1, len(ordered) + 1)).min()))
@@ -30,13 +30,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def confirmation_alpha(round_: int, horizon: int, *, level: float = CONFIRMATION_LEVEL) -> float:
-    """Return what the confirmations of one round may spend: level / horizon, whatever was found before.
+    """Return the level that the confirmations of one round may spend: level / horizon, whatever was found before.
 
     With at most this in each of `horizon` rounds, the chance that any of them is a false red is at most `level`
     (union bound: no assumption on how rounds depend on one another).
 
     Raises:
-        InputError: a round after the horizon that was declared.
+        InputError: a round beyond the declared horizon.
     """
     if not 1 <= round_ <= horizon:
         raise InputError(

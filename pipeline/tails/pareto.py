@@ -1,4 +1,4 @@
-"""Return levels from a generalised Pareto tail: scores so rare that the sample hardly holds one."""
+"""Return levels from a generalised Pareto tail: scores so rare that the sample hardly contains one."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -14,9 +14,9 @@ THRESHOLD_LEVEL = 0.97
 EXCEEDED_ONCE_IN = 1000
 MIN_SAMPLES = 50
 MIN_PROMPTS = 25
-# Of the samples beyond the threshold, this share must be different values: a curve through few grades means nothing.
+# This share of the samples beyond the threshold must be distinct values: a curve through a few grades means nothing.
 MIN_DISTINCT = 0.5
-# A fit outside this interval of the plain quantile is not that tail's: grades, bounds and mixtures end here.
+# A fit outside this interval of the plain quantile does not describe the tail: grades, bounds and mixtures end here.
 AGREEMENT_LEVEL = 0.95
 # Share of the resamples whose tail must have a mean.
 MIN_FITTED = 0.5
@@ -33,9 +33,9 @@ class ReturnLevelChange(NamedTuple):
     """
 
     panels: Sequence[Samples]  # current, and baseline if there is one, where the tail is unbounded
-    thresholds: Sequence[float]  # of each panel's own fit
-    forth: Map  # from the units of the scores
-    back: Map  # to them
+    thresholds: Sequence[float]  # threshold of each panel's own fit
+    forth: Map  # from the units of the scores to the unbounded scale
+    back: Map  # and back
 
     def replicate(self, weights: Floats) -> Replicates:
         """Return levels or their differences under `weights`, NaN where the fit has no mean, [replicates]."""
@@ -46,7 +46,7 @@ class ReturnLevelChange(NamedTuple):
         return Replicates(values[0] - values[1] if len(values) == 2 else values[0], None)
 
     def contradiction(self) -> str:
-        """Return what a panel's own samples say against its fit, or an empty string."""
+        """Return how a panel's own samples contradict its fit, or an empty string."""
         for panel, threshold in zip(self.panels, self.thresholds, strict=True):
             fitted = float(_level(panel, threshold, np.ones((panel.n_prompts, 1)))[0])
             low, high = order_statistic_interval(panel, 1 - 1 / EXCEEDED_ONCE_IN, AGREEMENT_LEVEL)
@@ -58,8 +58,8 @@ class ReturnLevelChange(NamedTuple):
     def interval(self, value: float, replicates: Replicates, level: float) -> tuple[float, float]:
         """Return the normal interval less the bootstrap's bias (Davison & Hinkley 1997, Bootstrap Methods, 5.2).
 
-        A level's is taken on the logarithm of its distance to the threshold: far from the data its errors are skewed,
-        and percentiles of the replicates then miss the truth above four times as often.
+        For a level (not a change) it is taken on the logarithm of the distance to the threshold: far from the data its
+        errors are skewed, and percentiles of the replicates then miss a truth above them four times as often.
         """
         found = replicates.values[np.isfinite(replicates.values)]
         if len(self.panels) == 2:
@@ -73,9 +73,9 @@ class ReturnLevelChange(NamedTuple):
 
 
 def unbounded(panels: Sequence[Floats]) -> tuple[Map, Map]:
-    """Return the maps to a scale without bounds and back: the logit for scores in [0, 1], else none.
+    """Return the maps to a scale without bounds and back: the logit for scores in [0, 1], else the identity.
 
-    On [0, 1] itself a fit would find a negative shape that says no more than that 1 is the largest score.
+    On [0, 1] itself a fit would find a negative shape, which says no more than that 1 is the largest score.
     """
     if all(np.nanmin(panel) >= 0 and np.nanmax(panel) <= 1 for panel in panels):
         return scipy.special.logit, scipy.special.expit

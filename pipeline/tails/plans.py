@@ -21,7 +21,7 @@ from pipeline.tails.quantiles import (
 from pipeline.tails.resample import Replicates, Statistic, percentile_interval, studentised_interval
 
 RATES = ("exceedance", "exceedance_ratio")
-# Rates and the like do not change their sign with the scores'.
+# Rates and the like keep their sign when the scores change theirs.
 SIGNLESS = (*RATES, "mean_excess", "worst_exceedance", "tail_icc")
 OF_THRESHOLD = ("mean_excess", "worst_exceedance", "tail_icc")
 CVAR_SHARE = 0.01
@@ -47,7 +47,7 @@ class Sides(NamedTuple):
     baseline: Floats | None
     current_samples: Samples
     baseline_samples: Samples | None
-    k: int  # samples of which the worst counts
+    k: int  # number of samples of which the worst is taken
     n_dropped: int
 
     @property
@@ -75,7 +75,7 @@ class Sides(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """An estimate that waits for its bootstrap replicates."""
+    """An estimate that is waiting for its bootstrap replicates."""
 
     statistic: Statistic
     finish: Callable[[Replicates], Estimate]
@@ -93,7 +93,7 @@ def pair(baseline: Floats | None, current: Floats, k: int | None) -> Sides:
 
 
 def plan(quantity: str, sides: Sides, settings: Settings) -> Estimate | Pending:
-    """Return the estimate of `quantity`, or what is to be bootstrapped for it."""
+    """Return the estimate of `quantity`, or what has to be bootstrapped for it."""
     if sides.current_samples.n_prompts == 0:
         return sides.basis.unidentified(
             "no prompt has a score" if sides.baseline is None else "no prompt has a score on both sides"

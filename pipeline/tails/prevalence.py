@@ -1,4 +1,4 @@
-"""How common something is, from a detector that errs at known rates."""
+"""How common something is, from a detector with known error rates."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Prevalence(NamedTuple):
     """A share corrected for the detector's errors.
 
     Attributes:
-        detected: the share as the detector tells it.
+        detected: the share that the detector reports.
         value: the corrected share, in [0, 1].
-        low: end of the interval.
-        high: end of the interval.
+        low: lower end of the interval.
+        high: upper end of the interval.
     """
 
     detected: float
@@ -34,25 +34,25 @@ class Prevalence(NamedTuple):
 def prevalence(detected: np.ndarray, sensitivity: Counted, specificity: Counted, *, level: float = 0.95) -> Prevalence:
     """Rogan and Gladen's estimate with the interval of Lang and Reiczigel.
 
-    (q + Sp - 1) / (Se + Sp - 1), where q is the share detected. The interval carries the noise of q, of Se and of Sp.
-    It assumes that the detector errs here as often as on the labelled cases.
+    (q + Sp - 1) / (Se + Sp - 1), where q is the detected share. The interval includes the noise of q, Se and Sp. It
+    assumes that the detector errs here as often as on the labelled cases.
 
     Args:
-        detected: 1, 0 or NaN (no answer), [n_prompts, k]; samples of a prompt are alike, so q's noise is that of
-            prompts.
+        detected: flags, 1, 0 or NaN (no answer), [n_prompts, k]; samples of a prompt are alike, so the noise of q is
+            estimated between prompts.
         sensitivity: labelled cases that have the property, and how many of them were detected.
-        specificity: labelled cases that have it not, and how many of them were not detected.
-        level: of the interval.
+        specificity: labelled cases that do not have it, and how many of them were not detected.
+        level: coverage of the interval.
 
     Raises:
-        ValueError: nothing detected on, no labelled cases of a kind, or a detector no better than chance.
+        ValueError: no flags, no labelled cases of a kind, or a detector no better than chance.
 
     Source: Rogan & Gladen 1978, American Journal of Epidemiology 107; Lang & Reiczigel 2014, Preventive Veterinary
     Medicine 113.
     """
     flags = detected[~np.isnan(detected).all(axis=1)]
     if not len(flags) or not sensitivity.n or not specificity.n:
-        raise ValueError("prevalence takes detected flags, and labelled cases of both kinds")
+        raise ValueError("prevalence needs the detector's flags, and labelled cases of both kinds")
     se, sp = (one.hits / one.n for one in (sensitivity, specificity))
     if se + sp <= 1:
         raise ValueError("the detector is no better than chance on the labelled cases")
@@ -74,7 +74,7 @@ def prevalence(detected: np.ndarray, sensitivity: Counted, specificity: Counted,
 
 
 def _effective(means: np.ndarray, q: float) -> float:
-    """How many independent samples would give a share with the noise of this one."""
+    """How many independent samples would give a share as noisy as this one."""
     n = len(means)
     noise = float(means.var(ddof=1)) / n if n > 1 else 0.0
     return q * (1 - q) / noise if noise else float(n)

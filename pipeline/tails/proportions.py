@@ -1,19 +1,19 @@
-"""Wilson's interval of a share, or of the mean of numbers in [0, 1]."""
+"""Wilson's interval for a share, or for the mean of numbers in [0, 1]."""
 
 import numpy as np
 import scipy
 
 
 def wilson(share: float, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval of Wilson (1927): all shares that n draws would not reject by their normal score test.
+    """Return the interval of Wilson (1927): all shares that the normal score test on n draws would not reject.
 
-    For the mean of n independent numbers in [0, 1] it is conservative, since their variance is at most that of a yes
-    or no with the same mean. NaN where nothing was drawn.
+    For the mean of n independent numbers in [0, 1] it is conservative, since their variance is at most that of a
+    binary variable with the same mean. NaN where nothing was drawn.
 
     Args:
-        share: observed, in [0, 1].
-        n: draws.
-        level: coverage.
+        share: observed share, in [0, 1].
+        n: number of draws.
+        level: coverage of the interval.
     """
     if n == 0 or np.isnan(share):
         return np.nan, np.nan

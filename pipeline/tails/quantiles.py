@@ -13,7 +13,7 @@ from pipeline.tails.resample import Replicates
 
 # Relative to the number of prompts: sums of masses such as 1/3 reach a whole number only up to rounding.
 ROUNDING = 1e-9
-# Half-width, in standard errors, of the stretch of samples in which replicates of a quantile are looked for.
+# Half-width, in standard errors, of the window of samples in which replicates of a quantile are looked for.
 WINDOW_ERRORS = 5.0
 
 
@@ -27,7 +27,7 @@ def order_statistic_interval(samples: Samples, q: float, level: float) -> tuple[
 
     Binomial order statistics (David & Nagaraja 2003, Order Statistics, 7.1) at the effective sample size of
     the event "beyond the quantile" (Woodruff 1952, JASA 47:635). An end is infinite where the sample does not
-    bound it; the other end then takes the whole error, as a one-sided bound does.
+    bound it; the other end then takes the whole error probability, as a one-sided bound does.
     """
     size = round(quantile_effective_size(samples, quantile(samples, q)))
     tail = (1 - level) / 2
@@ -90,8 +90,8 @@ class QuantileChange(NamedTuple):
 def quantile_replicates(samples: Samples, q: float, weights: Floats) -> Floats:
     """Return the quantile under each column of `weights`, [replicates].
 
-    Only the samples near the quantile are summed one by one; a replicate that falls outside sends the block
-    back to look at all of them.
+    Only the samples near the quantile are summed one by one; if a replicate falls outside this window, the block
+    is computed again from all of them.
     """
     share = 1 - q
     size = quantile_effective_size(samples, quantile(samples, q))

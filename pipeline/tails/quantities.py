@@ -44,13 +44,13 @@ def estimate(
 
     Args:
         scores: [n_prompts, k], higher is worse (with tail="lower": lower is worse), NaN for missing samples.
-        quantity: one of QUANTITIES or OTHERS but for exceedance_ratio, or another quantile by name, such as "q99.8".
+        quantity: one of QUANTITIES or OTHERS except exceedance_ratio, or another quantile by name, such as "q99.8".
         threshold: frozen threshold for "exceedance", "mean_excess", "worst_exceedance" and "tail_icc", in the
             units of the scores.
-        tail: which end is the bad one. With "lower", q99 is the value that 99% of samples lie above,
+        tail: the bad end of the scores. With "lower", q99 is the value that 99% of samples lie above,
             cvar_1pct the mean of the lowest 1%, worst_of_k the expected minimum, exceedance the rate below
             the threshold.
-        k: the number of samples of which worst_of_k takes the worst; by default the largest number that a
+        k: number of samples of which worst_of_k takes the worst; by default the largest number that any
             prompt has. Prompts with fewer are left out of it.
         level: coverage of the interval.
         replicates: number of bootstrap replicates.
@@ -106,10 +106,10 @@ def measure_both(
     """Estimate quantities at the baseline, now, and their changes, all from one set of bootstrap weights.
 
     Args:
-        baseline: [n_prompts, k].
-        current: [n_prompts, k'].
-        parts: names of quantities, and the threshold for them; the settings' own is not used.
-        settings: as for `measure`.
+        baseline: baseline scores, [n_prompts, k].
+        current: current scores of the same prompts, [n_prompts, k'].
+        parts: groups of quantities by name, each with its threshold; the one in `settings` is not used.
+        settings: how to measure, as for `measure`.
 
     Returns:
         For each part, for each of its quantities: baseline, current, change.
@@ -158,7 +158,7 @@ def _check(quantities: Sequence[str], settings: Settings) -> None:
         match = _QUANTILE_NAME.fullmatch(quantity)
         if quantity not in QUANTITIES + OTHERS and not (match and float(match[1]) > 0):
             raise InputError(
-                f"unknown quantity {quantity!r}; there are {', '.join(QUANTITIES + OTHERS)} and others like q99.8"
+                f"unknown quantity {quantity!r}; there are {', '.join(QUANTITIES + OTHERS)} and quantiles like q99.8"
             )
     if not 0 < settings.level < 1:
         raise InputError(f"level: expected a number between 0 and 1, got {settings.level}")

@@ -14,8 +14,8 @@ def comparison_record(comparison: Comparison, slice_names: Sequence[str]) -> Rec
     """Return a comparison as a record.
 
     Args:
-        comparison: of two rounds.
-        slice_names: of the numbers that its slices have.
+        comparison: comparison of two rounds.
+        slice_names: names of its slices, by slice number.
     """
     point = comparison.bulk_tail
     return {
@@ -53,5 +53,5 @@ def finite_record(record: Mapping[str, Any]) -> Record:
 
 
 def slice_name_of(test: SwapTest, slice_names: Sequence[str]) -> str | None:
-    """Return the slice in which a test spoke loudest; None for all of them, or for prompts without a slice."""
+    """Return the slice with a test's strongest signal; None for all of them, or for prompts without a slice."""
     return None if test.slice_id is None or test.slice_id < 0 else slice_names[test.slice_id]

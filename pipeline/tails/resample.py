@@ -1,7 +1,7 @@
 """The bootstrap over prompts: one set of weights for all statistics of a panel, and intervals from it.
 
 Prompts are the independent draws, samples of one prompt are not: resampling samples gives intervals that
-cover far less than they say (Davison & Hinkley 1997, Bootstrap Methods and their Application, 3.8; Cameron,
+cover far less than they claim (Davison & Hinkley 1997, Bootstrap Methods and their Application, 3.8; Cameron,
 Gelbach & Miller 2008, Rev. Econ. Stat. 90:414).
 """
 
@@ -20,10 +20,10 @@ BLOCK_ELEMENTS = 1 << 17
 # Narrower blocks waste the cache lines that gathering rows of weights brings in.
 MIN_WIDTH = 16
 # The scores of a round share their prompts, and drawing weights takes as long as using them: four sets of up to 32 MiB
-# are kept.
+# each are kept.
 REMEMBERED_ELEMENTS = 1 << 24
 
-Counts = NDArray[np.uint16]  # how often each prompt is drawn; far more than 65,535 times never happens
+Counts = NDArray[np.uint16]  # how often each prompt is drawn, always far below 65,535
 
 
 class Replicates(NamedTuple):
@@ -99,7 +99,7 @@ def studentised_interval(
         value: the estimate.
         error: its standard error.
         replicates: its bootstrap replicates, with standard errors.
-        level: coverage.
+        level: coverage of the interval.
         freedom: degrees of freedom of `error` where few prompts carry it: the interval is stretched by the
             ratio of Student's quantile to the normal one (the number of clusters that hold the domain, less
             one: Korn & Graubard 1999, Analysis of Health Surveys, 5.2).

@@ -13,7 +13,7 @@ _NEAR = 1e-9
 
 
 class RocArea(NamedTuple):
-    """An area with its interval; NaN where there are too few items of a kind, which `why` tells."""
+    """An area with its interval; NaN where there are too few items of a kind, with the reason in `why`."""
 
     value: float
     low: float
@@ -28,10 +28,10 @@ def roc_area(scores: ArrayLike, positive: ArrayLike, *, level: float = 0.95) -> 
 
     The interval solves |area - theta| = z sqrt(V(theta)) for theta, with the variance of Hanley and McNeil (1982) and
     the correction for few items of Newcombe (2006, Statistics in Medicine 25:559, method 5). It stays within [0, 1]
-    and has a width where the kinds are told apart without error. Items count as independent.
+    and has a width even where the kinds are separated without error. Items count as independent.
 
     Args:
-        scores: [n_items].
+        scores: scores of the items, [n_items].
         positive: true for items of the positive kind, [n_items].
         level: coverage of the interval.
 
@@ -55,7 +55,7 @@ def roc_area(scores: ArrayLike, positive: ArrayLike, *, level: float = 0.95) -> 
         spread = (each * (1 - theta) / (2 - theta)) + each * theta / (1 + theta)
         return (area - theta) ** 2 - z * z * theta * (1 - theta) * (1 + spread) / (m * n)
 
-    # Both ends of [0, 1] are roots of their own where the kinds are told apart without error.
+    # Where the kinds are separated without error, an end of [0, 1] is itself a root.
     low = float(scipy.optimize.brentq(excess, 0, min(area, 1 - _NEAR))) if area > 0 else 0.0
     high = float(scipy.optimize.brentq(excess, max(area, _NEAR), 1)) if area < 1 else 1.0
     return RocArea(area, low, high, m, n)

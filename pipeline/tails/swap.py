@@ -2,10 +2,10 @@
 
 What is compared is how far out a sample lies in the ranking of both rounds together: u marks where the tail begins,
 and a sample beyond it has the exponential score log(share beyond u / share beyond the sample) of Savage (1956, Ann.
-Math. Stat. 27:590). The ranking does not know which round a sample came from, so an exchange of rounds leaves it
-alone; and a judge's scale, heavy-tailed or squeezed into [0, 1], makes no difference to the result. Scores count once
-as they are, for harm not far beyond u, and once squared: a handful of prompts that went far wrong must be heard above
-the many that stir just beyond u.
+Math. Stat. 27:590). The ranking does not know which round a sample came from, so exchanging rounds leaves it
+unchanged; and a judge's scale, heavy-tailed or squeezed into [0, 1], makes no difference to the result. Scores count
+once as they are, for harm not far beyond u, and once squared, so that a handful of prompts that went far wrong is not
+drowned out by the many that move just beyond u.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ def tail_max(
     flips: int = FLIPS,
     seed: int = 0,
 ) -> SwapTest:
-    """Test whether the tail got worse anywhere: the largest of several t statistics, with their joint law.
+    """Test whether the tail got worse anywhere: the largest of several t statistics, with their joint distribution.
 
     Its columns are the prompts' changes in mean tail score beyond the first threshold, and in mean squared tail score
-    beyond each of the others (beyond the first, if there is but one). Each has a t statistic corrected for skewness;
+    beyond each of the others (beyond the first, if there is only one). Each has a t statistic corrected for skewness;
     the largest is compared with those of rounds exchanged at random within prompts (max-T: Westfall &
     Young 1993, Resampling-Based Multiple Testing).
 
@@ -38,7 +38,7 @@ def tail_max(
         baseline: round 0's scores [n_prompts, k].
         current: the scores of the same prompts now.
         thresholds: where the tail begins, in the units of the scores, fixed in advance or taken from other prompts.
-        tail: which end is the bad one.
+        tail: the bad end of the scores.
         flips: number of random exchanges; p-values are at least 1 / (flips + 1).
         seed: seed of the exchanges.
 
@@ -77,14 +77,14 @@ def worst_slice(
     Args:
         baseline: round 0's scores [n_prompts, k].
         current: the scores of the same prompts now.
-        slices: integers [n_prompts], fixed in advance and not found in these scores.
-        thresholds: as for `tail_max`; the first is used.
-        tail: which end is the bad one.
+        slices: integers [n_prompts], fixed in advance and not chosen from these scores.
+        thresholds: thresholds as for `tail_max`; only the first is used.
+        tail: the bad end of the scores.
         flips: number of random exchanges.
         seed: seed of the exchanges.
 
     Raises:
-        InputError: as for `tail_max`, or slices that are not one integer a prompt.
+        InputError: as for `tail_max`, or slices that are not one integer per prompt.
     """
     labels = np.asarray(slices)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
@@ -94,7 +94,7 @@ def worst_slice(
     slice_ids, sizes = np.unique(members, return_counts=True)
     scales = np.sqrt(np.outer(sizes, (columns**2).sum(axis=0) / max(len(columns), 1))).ravel()
     rows = (columns != 0).any(axis=1)
-    # [moved prompts, slices * columns]: each prompt's changes, in the place of its slice.
+    # [moved prompts, slices * columns]: each prompt's changes, in the columns of its slice.
     inside = members[rows, None] == slice_ids
     moved = (inside[:, :, None] * columns[rows, None, :]).reshape(len(inside), scales.size)
 
@@ -131,7 +131,7 @@ def _differences(
     columns = []
     for power, some in enumerate(thresholds, start=1):
         then, now = tail_scores(before, after, sign * np.asarray(some, dtype=np.float64), power=power)
-        # Equal sums of the same samples in another order differ by rounding, and would count as a prompt that moved.
+        # Sums of the same samples in another order differ by rounding, and would count as a prompt that moved.
         columns.append(np.where(np.isclose(now, then, rtol=1e-9, atol=0.0), 0.0, now - then))
     return np.concatenate(columns, axis=1), members
 
@@ -140,10 +140,10 @@ def tail_scores(before: Floats, after: Floats, thresholds: Floats, *, power: int
     """Return each prompt's mean score beyond each threshold on either side, twice [n_prompts, thresholds].
 
     Args:
-        before: [n_prompts, k], higher is worse, every prompt with at least one sample.
-        after: [n_prompts, k'], the same prompts.
-        thresholds: [thresholds].
-        power: of a sample's score, before it is averaged over those of its prompt.
+        before: baseline scores, [n_prompts, k], higher is worse, every prompt with at least one sample.
+        after: current scores of the same prompts, [n_prompts, k'].
+        thresholds: thresholds of the columns, [thresholds].
+        power: power to which a sample's score is raised before the mean over its prompt's samples.
     """
     n_prompts, lowest = len(before), thresholds.min()
     parts = [_samples_beyond(side, lowest) for side in (before, after)]
@@ -151,7 +151,7 @@ def tail_scores(before: Floats, after: Floats, thresholds: Floats, *, power: int
     values, masses = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
     levels, places = np.unique(-values, return_inverse=True)
     at = np.bincount(places, weights=masses, minlength=len(levels))
-    # With half of its own level a share is never zero.
+    # Counting half of its own level, a share is never zero.
     log_shares = np.log(np.cumsum(at) - at / 2)[places]
     result = np.zeros((2 * n_prompts, len(thresholds)))
     for column, threshold in zip(result.T, thresholds, strict=True):

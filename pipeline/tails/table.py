@@ -24,7 +24,7 @@ class Row(NamedTuple):
     change_from_previous: Estimate | None
 
     def flat(self) -> dict[str, str | int | float | None]:
-        """Return one record for JSON; None where not identified or not bounded, as the `why` fields tell."""
+        """Return one record for JSON; None where not identified or not bounded, as the `why` fields explain."""
         record: dict[str, str | int | float | None] = {"quantity": self.quantity}
         parts = (
             ("", self.estimate),
@@ -58,11 +58,11 @@ def summarise(
         baseline: round 0's scores [n_prompts, k], or None when `current` is round 0.
         current: this round's scores; row i is the same prompt in all three arrays.
         previous: the scores of the round before, or None. Round 1 may give round 0 twice.
-        quantities: names, see `estimate`.
+        quantities: names of quantities, see `estimate`.
         threshold: frozen threshold of the exceedance rows, see `frozen_threshold`; without it they are not
             identified.
-        tail: which end is the bad one, see `estimate`.
-        level: coverage of the intervals, one by one.
+        tail: the bad end of the scores, see `estimate`.
+        level: coverage of each interval by itself.
         replicates: number of bootstrap replicates.
         seed: seed of the bootstrap.
 

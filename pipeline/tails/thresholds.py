@@ -6,9 +6,9 @@ from numpy.typing import ArrayLike
 from pipeline.tails.arrays import Tail, as_scores, canonical, orientation
 from pipeline.tails.quantiles import frozen_threshold
 
-# From this many calibration samples on, 1 in 2500 is not yet the last sample.
+# From this many calibration samples on, the 1-in-2500 level is not yet the very last sample.
 MANY_SAMPLES = 4000
-# A worst grade that holds more than this is the bulk.
+# A worst grade that holds more than this share of samples is the bulk.
 MOST_AT_THE_END = 0.5
 LEVELS = (0.99, 0.998, 0.9996)
 LEVELS_OF_FEW = (0.975, 0.99, 0.998)
@@ -17,13 +17,13 @@ LEVELS_OF_FEW = (0.975, 0.99, 0.998)
 def tail_thresholds(calibration: ArrayLike, *, tail: Tail = "upper") -> tuple[float, ...]:
     """Return the frozen thresholds for the tests, least extreme first; empty if the calibration is too small.
 
-    The 1%, 0.2% and 0.04% of round 0, or 2.5%, 1% and 0.2% of a small calibration, as far as its samples reach. Where
-    ties leave nothing beyond a level (a judge with ten grades whose worst grade holds 2%), the tail begins one grade
-    lower; where that grade holds most answers, nothing lies beyond and no test has input.
+    They cut off the worst 1%, 0.2% and 0.04% of round 0, or 2.5%, 1% and 0.2% of a small calibration, as far as its
+    samples reach. Where ties leave nothing beyond a level (a judge with ten grades whose worst grade holds 2%), the
+    tail begins one grade lower; where the worst grade holds most answers, nothing lies beyond and no test has input.
 
     Args:
-        calibration: round-0 scores [n_prompts, k], best of prompts outside the panel.
-        tail: which end is the bad one.
+        calibration: round-0 scores [n_prompts, k], ideally of prompts outside the panel.
+        tail: the bad end of the scores.
 
     Raises:
         InputError: scores of wrong shape or with infinite values.

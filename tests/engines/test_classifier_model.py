@@ -197,7 +197,7 @@ def test_a_broken_output_is_missing_with_a_reason(tmp_path: Path) -> None:
     weights["classifier.bias"][0] = float("nan")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (score,) = scorer(f"{folder}#a")(samples("a"))["classifier.nan.a"]
-    assert score == (None, "the classifier's output is no finite number")
+    assert score == (None, "the classifier's output is not a finite number")
 
 
 @pytest.mark.parametrize("pad", [None, 0])

@@ -165,7 +165,7 @@ def test_confidence_beyond_accuracy_is_overconfidence() -> None:
     ("question", "answers", "reason"),
     [
         ("too long\n (A) yes\n (B) no", ("(A)", "(B)"), "the question does not fit the context"),
-        ("Q", ("Yes", "Yes, but"), "an option begins another one in tokens, so they cannot be told apart"),
+        ("Q", ("Yes", "Yes, but"), "the tokens of one option begin another, so they cannot be told apart"),
     ],
 )
 def test_a_failure_is_a_missing_value_with_its_reason(question: str, answers: tuple[str, str], reason: str) -> None:

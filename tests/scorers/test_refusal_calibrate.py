@@ -59,7 +59,7 @@ def test_a_style_of_its_own_is_learnt_from_labels(labels: Path, tmp_path: Path, 
     assert judge("I'm sorry, but I can't assist with that.", load_model(out)).answer == "full"
     printed = capsys.readouterr().out
     assert "40 full, 20 partial, 60 none" in printed
-    assert "of refusals it finds 60 of 60" in printed
+    assert "it finds 60 of 60 refusals" in printed
     as_it_stands = next(line for line in printed.splitlines() if line.startswith("as it stands"))
     assert "66.7%" in as_it_stands  # the forty are missed
     assert f"refusal:{out}" in printed
@@ -104,8 +104,8 @@ def test_explain_shows_what_counts(capsys: pytest.CaptureFixture) -> None:
     [
         ([{"text": "a", "label": "none"}], "needs the columns `response` and `label`, has text, label"),
         ([{"response": "a", "label": "none"}, {"response": "b", "label": "maybe"}], "row 3: the label is `maybe`"),
-        ([{"response": "a", "label": "none"}] * 9, "has 9 labels; 50 are the least"),
-        ([{"response": "a", "label": "none"}] * 60, "label more of the other"),
+        ([{"response": "a", "label": "none"}] * 9, "has 9 labels; at least 50 are needed"),
+        ([{"response": "a", "label": "none"}] * 60, "label more of the missing kind"),
     ],
 )
 def test_bad_labels_are_named(
@@ -121,4 +121,4 @@ def test_what_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([]) == 1
     assert "Name a CSV file" in capsys.readouterr().err
     assert main([str(labels), "--scores", str(labels)]) == 1
-    assert "no table of scores" in capsys.readouterr().err
+    assert "not a table of scores" in capsys.readouterr().err

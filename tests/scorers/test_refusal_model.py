@@ -108,7 +108,7 @@ def test_weights_are_written_and_read_by_name(tmp_path: Path) -> None:
 
 
 def test_other_files_are_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no weights of the refusal scorer"):
+    with pytest.raises(InputError, match="cannot read the weights of the refusal scorer"):
         load_model(tmp_path / "absent.json")
     for spoil in (
         lambda record: record["wholly"]["features"].pop(FEATURES[0]),

@@ -77,5 +77,5 @@ def test_the_order_of_items_does_not_matter(items: list[tuple[float, bool]], ran
 def test_too_few_items_and_what_is_no_probability() -> None:
     few = calibration([0.5] * 19, [1.0] * 19)
     assert np.isnan(few.error) and few.why == "fewer than 20 items" and few.bins == ()
-    with pytest.raises(InputError, match="an item in"):
+    with pytest.raises(InputError, match="per item"):
         calibration([0.5, 1.2], [0, 1])

@@ -57,5 +57,5 @@ def test_corrected_shares_stay_shares() -> None:
     ],
 )
 def test_what_cannot_be_corrected(flags: np.ndarray, sensitivity: Counted, specificity: Counted) -> None:
-    with pytest.raises(ValueError, match=r"prevalence takes|no better than chance"):
+    with pytest.raises(ValueError, match=r"prevalence needs|no better than chance"):
         prevalence(flags, sensitivity, specificity)

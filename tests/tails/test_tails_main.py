@@ -61,7 +61,7 @@ def test_calibration_is_used_and_must_be_of_other_prompts(tmp_path, capsys, scor
     assert main([before, after, "--json", "--calibration", write(tmp_path / "c.csv", others)]) == 0
     assert json.loads(capsys.readouterr().out)["thresholds_from"].startswith("calibration")
     assert main([before, after, "--calibration", before]) == 2
-    assert "600 prompts of the calibration are in the panel" in capsys.readouterr().err
+    assert "600 calibration prompts are also in the panel" in capsys.readouterr().err
 
 
 def test_unpaired_prompts_are_refused_with_their_number(tmp_path, capsys, scores):
@@ -78,7 +78,7 @@ def test_unpaired_prompts_are_refused_with_their_number(tmp_path, capsys, scores
         (lambda records: records[3].update(score="high"), "before.jsonl:4: score 'high' is not a number"),
         (lambda records: records[3].update(score=float("inf")), "before.jsonl:4: score inf is infinite"),
         (lambda records: records[3].pop("sample"), "before.jsonl:4: no sample"),
-        (lambda records: records[1].update(sample=0), "before.jsonl:2: sample 0 of prompt p0 comes twice"),
+        (lambda records: records[1].update(sample=0), "before.jsonl:2: sample 0 of prompt p0 appears twice"),
         (lambda records: records[1].update(slice="b"), "before.jsonl:2: prompt p0 is in slices a and b"),
         (lambda records: records[1].update(scorer="other"), "before.jsonl:2: scorer other after harm"),
     ],
