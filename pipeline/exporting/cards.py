@@ -1,4 +1,4 @@
-"""The cards of an export: what was trained by which constitution, what drifted, what alarms said, how to use it."""
+"""The cards of an export: what was trained under which constitution, what drifted, what alarms said, how to use it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def model_card(
     """The model card of an exported round, as Markdown with the Hub's header.
 
     Args:
-        checkpoint: the round.
+        checkpoint: the exported round.
         trained: its adapter and base.
         merged: whether the adapter is merged into the base.
         base_model: Hub id that stands for the base, if one was given.
@@ -65,7 +65,7 @@ def model_card(
     if hub_id:
         header["base_model"] = hub_id
         header["base_model_relation"] = "finetune" if merged else "adapter"
-    # Of a folder the last part: where it lies is its owner's business.
+    # Only the last part of a folder: where it lies is its owner's business.
     base = f"`{hub_id or Path(trained.base_name).name}`" + (f" at `{trained.revision}`" if trained.revision else "")
     kind = f"the base {base} with a LoRA merged into it" if merged else f"a LoRA adapter for {base}"
     drift = read_json(run.drift(round_))
@@ -73,16 +73,16 @@ def model_card(
         *_front(header),
         f"# {checkpoint.label.replace(':', ', round ')}",
         "",
-        f"This is {kind}, after {_rounds(round_)} of constitutional self-training: the model answered prompts, "
-        "critiques by a written constitution found fault with its answers, rewrites mended them, and it was trained "
-        "on the rewrites. What that did to its bulk and to its tails was measured after every round.",
+        f"This is {kind}, after {_rounds(round_)} of constitutional self-training: the model answered prompts, its "
+        "answers were criticised under a written constitution and rewritten, and it was trained on the rewrites. What "
+        "that did to the bulk and to the tails of its behaviour was measured after every round.",
         "",
         *_usage(trained, merged, repo_id),
         *_history(run, round_, drift["headline"]),
         *_constitution(run, round_),
         *drift_section(drift["cells"]),
-        f"Round 0 is the untouched base. Intervals are {drift['level']:.0%} and resample prompts. Slices and further "
-        "quantities are in `drift.json`.",
+        f"Round 0 is the untouched base. Intervals are {drift['level']:.0%} intervals that resample prompts. Slices "
+        "and further quantities are in `drift.json`.",
         "",
         *_alarms(run, round_),
         *_limits(trained, merged),
@@ -91,11 +91,11 @@ def model_card(
 
 
 def data_card(checkpoint: Checkpoint, counts: Mapping[str, Mapping[int, int]]) -> str:
-    """The card of the data sets up to a round, with the header by which ``load_dataset`` finds them.
+    """The card of the data sets up to a round, with the header that lets ``load_dataset`` find them.
 
     Args:
         checkpoint: the last round.
-        counts: rows by data set and round.
+        counts: number of rows by data set and round.
     """
     run, round_ = checkpoint
     recipe = read_json(run.resolved)
@@ -125,16 +125,16 @@ def data_card(checkpoint: Checkpoint, counts: Mapping[str, Mapping[int, int]]) -
             *_front(header),
             f"# Critiques and revisions of {checkpoint.label.replace(':', ', round ')}",
             "",
-            "A model's answers to prompts, critiques of them by a written constitution "
+            "A model's answers to prompts, critiques of them under a written constitution "
             f"({_speaker(recipe['critic'])}), and rewrites ({_speaker(recipe['reviser'])}). **Prompts and first "
-            "answers may be harmful**; they are here as what was rewritten.",
+            "answers may be harmful**; they are included as the originals of the rewrites.",
             "",
             *_table(["split", "conversations", "preferences", "revisions left out"], rows),
             "`conversations` has the columns of `HuggingFaceH4/cai-conversation-harmless`. Where an answer was "
             "revised more than once, `init_response` is the first answer, and critique and revision are those "
-            "that gave the last text. `preferences` is in TRL's conversational format: `chosen` the last text, "
+            "that gave the last text. `preferences` is in TRL's conversational format: `chosen` is the last text, "
             "`rejected` the first answer. Answers that needed no change, or whose revision could not be used, are "
-            "left out. Nobody has checked the texts by hand.",
+            "left out. The texts have not been checked by hand.",
             "",
             "```python",
             "from datasets import load_dataset",
@@ -219,27 +219,27 @@ def _alarms(run: RunDir, round_: int) -> list[str]:
     alarms = [read_json(run.alarm(r)) for r in range(1, round_ + 1) if run.alarm(r).exists()]
     if not alarms:
         return []
-    bound = f"{guarantee(alarms[-1])} Green is not safety: it says what could have been found."
+    bound = f"{guarantee(alarms[-1])} Green is not safety: it only says what could have been found."
     return ["## Alarms", "", *_fenced("\n\n".join(map(alarm_report, alarms)), "text"), bound, ""]
 
 
 def _limits(trained: Trained, merged: bool) -> list[str]:
     limits = [
-        "Measured on the probe sets named above alone, by automatic scorers; what they do not see may have changed.",
-        "One training run: intervals say how prompts vary, not how trainings vary.",
+        "Measured only on the probe sets named above, by automatic scorers; what they do not see may have changed.",
+        "A single training run: intervals reflect how prompts vary, not how training runs vary.",
         "Trained on machine-written texts about harmful requests.",
     ]
     if merged:
         limits.append(
-            f"Measured was the base in {trained.dtype} with the adapter beside it. Merging rounds the sum to "
-            f"{trained.dtype}, so that answers may differ a little."
+            f"Measured on the base in {trained.dtype} with the adapter not yet merged. Merging rounds the sum to "
+            f"{trained.dtype}, so answers may differ a little."
         )
     else:
         limits.append(
-            f"Measured on the base in {trained.dtype}; on a quantised base, or on another one, it is another model."
+            f"Measured on the base in {trained.dtype}; on a quantised or different base, it is a different model."
         )
     if trained.base_name == "sandbox":
-        limits.append("The base is the sandbox's: it speaks a few hundred words of a made-up world and is of no use.")
+        limits.append("The base is the sandbox's: it knows a few hundred words of a made-up world and is of no use.")
     return ["## Limits", "", *(f"* {limit}" for limit in limits), ""]
 
 
@@ -248,7 +248,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _fenced(text: str, language: str) -> list[str]:
-    """A code block that the text cannot end."""
+    """A code block that nothing in the text can close."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return [f"{fence}{language}", text.strip("\n"), fence, ""]

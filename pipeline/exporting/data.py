@@ -1,7 +1,7 @@
-"""A run's critiques and revisions as data sets of their own: Parquet, a split a round.
+"""A run's critiques and revisions as data sets of their own: Parquet, one split per round.
 
-``conversations`` has the columns of ``HuggingFaceH4/cai-conversation-harmless``, a row an exchange that left something
-to learn; ``preferences`` has TRL's ``prompt``, ``chosen`` and ``rejected``.
+``conversations`` has the columns of ``HuggingFaceH4/cai-conversation-harmless``, with one row per exchange that left a
+final text to learn from; ``preferences`` has TRL's ``prompt``, ``chosen`` and ``rejected``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def require_same_templates(run: RunDir, templates: Templates) -> None:
     """Make sure that what critic and reviser were asked can be rendered again.
 
     Raises:
-        InputError: the templates are not those of every round of the run.
+        InputError: some round of the run used other templates.
     """
     changed = [
         change
@@ -56,14 +56,14 @@ def require_same_templates(run: RunDir, templates: Templates) -> None:
     ]
     if changed or templates.sha256 != read_json(run.inputs)["templates"]:
         raise InputError(
-            f"{templates.folder}: --datasets renders again what critic and reviser were asked, and these are not the "
-            f"templates that {run.path} was made with{' throughout' if changed else ''}. Put the old ones back, or "
+            f"{templates.folder}: --datasets renders again what critic and reviser were asked, but these are not the "
+            f"templates that {run.path} was made with{' throughout' if changed else ''}. Restore the old ones, or "
             "export without --datasets; every text is in round-*/refine/refinements.parquet."
         )
 
 
 def write_data(run: RunDir, rounds: Sequence[int], templates: Templates, folder: Path) -> dict[str, dict[int, int]]:
-    """Write ``conversations/round_NN.parquet`` and ``preferences/round_NN.parquet``; return their rows by round."""
+    """Write ``conversations/round_NN.parquet`` and ``preferences/round_NN.parquet``; return row counts by round."""
     counts: dict[str, dict[int, int]] = {"conversations": {}, "preferences": {}}
     for round_ in rounds:
         refine = run.stage_dir(round_, "refine")
@@ -81,20 +81,20 @@ def write_data(run: RunDir, rounds: Sequence[int], templates: Templates, folder:
 
 
 def split_name(round_: int) -> str:
-    """What the Hub calls a round's rows; a split's name may hold no hyphen."""
+    """Name of the Hub split with a round's rows; the name of a split cannot contain a hyphen."""
     return f"round_{round_:02d}"
 
 
 def conversations(refinements: Sequence[Row], principles: Mapping[str, Principle], templates: Templates) -> list[Row]:
-    """Exchanges that left a final text, a row each.
+    """Exchanges that left a final text, one row each.
 
     With several revisions of an answer, critique and revision are those that gave the final text, and
     ``init_response`` is the first answer.
 
     Args:
-        refinements: rows of ``refinements.parquet``, an answer's revisions one after another.
-        principles: of the constitution that the round was made with, by id.
-        templates: of the run.
+        refinements: rows of ``refinements.parquet``, the revisions of an answer one after another.
+        principles: principles of the constitution that the round was made with, by id.
+        templates: templates of the run.
     """
     found = []
     for _, group in groupby(refinements, key=lambda row: (row["prompt_id"], row["sample"])):
@@ -102,7 +102,7 @@ def conversations(refinements: Sequence[Row], principles: Mapping[str, Principle
         final = chain[-1]["final"]
         if final is None:
             continue
-        # A later pass may have left it as it was: the one wanted is that which made it.
+        # A later pass may have left the final text as it was; take the pass that produced it.
         made = next(row for row in reversed(chain) if row["revision"] == final != row["response"])
         found.append(_conversation(chain[0]["response"], made, principles[made["principle_id"]], templates))
     return found

@@ -1,4 +1,4 @@
-"""Putting an export on the Hub: private unless asked otherwise, each repository in one commit or not at all."""
+"""Uploading an export to the Hub: private unless asked otherwise, each repository in one commit or not at all."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Kind = Literal["model", "dataset"]
 
 
 def check_hub(repo_id: str, kinds: list[Kind], *, public: bool) -> None:
-    """Make sure, before anything is made, that the Hub answers, knows the user, and would keep private what shall be.
+    """Check, before anything is written, that the Hub answers, knows the user, and keeps private what should be.
 
     Raises:
-        InputError: the id is none, or such a repository is there and is public.
+        InputError: the id is not valid, or a repository of that name exists and is public, without ``public``.
         RunError: nobody is logged in, or the Hub cannot be reached.
     """
     try:
@@ -33,17 +33,17 @@ def check_hub(repo_id: str, kinds: list[Kind], *, public: bool) -> None:
         there = [kind for kind in kinds if _is_public(api, repo_id, kind)]
     except LocalTokenNotFoundError as error:
         raise RunError(
-            "--push_to_hub: nobody is logged in to the Hub, so nothing was uploaded; `hf auth login` first."
+            "--push_to_hub: nobody is logged in to the Hub, so nothing was uploaded; run `hf auth login` first."
         ) from error
     except _failures() as error:
         raise RunError(
-            f"--push_to_hub: the Hub cannot be reached ({first_line(error)}), so nothing was uploaded. Export to a "
-            f"folder with --to DIR, and later `hf upload {repo_id} DIR --private`."
+            f"--push_to_hub: the Hub cannot be reached ({first_line(error)}), so nothing was uploaded. Export to a folder "
+            f"with --to DIR, and upload that later with `hf upload {repo_id} DIR --private`."
         ) from error
     if there and not public:
         raise InputError(
-            f"--push_to_hub {repo_id}: there is a public {there[0]} repository of this name, and what is pushed there "
-            "can be read by anyone; nothing was uploaded. Give another name, or --public if that is meant."
+            f"--push_to_hub {repo_id}: there is a public {there[0]} repository of this name, and anyone can read what "
+            "is pushed there; nothing was uploaded. Give another name, or --public if that is what you want."
         )
 
 
@@ -51,7 +51,7 @@ def push(folder: Path, repo_id: str, kind: Kind, *, public: bool) -> str:
     """Upload a folder as one commit; return its address.
 
     Raises:
-        RunError: the Hub refused or was lost; the repository holds nothing of this folder then.
+        RunError: the Hub refused, or the connection was lost; the repository then holds nothing of this folder.
     """
     api = HfApi()
     try:
@@ -61,8 +61,8 @@ def push(folder: Path, repo_id: str, kind: Kind, *, public: bool) -> str:
         )
     except _failures() as error:
         raise RunError(
-            f"--push_to_hub: the {kind} repository {repo_id} did not take the upload ({first_line(error)}); it was "
-            "one commit, and no part of it is there. Run the same command again."
+            f"--push_to_hub: the {kind} repository {repo_id} did not take the upload ({first_line(error)}); it was a "
+            "single commit, so no part of it is there. Run the same command again."
         ) from error
     return str(commit.repo_url)
 
@@ -75,7 +75,7 @@ def _is_public(api: HfApi, repo_id: str, kind: Kind) -> bool:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What the client raises: its own errors, and those of the HTTP library under it, which it has changed once."""
+    """What the client raises: its own errors, and those of the HTTP library under it, which it replaced once."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return (OSError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)))

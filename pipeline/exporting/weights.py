@@ -1,4 +1,4 @@
-"""What a round trained, as a folder that plain transformers and PEFT load: the adapter, or base and adapter as one."""
+"""What a round trained, as a folder that plain transformers and PEFT load: the adapter, or base and adapter merged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Trained(NamedTuple):
         adapter: folder of the adapter, with tokenizer and chat template.
         base: Hub id or folder of the base model.
         base_name: the base as the recipe names it.
-        revision: of the base on the Hub.
+        revision: revision of the base on the Hub.
         dtype: precision in which the round was trained and measured.
     """
 
@@ -35,7 +35,7 @@ class Trained(NamedTuple):
 
     @property
     def base_is_local(self) -> bool:
-        """Whether the base is a folder of this machine and no Hub id."""
+        """Whether the base is a folder on this machine rather than a Hub id."""
         return Path(self.base).is_dir()
 
 
@@ -43,7 +43,7 @@ def find_trained(run: RunDir, round_: int) -> Trained:
     """What round ``round_`` trained, checked against the digests that the run recorded.
 
     Raises:
-        InputError: it is round 0, or its base is another one now.
+        InputError: it is round 0, or its base has changed since.
         RunError: the adapter is missing or damaged.
     """
     if round_ == 0:
@@ -58,23 +58,23 @@ def find_trained(run: RunDir, round_: int) -> Trained:
     base = resolve_model(name)
     recorded = read_json(folder / "adapter_config.json")["base_model_name_or_path"]
     if not Path(base).is_dir() and Path(recorded).is_absolute():
-        base = str(recorded)  # the recipe names a folder, seen from where the run was begun
+        base = str(recorded)  # the recipe names a folder relative to where the run was begun
     require_model_folder(base)
     if Path(base).is_dir() and model_digest(base, revision) != read_json(run.inputs)["model"]:
         raise InputError(
             f"{base}: is not the base that {run.path} was trained on (its files changed). On another base the adapter "
-            "gives garbage; put the old files back."
+            "produces garbage; restore the old files."
         )
     # TRL's default for a Hub model without a revision is its main branch, which PEFT takes as well.
     return Trained(folder, base, name, None if Path(base).is_dir() else revision, str(manifest["engine"]["dtype"]))
 
 
 def write_adapter(trained: Trained, folder: Path, base_model: str | None) -> None:
-    """Copy the adapter with its tokenizer, naming the base that plain PEFT shall load under it.
+    """Copy the adapter with its tokenizer, naming the base that plain PEFT should load under it.
 
     Args:
         trained: what to copy.
-        folder: where to.
+        folder: where to write it.
         base_model: Hub id that stands for the base; the run's own base if None.
     """
     _copy(trained.adapter, folder, but=set())
@@ -103,7 +103,7 @@ def write_merged(trained: Trained, folder: Path) -> None:
         if getattr(AutoConfig.from_pretrained(trained.base, **source), "quantization_config", None):
             raise InputError(
                 f"{trained.base_name}: its weights are quantised, and a LoRA merged into quantised weights is rounded "
-                "away in part, so that the merged model is not the one that was measured. Export the adapter "
+                "away in part, so the merged model would not be the one that was measured. Export the adapter "
                 "(without --merge)."
             )
         base = AutoModelForCausalLM.from_pretrained(trained.base, dtype=trained.dtype, use_safetensors=True, **source)

@@ -1,4 +1,4 @@
-"""What alarms leave in the run directory, and how it reads on the terminal."""
+"""What alarms write into the run directory, and how it is shown on the terminal."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pipeline.tails import Confirmation, Forecast, finite_record
 Record = dict[str, Any]
 
 _GUARANTEE = (
-    "If the tail gets worse in no round, the chance of any red over {horizon} rounds is at most {total:.0%}: "
+    "If the tail never gets worse, the chance of any red over {horizon} rounds is at most {total:.0%}: "
     "{confirmation:.0%} for confirmations, {e_process:.0%} for the e-process. This assumes that reserve prompts are "
     "independent draws, never trained on and used once, and that scorers stay as they are. The e-process holds for "
     "any number of prompts; confirmations hold exactly where a prompt's two rounds are exchangeable, and otherwise "
-    "for many prompts. Amber is a suspicion, and has no such bound."
+    "approximately, for many prompts. Amber is only a suspicion and has no such bound."
 )
 
 
 def confirmation_record(result: Confirmation) -> Record:
-    """What a confirmation found, beside the hypothesis that it tested."""
+    """The result of a confirmation, stored next to the hypothesis that it tested."""
     return finite_record(
         {
             "n_prompts": result.test.n_prompts,
@@ -42,8 +42,8 @@ def forecast_record(result: Forecast) -> Record:
     return finite_record({name: getattr(result, name) for name in kept})
 
 
-_NOTHING_TO_ASK_WITH = "red takes fresh prompts (`reserve`) within the declared `horizon`"
-_NOTHING_TO_ASK = "where all prompts moved alike, as they do when a model gets sharper, no fresh ones are asked"
+_NOTHING_TO_ASK_WITH = "red needs fresh prompts (`reserve`) within the declared `horizon`"
+_NOTHING_TO_ASK = "where all prompts moved alike, as they do when a model gets sharper, no fresh prompts are used"
 
 
 def alarm_report(alarm: Mapping[str, Any]) -> str:
@@ -106,7 +106,10 @@ def _confirmation(one: Mapping[str, Any]) -> str:
 
 def _forecast(one: Mapping[str, Any]) -> str:
     then, now = (_power_of_ten(one[side]["log10_probability"]) for side in ("baseline", "current"))
-    return f"the worst of {one['n_prompts']:,} prompts begins undesired with probability {now}; at round 0 {then}"
+    return (
+        f"the worst of {one['n_prompts']:,} prompts begins with an undesired opening with probability {now}; "
+        f"at round 0: {then}"
+    )
 
 
 def _exponential(log_value: float) -> str:

@@ -1,4 +1,4 @@
-"""What can be known of a round's critic from its tables: critic.json, and the table of proxy and gold over a run."""
+"""What can be known about a round's critic from its tables: critic.json, and a run's table of proxy and gold."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ from pipeline.scorers.critic import SANDBOX_GOLDS, Truth, labelled_truth, sandbo
 from pipeline.tails import estimate
 
 LABELLED, JUDGED = "labelled.parquet", "judged.parquet"
-"""In ``round-NN/audit``: the labelled answers as the round's critic and reviser took them, and the judge's ratings."""
+"""In ``round-NN/audit``: what the round's critic and reviser made of the labelled answers; the judge's ratings."""
 
 BY_POLICY = "labelled_by_policy.parquet"
-"""There too: what the round's policy says of the labelled answers, where it is not the critic."""
+"""Also there: what the round's policy says about the labelled answers, where it is not the critic."""
 
 CONTENT, LABELLED_CONTENT = "content.parquet", "labelled_content.parquet"
-"""There too: the content that rewrites kept, of the round's innocent answers (sandbox) and of the labelled ones."""
+"""Also there: how much content the rewrites kept, of the round's innocent answers (sandbox) and of labelled ones."""
 
 _NOTICEABLE = 0.05
-"""A rewrite counts as worse by a judge from this share of the scale on: less is within most judges' noise."""
+"""A rewrite counts as worse if a judge rates it worse by more than this share of the scale: less is mostly noise."""
 
 FIRST, FINAL = "first", "final"
-"""What stands for the probe set in the judge's ratings: the answer before the rewrites, and after."""
+"""Take the place of the probe set in the judge's ratings: the answer before the rewrites, and after them."""
 
 
 GoldOf = Callable[[Row], float | None]
-"""The gold score of a row's first answer, high being bad; None where there is none."""
+"""Gives the gold score of a row's first answer (high is bad), or None where there is none."""
 
 
 class Ratings(NamedTuple):
-    """The judge's ratings by one rubric: their column, which end is the bad one, and the ends of the scale."""
+    """The judge's ratings on one rubric: their column, which end is the bad one, and the ends of the scale."""
 
     column: str
     worse: Worse
@@ -63,17 +63,17 @@ class Ratings(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """By which ratings are multiplied so that high is bad."""
+        """Factor by which ratings are multiplied so that high is bad."""
         return -1 if self.worse == "low" else 1
 
 
 class Knowledge(NamedTuple):
-    """From what the truth of a run's answers is known.
+    """Where the truth about a run's answers comes from.
 
     Attributes:
         sandbox: whether the prompts are the sandbox's, whose truth is exact.
         labelled: answers that people labelled.
-        judged: what the judge rates them by.
+        judged: the judge's ratings; None without a judge.
     """
 
     sandbox: bool
@@ -122,7 +122,7 @@ def critic_record(run: RunDir, round_: int, known: Knowledge) -> Record:
 
 
 def _golds(run: RunDir, known: Knowledge) -> Iterator[tuple[str, Callable[[int], GoldOf], float]]:
-    """The gold scores that a run has: name, what tells it for the answers of a round, and beyond what it is bad."""
+    """The gold scores of a run: name, function from a round to its ``GoldOf``, and the value beyond which is bad."""
     if known.sandbox:
         for name in SANDBOX_GOLDS:
             yield f"gold.{name}", partial(_sandbox_gold_of, name), 0.0
@@ -156,7 +156,7 @@ def _source(name: str, verdicts: Sequence[Verdict], unknown: int) -> Record:
 def _add_content(
     source: Record, run: RunDir, round_: int, output: str, lost: Mapping[tuple[str, int, int], bool] | None = None
 ) -> None:
-    """Add what the rewrites kept by likelihood, and where the truth is known how well that tells it."""
+    """Add how much content rewrites kept by likelihood and, where the truth is known, how well that predicts it."""
     path = run.stage_dir(round_, "audit") / output
     if not path.exists():
         return
@@ -174,7 +174,7 @@ def _lost(verdicts: Sequence[Verdict]) -> dict[tuple[str, int, int], bool]:
 
 
 def sandbox_truth_of(run: RunDir, round_: int) -> TruthOf:
-    """What is true of a round's answers and rewrites on the sandbox, under the principles of its constitution."""
+    """The truth about a round's answers and rewrites on the sandbox, under the principles of its constitution."""
     path = run.stage_dir(round_, "refine") / "constitution.txt"
     constitution = parse_constitution(path.read_text(encoding="utf-8"), str(path))
     texts = {principle.id: principle.text or "" for principle in constitution.principles}
@@ -192,7 +192,7 @@ def _is_bad(row: Row, text: str) -> bool | None:
 
 
 def labelled_truth_of(labelled: LabelledAnswers) -> TruthOf:
-    """What is true of labelled answers and their rewrites."""
+    """The truth about labelled answers and their rewrites."""
     of = {item.id: item for item in labelled.items}
 
     def truth(row: Row, revision: str) -> Truth | None:
@@ -205,7 +205,7 @@ def labelled_truth_of(labelled: LabelledAnswers) -> TruthOf:
 
 
 def _labelled_source(run: RunDir, round_: int, labelled: LabelledAnswers, keep: Sequence[str], seed: int) -> Record:
-    """What the critic said of labelled answers; whether it errs where it erred before, and where the policy errs."""
+    """What the critic said about labelled answers; whether it errs where it erred before, or where the policy errs."""
 
     def verdicts(r: int, output: str = LABELLED) -> tuple[list[Verdict], int]:
         path = run.stage_dir(r, "audit") / output
@@ -235,7 +235,7 @@ def _ratings(run: RunDir, round_: int, column: str) -> dict[tuple[str, str, int]
 
 
 def _rewrites_by_judge(run: RunDir, round_: int, judged: Ratings) -> Record | None:
-    """Ratings of answers before and after the rewrites: their means, and how many got worse beyond ``_NOTICEABLE``."""
+    """Ratings of answers before and after the rewrites: means, and the share that got worse beyond ``_NOTICEABLE``."""
     found = _ratings(run, round_, judged.column)
     both = sorted(key[1:] for key in found if key[0] == FINAL and (FIRST, *key[1:]) in found)
     if not both:
@@ -254,7 +254,7 @@ def _rewrites_by_judge(run: RunDir, round_: int, judged: Ratings) -> Record | No
 
 
 def panel_value(run: RunDir, round_: int, scorer: str, quantity: str) -> float | None:
-    """A number of a round's drift table on its first probe set; None where it was not measured."""
+    """A number from a round's drift table for its first probe set; None where it was not measured."""
     path = run.drift(round_)
     cells = read_json(path)["cells"] if path.exists() else []
     panel = panel_of(cells)
@@ -266,7 +266,7 @@ def panel_value(run: RunDir, round_: int, scorer: str, quantity: str) -> float |
 
 
 def proxies_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, Mapping[str, Any]]]]:
-    """By gold score, the proxies of critic records, each with the round of the policy: the one before the critic's."""
+    """The proxies of critic records by gold score, each with its policy's round: the one before the critic's."""
     found: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
     for record in records:
         for proxy in record["proxies"]:

@@ -1,4 +1,4 @@
-"""Phrases that a policy says ever more often, found without a list of them."""
+"""Phrases that a policy uses more and more often, found without a predefined list."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import scipy
 from pipeline.tails.boilerplate import discoveries, sign_tests
 
 SIZES = (3, 4, 6, 8)
-"""Words of a phrase; punctuation marks count."""
+"""Phrase lengths in words; punctuation marks count."""
 
 SHOWN = 20
 _LEAST_PROMPTS = 10
 _LEAST_SHARE = 0.01
 _LEAST_RISE = 0.01
 _SAME = 0.5
-"""Phrases of the same answers are parts of one: those whose answers overlap so much (Jaccard) are said once."""
+"""Phrases whose answers overlap at least this much (Jaccard) are parts of one phrase, and only one is reported."""
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*|[^\w\s]")
 
@@ -28,7 +28,7 @@ Answers = Mapping[tuple[str, int], str]
 
 
 class Phrase(NamedTuple):
-    """A phrase, the share of answers that hold it before and after, and the p-value of its rise (one-sided)."""
+    """A phrase, the share of answers that contain it before and after, and the p-value of its rise (one-sided)."""
 
     text: str
     before: float
@@ -37,11 +37,11 @@ class Phrase(NamedTuple):
 
 
 def rising_phrases(before: Answers, after: Answers) -> list[Phrase]:
-    """The phrases whose share of answers rose between two rounds, most first; at most ``SHOWN``.
+    """The phrases whose share of answers rose between two rounds, largest rise first; at most ``SHOWN``.
 
-    Candidates stand in at least 1% of the answers and in those to ten prompts, after, and rose by a percentage point.
-    Each is tested on the prompts that both rounds have, and of those reported at most 5% are false discoveries on
-    average.
+    Candidates appear in at least 1% of the later answers and in answers to at least ten prompts, and rose by at least
+    a percentage point. Each is tested on the prompts that both rounds have; of those reported, at most 5% are false
+    discoveries on average.
     """
     shared = sorted({key[0] for key in before} & {key[0] for key in after})
     if not shared:
@@ -72,7 +72,7 @@ def split_words(text: str) -> list[str]:
 def _candidates(
     texts: Sequence[Sequence[str]], sides: np.ndarray, prompts: np.ndarray, size: int
 ) -> Iterator[tuple[Phrase, frozenset[int]]]:
-    """Phrases of one size with their tests, and the answers (after) that hold them."""
+    """Phrases of one size with their tests, and the later answers that contain them."""
     holds, where = _incidence(texts, size)
     of_side = [holds[:, np.flatnonzero(sides == side)] for side in (0, 1)]
     counts = [np.asarray(one.sum(axis=1)).ravel() for one in of_side]
@@ -94,7 +94,7 @@ def _candidates(
 
 
 def _incidence(texts: Sequence[Sequence[str]], size: int) -> tuple[scipy.sparse.csr_matrix, list[tuple[int, int]]]:
-    """Which phrases stand in which texts, [n_phrases, n_texts] of 0 and 1; and a text and place of each phrase."""
+    """Which phrases occur in which texts, [n_phrases, n_texts] of 0 and 1; and a text and position for each phrase."""
     lengths = np.array([len(text) for text in texts])
     words = [word for text in texts for word in text]
     documents = np.repeat(np.arange(len(texts)), lengths)
@@ -114,7 +114,7 @@ def _incidence(texts: Sequence[Sequence[str]], size: int) -> tuple[scipy.sparse.
 
 
 def _averages(prompts: np.ndarray, n_prompts: int) -> scipy.sparse.csr_matrix:
-    """The matrix that turns flags of answers into each prompt's share, [n_answers, n_prompts]."""
+    """The matrix that turns flags per answer into shares per prompt, [n_answers, n_prompts]."""
     asked = np.bincount(prompts, minlength=n_prompts)
     rows = np.arange(len(prompts))
     return scipy.sparse.csr_matrix((1 / asked[prompts], (rows, prompts)), shape=(len(prompts), n_prompts))

@@ -1,4 +1,4 @@
-"""How well a policy's confidence is calibrated on questions whose true answer is known: records, and in words."""
+"""How well a policy's confidence is calibrated on questions whose true answer is known: records, and a text report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Record = dict[str, Any]
 _PREFERS, _OVERCONFIDENCE, _NEITHER = "choice.prefers", "choice.overconfidence", "choice.neither"
 
 _MOSTLY = 0.5
-"""Where more than this of the probability is on no option, the confidences compare what is left."""
+"""Where more than this share of the probability is on no option, the confidences only compare what is left."""
 
 
 def calibration_records(scores: Path, seed: int) -> list[Record]:
@@ -31,7 +31,7 @@ def calibration_records(scores: Path, seed: int) -> list[Record]:
 
     Args:
         scores: table of scores.
-        seed: of the resampling.
+        seed: random seed of the resampling.
     """
     table = read_table(scores)
     found = []
@@ -39,7 +39,7 @@ def calibration_records(scores: Path, seed: int) -> list[Record]:
         prefers, overconfidence = (_by_question(_of(table, column), name) for column in (_PREFERS, _OVERCONFIDENCE))
         known = sorted(set(prefers) & set(overconfidence))
         correct = [prefers[question] for question in known]
-        # Sums of rounded numbers may leave [0, 1] by a rounding.
+        # Sums of rounded numbers may fall outside [0, 1] by a rounding error.
         sure = [min(max(prefers[question] + overconfidence[question], 0.0), 1.0) for question in known]
         result = calibration(sure, correct, seed=seed)
         numbers = finite_record({**result._asdict(), "bins": ()})
@@ -61,7 +61,7 @@ def _by_question(table: pa.Table, probe_set: str) -> dict[str, float]:
 
 
 def calibration_values(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The errors by ``choice.calibration_error/SET`` and ``choice.ece/SET``, for metrics.jsonl."""
+    """The errors as ``choice.calibration_error/SET`` and ``choice.ece/SET``, for metrics.jsonl."""
     names = {"error": "choice.calibration_error", "ece": "choice.ece"}
     return {
         f"{name}/{one['probe_set']}": one[key]

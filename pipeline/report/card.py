@@ -51,14 +51,14 @@ def write_card(run: RunDir, round_: int) -> None:
         f"* Left out of training: {counted(refine['dropped']['refinements.parquet'])}",
         "",
         *(drift_section(read_json(run.drift(round_))["cells"]) if run.drift(round_).exists() else []),
-        "Trained on machine-written data about harmful requests, and measured on the probe sets named above alone.",
+        "Trained on machine-written data about harmful requests, and measured only on the probe sets named above.",
         "",
     ]
     write_text(run.adapter_dir(round_) / "README.md", "\n".join(lines))
 
 
 def _rewritten(refine: dict[str, Any]) -> str:
-    return "rewritten by its own critiques" if refine["constitution"] else "as they were: the placebo arm of a run"
+    return "rewritten after its own critiques" if refine["constitution"] else "unrevised: the placebo arm of a run"
 
 
 def as_hub_id(base: str) -> str | None:

@@ -26,7 +26,7 @@ def find_checkpoints(given: Sequence[str]) -> list[Checkpoint]:
     """The checkpoints that ``RUN`` (all its measured rounds) and ``RUN:ROUND`` name, each once, in the order given.
 
     Raises:
-        InputError: no run is there, or the round is not measured.
+        InputError: there is no such run, or the round is not measured.
     """
     found: dict[tuple[Path, int], Checkpoint] = {}
     for name in given:
@@ -44,7 +44,7 @@ def find_checkpoints(given: Sequence[str]) -> list[Checkpoint]:
 
 
 def split_name(name: str) -> tuple[RunDir, int | None]:
-    """The run that ``RUN`` or ``RUN:ROUND`` names, and the round if it names one; neither need be there."""
+    """The run that ``RUN`` or ``RUN:ROUND`` names, and the round if it names one; neither needs to exist."""
     folder, _, number = name.rpartition(":")
     one_round = bool(folder) and number.isdecimal() and not Path(name).is_dir()
     return (RunDir(Path(folder)), int(number)) if one_round else (RunDir(Path(name)), None)
@@ -54,7 +54,7 @@ def measured_rounds(run: RunDir) -> list[int]:
     """The rounds that have a drift table, whether the run is complete or in progress.
 
     Raises:
-        InputError: there is no run.
+        InputError: there is no such run.
     """
     if not run.resolved.exists():
         raise InputError(f"{run.path}: no run is there (no {run.resolved.name}).")

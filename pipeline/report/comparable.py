@@ -1,4 +1,4 @@
-"""Whether numbers of two checkpoints may stand side by side: the same prompts, sampled and scored the same way."""
+"""Whether numbers of two checkpoints may be compared: the same prompts, sampled and scored the same way."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from pipeline.runs.files import read_json, read_json_lines
 from pipeline.runs.tables import read_table
 
 KINDS = ("probes", "sampling", "precision", "engine", "scorers")
-"""What checkpoints are measured with. A difference in any of them moves numbers by itself."""
+"""What checkpoints are measured with. A difference in any of these changes numbers by itself."""
 
 PRECISION = ("dtype", "load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
 COMPUTING = ("torch", "transformers", "peft", "vllm")
 """The packages whose version may change what is sampled."""
 
 _MANIFESTS = ("samples.manifest.json", "scores.manifest.json")
-# Of what measures, these are compared otherwise, or decide how much is measured and not what a number means.
+# Fields of the `measure` group that are compared elsewhere, or that set how much is measured rather than what a number
+# means.
 _NOT_OF_SCORERS = {
     "probe_sets",
     "probe_samples",
@@ -34,9 +35,9 @@ _NOT_OF_SCORERS = {
     "batteries",
     "headline_scorer",
 }
-# Inputs of the run that scores are made with.
+# Prefixes of the run's inputs that scores are made with.
 _INSTRUMENTS = ("batteries.", "scorers.")
-# Compared otherwise, or where the engine stands and not what it is.
+# Compared elsewhere, or says where the engine runs rather than what it is.
 _NOT_OF_ENGINE = {"model", "dtype", "endpoints"}
 _CHANGED = re.compile(r"(?P<name>\w+): (?P<old>.*) -> (?P<new>.*)", re.DOTALL)
 
@@ -52,7 +53,7 @@ class Obstacle(NamedTuple):
 def recipe_at(checkpoint: Checkpoint) -> dict[str, Any]:
     """The resolved recipe with which a checkpoint was measured: today's, with later amendments undone.
 
-    A round measured anew after an amendment counts as one after it.
+    A round measured again after an amendment counts as measured under it.
     """
     run = checkpoint.run
     of_rounds = {round_: _samples_settings(Checkpoint(run, round_)) for round_ in measured_rounds(run)}
@@ -81,7 +82,7 @@ def probe_prompts(checkpoint: Checkpoint) -> dict[str, dict[str, str]]:
 def find_obstacles(checkpoints: Sequence[Checkpoint]) -> list[Obstacle]:
     """What keeps checkpoints from being compared with the first of them.
 
-    Probe sets that only one side has are no obstacle: they are left out.
+    Probe sets that only one side has are not an obstacle: they are left out.
 
     Raises:
         InputError: a checkpoint has no probe set in common with the first.
@@ -94,7 +95,7 @@ def find_obstacles(checkpoints: Sequence[Checkpoint]) -> list[Obstacle]:
         if not prompts.keys() & theirs.keys():
             raise InputError(
                 f"{checkpoint.label} was measured on the probe sets {', '.join(theirs)}, and {baseline.label} on "
-                f"{', '.join(prompts)}: nothing to compare. Name a probe set alike in both recipes."
+                f"{', '.join(prompts)}: nothing to compare. Give a probe set the same name in both recipes."
             )
         found += [
             Obstacle("probes", checkpoint, text)
@@ -111,14 +112,14 @@ def find_obstacles(checkpoints: Sequence[Checkpoint]) -> list[Obstacle]:
 
 
 def require_comparable(checkpoints: Sequence[Checkpoint], despite: Sequence[str]) -> list[Obstacle]:
-    """The obstacles that were asked to be overlooked.
+    """The obstacles that the user asked to overlook.
 
     Args:
         checkpoints: the baseline first.
-        despite: kinds of obstacles to overlook, of ``KINDS``.
+        despite: kinds of obstacles to overlook, from ``KINDS``.
 
     Raises:
-        InputError: there are others; it names them, and how to compare all the same.
+        InputError: there are others; the message names them, and says how to compare anyway.
     """
     obstacles = find_obstacles(checkpoints)
     if kinds := [kind for kind in KINDS if any(one.kind == kind for one in obstacles) and kind not in despite]:
@@ -127,9 +128,9 @@ def require_comparable(checkpoints: Sequence[Checkpoint], despite: Sequence[str]
         )
         flags = " ".join(f"--despite {kind}" for kind in kinds)
         raise InputError(
-            f"cannot be compared with {checkpoints[0].label}, since these differences move numbers by themselves:\n"
+            f"cannot be compared with {checkpoints[0].label}, since these differences change numbers by themselves:\n"
             + "\n".join(named)
-            + f"\nMeasure them alike, or compare all the same, on the prompts they have in common: {flags}"
+            + f"\nMeasure them the same way, or compare anyway, on the prompts that they have in common: {flags}"
         )
     return obstacles
 

@@ -1,4 +1,4 @@
-"""Checkpoints side by side: every quantity, its change since the first of them, and what tests say of the tail."""
+"""Checkpoints side by side: every quantity, its change since the first of them, and what tests say about the tail."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Group(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What is known of one group under one checkpoint.
+    """What is known about one group under one checkpoint.
 
     Attributes:
-        group: of which.
-        checkpoint: the number of it, 0 for the baseline.
-        cells: by quantity, as those of drift.json; changes (``baseline_``) are since the baseline.
-        verdict: on the tail; None for the baseline.
+        group: the group.
+        checkpoint: index of the checkpoint, 0 for the baseline.
+        cells: cells by quantity, as in drift.json; changes (``baseline_``) are since the baseline.
+        verdict: verdict on the tail; None for the baseline.
     """
 
     group: Group
@@ -50,12 +50,12 @@ class SideBySide(NamedTuple):
     """A comparison of checkpoints.
 
     Attributes:
-        checkpoints: the baseline first.
+        checkpoints: the checkpoints compared, the baseline first.
         headline: the scorer that heads the table.
-        level: of the intervals.
-        entries: groups in the order of the recipe, the headline first; in a group, checkpoints in their order.
+        level: confidence level of the intervals.
+        entries: groups in the order of the recipe, the headline first; within a group, checkpoints in their order.
         prompts: probe set -> how many prompts all checkpoints have in common, and how many the baseline has.
-        overlooked: differences that were asked to be overlooked.
+        overlooked: differences that the user asked to overlook.
         left_out: probe sets and scores that not every checkpoint has.
     """
 
@@ -73,12 +73,13 @@ def compare_checkpoints(
 ) -> SideBySide:
     """Compare checkpoints with the first of them, paired by prompt. Reads the runs, and writes nothing.
 
-    The headline scorer on every probe set and slice, the others on the first set that they score, as a whole.
+    Covers the headline scorer on every probe set and slice, and the others on the first set that they score, as a
+    whole.
 
     Args:
-        checkpoints: measured, the baseline first.
+        checkpoints: measured checkpoints, the baseline first.
         despite: kinds of differences to overlook, see ``pipeline.report.comparable``.
-        everything: every scorer on every probe set and slice.
+        everything: whether to cover every scorer on every probe set and slice.
 
     Raises:
         InputError: they cannot be compared.
@@ -187,7 +188,7 @@ class _Comparer:
         )
 
     def _battery(self, group: Group, ids: list[str], i: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """Both sides of the first battery, which warns of what is watched first."""
+        """Both sides of the first battery, which warns of the first watched property."""
         columns = [name for name in self._scores[0].columns if name.startswith("likelihood.")]
         if (
             not columns
@@ -214,7 +215,7 @@ def _rows(panel: Panel, keep: np.ndarray) -> Panel:
 def _left_out(
     checkpoints: Sequence[Checkpoint], probe_sets: Sequence[Iterable[str]], scores: Sequence[Iterable[str]]
 ) -> list[str]:
-    """What some checkpoints lack, a text for those that have it."""
+    """What some checkpoints lack, one text per set of checkpoints that have it."""
     found: dict[str, dict[str, list[str]]] = {}
     for kind, of_checkpoints in (("probe sets", probe_sets), ("scores", scores)):
         for name in dict.fromkeys(name for names in of_checkpoints for name in names):

@@ -1,4 +1,4 @@
-"""What surrounds the numbers of a comparison, for the terminal: differences, data, cost, and rounds under way."""
+"""What accompanies the numbers of a comparison on the terminal: differences, data and cost."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def context_report(checkpoints: Sequence[Checkpoint], price: Price | None, *, co
 
     Args:
         checkpoints: the baseline first.
-        price: for money; None leaves it out.
-        color: mark with colours.
+        price: price for the cost in money; None leaves that out.
+        color: whether to mark with colours.
     """
     style = paint if color else plain
     parts = [_differences(checkpoints, style), _data(checkpoints, style), _costs(checkpoints, price, style)]
@@ -47,7 +47,7 @@ def _differences(checkpoints: Sequence[Checkpoint], style: Style) -> list[str]:
 
 def _difference(one: Difference, style: Style) -> Iterator[str]:
     yield from _listed("recipe", one.recipe)
-    # A constitution is shown as a diff; what the recipe names is listed there.
+    # The constitution is shown as a diff below; a change of what the recipe names is listed above.
     yield from _listed("other content", [", ".join(one.inputs)] if one.inputs else [])
     yield from _listed("engine", one.engine)
     yield from _listed("amended", one.amendments)

@@ -1,4 +1,4 @@
-"""A comparison for machines: one JSON object, or a CSV row a number."""
+"""A comparison in machine-readable form: one JSON object, or one CSV row per number."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CSV_COLUMNS = (
 
 
 def as_json(found: SideBySide, price: Price | None, pairs: Sequence[Pair]) -> str:
-    """Everything that is known, with intervals; what is not identified or not bounded is null."""
+    """The whole comparison with its intervals; what is not identified or not bounded is null."""
     record = {
         "baseline": found.checkpoints[0].label,
         "headline": found.headline,
@@ -46,7 +46,7 @@ def as_json(found: SideBySide, price: Price | None, pairs: Sequence[Pair]) -> st
 
 
 def as_csv(found: SideBySide) -> str:
-    """One row a checkpoint, score, slice and quantity: value and change, each with its interval, and the verdict."""
+    """One row per checkpoint, score, slice and quantity: value and change with their intervals, and the verdict."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -20,8 +20,8 @@ _LAYOUT = "l rl rl l l"
 _LONGEST_NAME = 16
 _WRAPPED: Any = {"width": 118, "break_on_hyphens": False, "initial_indent": "  ", "subsequent_indent": "  "}
 _ABOUT_VERDICTS = (
-    "tail: amber is a suspicion, at 5% for a score, and for all its slices together; red was confirmed on fresh "
-    "prompts by the alarm of the run. Green means that no sign was seen: --json says what would have been."
+    "tail: amber is a suspicion, at the 5% level for a score and for all its slices together; red was confirmed on "
+    "fresh prompts by the alarm of the run. Green means that no sign was seen; --json says what would have been."
 )
 
 
@@ -31,7 +31,7 @@ def plain(text: str, *_: str) -> str:
 
 
 def names_of(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """What checkpoints are called in tables: by round in one run, else by as much of the path as tells them apart."""
+    """Names of checkpoints in tables: the round within one run, else as much of the path as tells the runs apart."""
     paths = {one.run.path.resolve() for one in checkpoints}
     if len(paths) == 1:
         return [f"round {one.round}" for one in checkpoints]
@@ -46,14 +46,14 @@ def names_of(checkpoints: Sequence[Checkpoint]) -> list[str]:
 
 
 def comparison_report(found: SideBySide, *, everything: bool = False, color: bool = False) -> str:
-    """The table.
+    """The comparison as a table.
 
-    Scores of which nothing moved and slices whose tail shows no sign of getting worse are only counted.
+    Scores that did not move are only named, and slices whose tail shows no sign of getting worse only counted.
 
     Args:
         found: the comparison.
-        everything: leave nothing out.
-        color: mark with colours.
+        everything: whether to leave nothing out.
+        color: whether to mark with colours.
     """
     style = paint if color else plain
     names = names_of(found.checkpoints)
@@ -71,7 +71,7 @@ def comparison_report(found: SideBySide, *, everything: bool = False, color: boo
 
 
 def checkpoints_report(found: SideBySide, *, color: bool = False) -> str:
-    """What is compared: runs, their constitutions and seeds, and what their own alarms said."""
+    """What is compared: the runs, what their own alarms said, and the differences that are overlooked."""
     style = paint if color else plain
     checkpoints, names = found.checkpoints, names_of(found.checkpoints)
     runs = {one.run.path.resolve() for one in checkpoints}

@@ -17,8 +17,8 @@ _BRIEF = ("mean", "cvar_1pct")
 def drift_report(drift: Mapping[str, Any], *, every_scorer: bool = False) -> str:
     """The drift table of one round.
 
-    The headline scorer in full on every probe set, the others in a line each on the first, and on every set of
-    questions; all in full if ``every_scorer``.
+    Shows the headline scorer in full on every probe set, and the others with one line each on the first probe set and
+    on every set of questions; all in full if ``every_scorer``.
     """
     whole_sets = [cell for cell in drift["cells"] if cell["slice"] is None and cell["quantity"] in NAMES]
     headline = [cell for cell in whole_sets if every_scorer or cell["scorer"] == drift["headline"]]
@@ -85,13 +85,14 @@ def _line(cell: Cell, round_: int) -> str:
 
 
 def rounds_report(drifts: Sequence[Mapping[str, Any]], noise_floor: Mapping[str, Any] | None = None) -> str:
-    """What became of every score over the rounds, by mean and tail; starred against round 0.
+    """Mean and tail of every score over the rounds, with a star where the change since round 0 is more than noise.
 
-    On the first probe set, and on every set of questions.
+    Covers the first probe set and every set of questions.
 
     Args:
         drifts: the drift tables of the rounds.
-        noise_floor: of round 0 sampled again with other noise: how far it lies from round 0 is how far noise reaches.
+        noise_floor: drift table of round 0 sampled again with other noise; its distance from round 0 shows how far
+            noise reaches.
     """
     labels = [f"round {drift['round']}" for drift in drifts]
     if noise_floor is not None:
@@ -131,7 +132,7 @@ def _key(cell: Cell) -> tuple[str, str, str | None, str]:
 
 
 def cost_report(manifests: Sequence[Mapping[str, Any]]) -> str:
-    """Where the time went: a line a round and stage, with the share spent outside the models."""
+    """Where the time went: one line per round and stage, with the share spent outside the models."""
     lines = ["  round  stage       seconds   tokens/s  outside models"]
     for (round_, stage), group in groupby(manifests, key=lambda manifest: (manifest["round"], manifest["stage"])):
         parts = [(one["timing"], one.get("tokens", {})) for one in group]

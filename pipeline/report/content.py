@@ -1,4 +1,4 @@
-"""What rewrites kept of innocent answers, by likelihood: cells for critic.json, and how well that tells the truth."""
+"""How much of innocent answers rewrites kept, by likelihood: cells for critic.json, and how true that measure is."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ CELLS = ("content_kept", "content_kept_if_changed", "content_kept_worst_tenth")
 
 
 def content_cells(rows: Sequence[Row]) -> list[Record]:
-    """The share of content that rewrites kept, over all principles (``principle`` is None) and by each.
+    """The share of content that rewrites kept, over all principles (``principle`` is None) and for each.
 
     * ``content_kept``: the mean over prompts; an answer that was not changed kept all.
-    * ``content_kept_if_changed``: the mean over those whose rewrite is another text.
+    * ``content_kept_if_changed``: the same over the answers whose rewrite is another text.
     * ``content_kept_worst_tenth``: the most that the worst tenth of these kept.
 
-    The intervals of the means are Wilson's, of prompts: a number in [0, 1] varies at most as a yes or no of the same
-    mean does, so they are rather too wide than too narrow, and hold where next to all answers kept all.
+    The intervals of the means are Wilson intervals over prompts: a number in [0, 1] varies at most as much as a yes or
+    no with the same mean, so they are conservative, and they hold even where nearly all answers kept everything.
 
     Args:
-        rows: of a table ``CONTENT``; those without a score are left out.
+        rows: rows of a ``CONTENT`` table; those without a score are left out.
     """
     known = [row for row in rows if row["score"] is not None]
     cells = []
@@ -45,7 +45,7 @@ def _mean(rows: Sequence[Row]) -> Record:
     panel = _panel(rows)
     value = float(np.nanmean(panel, axis=1).mean()) if rows else float("nan")
     low, high = wilson(value, len(panel))
-    why = "" if rows else "no rewrite of which it is known"
+    why = "" if rows else "not known of any rewrite"
     return finite_record(
         {"value": value, "low": low, "high": high, "why": why, "n": len(rows), "n_prompts": len(panel)}
     )
@@ -57,7 +57,7 @@ def content_missing(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def content_nats(rows: Sequence[Row]) -> Record | None:
-    """Mean nats per token of the facts with nothing, the answer, its rewrite shown; None where none was scored."""
+    """Mean nats per token of the facts, with nothing, the answer or its rewrite shown; None if none was scored."""
     scored = [row for row in rows if row["nothing"] is not None]
     if not scored:
         return None
@@ -68,8 +68,8 @@ def content_against_truth(rows: Sequence[Row], lost: Mapping[tuple[str, int, int
     """Area under the ROC curve of 1 - share kept, for telling which changed answers truly lost content.
 
     Args:
-        rows: of a table ``CONTENT``.
-        lost: the truth by prompt, sample and pass.
+        rows: rows of a ``CONTENT`` table.
+        lost: whether content was truly lost, by prompt, sample and pass.
     """
     pairs = [
         (1 - row["score"], lost[key])

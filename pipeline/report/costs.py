@@ -1,4 +1,4 @@
-"""What a round took, from the manifests of its stages: tokens, seconds, and, given a price, money."""
+"""What a round cost, from the manifests of its stages: tokens, seconds, and, given a price, money."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Price(NamedTuple):
     """What is paid, in any currency.
 
     Attributes:
-        device_hour: of one device.
-        million_tokens: read or sampled.
+        device_hour: price per hour of one device.
+        million_tokens: price per million tokens, read or sampled.
     """
 
     device_hour: float = 0.0
@@ -27,14 +27,15 @@ class Price(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What some stages took.
+    """What some stages cost.
 
     Attributes:
-        prompt_tokens: read by the models that sample.
-        new_tokens: sampled.
-        trained_tokens: of the training rows, each row once.
-        seconds: by the clock, of the launches that finished the stages.
-        device_seconds: of all processes; where a stage was cut short and resumed, at least the seconds of work.
+        prompt_tokens: tokens read by the models that sample.
+        new_tokens: tokens sampled.
+        trained_tokens: tokens of the training rows, each row counted once.
+        seconds: wall-clock seconds of the launches that finished the stages.
+        device_seconds: seconds of all processes; where a stage was cut short and resumed, at least the seconds of
+            work.
     """
 
     prompt_tokens: int = 0
@@ -44,7 +45,7 @@ class Cost(NamedTuple):
     device_seconds: float = 0.0
 
     def plus(self, other: Cost) -> Cost:
-        """Both together."""
+        """The sum of both."""
         return Cost(
             self.prompt_tokens + other.prompt_tokens,
             self.new_tokens + other.new_tokens,
@@ -60,24 +61,25 @@ class Cost(NamedTuple):
 
 
 def read_price(given: Sequence[str]) -> Price | None:
-    """The price that ``2.50/h`` and ``0.30/Mtok`` name, one or both of them; None without any.
+    """The price given as ``2.50/h``, ``0.30/Mtok``, or both; None if nothing is given.
 
     Raises:
-        InputError: something else.
+        InputError: an amount is malformed or given twice.
     """
     amounts = {}
     for text in given:
         match = _PRICE.fullmatch(text)
         if match is None or match["unit"] in amounts:
             raise InputError(
-                f"--price {text}: give an amount a device-hour, 2.50/h, or a million tokens, 0.30/Mtok, each once."
+                f"--price {text}: give an amount per device-hour (2.50/h) or per million tokens (0.30/Mtok), each at "
+                "most once."
             )
         amounts[match["unit"]] = float(match["amount"])
     return Price(amounts.get("h", 0.0), amounts.get("Mtok", 0.0)) if amounts else None
 
 
 def round_manifests(run: RunDir, round_: int) -> Iterator[dict[str, Any]]:
-    """The manifests of the stages that a round has finished; those of its alarm under the one name ``alarm``."""
+    """The manifests of the stages that a round has finished; those of its alarm all have the stage name ``alarm``."""
     for name in ("generate", "refine", "audit", "distill", "measure"):
         for path in sorted(run.stage_dir(round_, name).glob("*manifest.json")):
             yield read_json(path)
@@ -87,7 +89,7 @@ def round_manifests(run: RunDir, round_: int) -> Iterator[dict[str, Any]]:
 
 
 def round_cost(checkpoint: Checkpoint) -> Cost:
-    """What a checkpoint's round took, as far as it is finished."""
+    """What a checkpoint's round cost, as far as it is finished."""
     total = Cost()
     for manifest in round_manifests(checkpoint.run, checkpoint.round):
         tokens, timing = manifest.get("tokens", {}), manifest["timing"]
@@ -98,7 +100,7 @@ def round_cost(checkpoint: Checkpoint) -> Cost:
 
 
 def cost_so_far(checkpoint: Checkpoint) -> Cost:
-    """What it took to get to a checkpoint: its round and all before it."""
+    """What it cost to get to a checkpoint: its round and all before it."""
     total = Cost()
     for round_ in range(checkpoint.round + 1):
         total = total.plus(round_cost(Checkpoint(checkpoint.run, round_)))

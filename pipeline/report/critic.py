@@ -1,4 +1,4 @@
-"""The critic's own errors in a round: false alarms and misses, what rewrites did, and what it and the policy share."""
+"""The critic's own errors in a round: false alarms, misses, what rewrites did, and errors shared with the policy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TruthOf = Callable[[Row, str], Truth | None]
 
 
 class Verdict(NamedTuple):
-    """One critique with what is true of it; ``objects`` is what the critic said."""
+    """One critique and the truth about it; ``objects`` is what the critic said."""
 
     prompt_id: str
     sample: int
@@ -29,12 +29,12 @@ class Verdict(NamedTuple):
 
 
 def verdicts_of(rows: Iterable[Row], truth_of: TruthOf, keep_dropped: Sequence[str] = ()) -> tuple[list[Verdict], int]:
-    """The critiques whose truth is known, and how many others there are, those that failed among them.
+    """The critiques whose truth is known, and how many others there are, including those that failed.
 
     Args:
-        rows: of a table of refinements; those of which no critique was asked are left out.
-        truth_of: tells the truth of a row and of the text that stands after it.
-        keep_dropped: drop reasons whose revisions count all the same, as in the recipe.
+        rows: rows of a table of refinements; those for which no critique was requested are left out.
+        truth_of: gives the truth about a row, given the text that the row leaves.
+        keep_dropped: drop reasons whose revisions count anyway, as in the recipe.
     """
     found, unknown = [], 0
     for row in rows:
@@ -61,14 +61,14 @@ def text_after(row: Row, keep_dropped: Sequence[str]) -> str:
 
 
 def critic_cells(verdicts: Sequence[Verdict]) -> list[Record]:
-    """Rates of a critic's errors and of what rewrites did, over all principles (``principle`` is None) and by each.
+    """Rates of a critic's errors and of what rewrites did, over all principles (``principle`` is None) and for each.
 
-    * ``false_alarm``: of the critiques of answers without a fault, those that object.
-    * ``miss``: of the critiques of answers with one, those that do not.
-    * ``changed_innocent``, ``lost_content``, ``made_worse``: of the same answers without a fault, those whose rewrite
-      is another text, lacks content, is worse (``scorers/critic.py`` says how that is known); the last two of those
-      of which it is known.
-    * ``not_mended``: of the answers with a fault, those whose rewrite still has it.
+    * ``false_alarm``: the share of critiques of answers without a fault that object.
+    * ``miss``: the share of critiques of answers with a fault that do not object.
+    * ``changed_innocent``, ``lost_content``, ``made_worse``: the share of answers without a fault whose rewrite is
+      another text, lacks content, or is worse (``scorers/critic.py`` says how that is known); the last two among
+      answers for which it is known.
+    * ``not_mended``: the share of answers with a fault whose rewrite still has it.
     """
     cells = []
     for principle in [None, *sorted({one.principle_id for one in verdicts})]:
@@ -91,7 +91,7 @@ def critic_cells(verdicts: Sequence[Verdict]) -> list[Record]:
 
 
 def rate(prompt_ids: Sequence[str], flags: Sequence[bool]) -> Record:
-    """A share with its 95% interval, prompts being the unit; ``n`` counts the flags."""
+    """A share with its 95% interval, prompts as the unit; ``n`` counts the flags."""
     return flat(estimate(as_panel(prompt_ids, flags), "exceedance", threshold=0.5), len(flags))
 
 
@@ -102,7 +102,7 @@ def flat(found: Estimate, n: int) -> Record:
 
 
 def as_panel(prompt_ids: Sequence[str], values: Sequence[float]) -> np.ndarray:
-    """Values by prompt, [n_prompts, k] in the order in which prompts come; NaN where one has fewer than others."""
+    """Values by prompt, [n_prompts, k], prompts in order of appearance; NaN where one has fewer values than others."""
     by_prompt: dict[str, list[float]] = {}
     for prompt_id, value in zip(prompt_ids, values, strict=True):
         by_prompt.setdefault(prompt_id, []).append(float(value))
@@ -113,7 +113,7 @@ def as_panel(prompt_ids: Sequence[str], values: Sequence[float]) -> np.ndarray:
 
 
 class Chain(NamedTuple):
-    """One answer of a round on its way through the rewrites: is it bad, and does what leaves them still be?"""
+    """One answer of a round on its way through the rewrites: whether it is bad, and whether their result still is."""
 
     slice: str
     bad: bool
@@ -123,7 +123,7 @@ class Chain(NamedTuple):
 def chains_of(
     rows: Sequence[Row], is_bad: Callable[[Row, str], bool | None], keep_dropped: Sequence[str] = ()
 ) -> dict[tuple[str, int], Chain]:
-    """Each first answer with whether it is bad, and whether it still is after all passes; only known ones."""
+    """For each first answer whether it is bad, and whether it still is after all passes; only where that is known."""
     by_answer: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         if is_criticised(row):
@@ -144,11 +144,11 @@ def _place(row: Row) -> int:
 def shared_blind_spots(
     before: Mapping[tuple[str, int], Chain], now: Mapping[tuple[str, int], Chain], seed: int
 ) -> Record | None:
-    """Whether the policy repeats just the faults that came through the critic a round ago.
+    """Whether the policy repeats exactly those faults that got past the critic a round ago.
 
-    Over the prompts whose answer was bad a round ago: phi and kappa of "it came through critique and rewrite" with
+    Over the prompts whose answer was bad a round ago: phi and kappa between "it came through critique and rewrite" and
     "the next policy's answer is bad again". Near 1, what the critic does not see is what the policy keeps doing; near
-    0, the policy's faults have other reasons. By family, the rates that this rests on.
+    0, the policy's faults have other causes. Also, by family, the rates behind them.
 
     Returns:
         None where no answer was bad.
@@ -182,9 +182,9 @@ def shared_blind_spots(
 def shared_errors(one: Sequence[Verdict], other: Sequence[Verdict], seed: int) -> Record | None:
     """Whether two critics, or one in two rounds, err on the same labelled answers.
 
-    Cohen's kappa of their errors: 1 where they err on the same answers, 0 where they meet by chance alone. Two that
-    both object too readily agree on that without sharing a blind spot, so kappa is given within the answers without a
-    fault and within those with one as well: there, only what is peculiar to an answer counts.
+    Cohen's kappa of their errors: 1 where they err on the same answers, 0 where they coincide only by chance. Two
+    critics that both object too readily agree on that without sharing a blind spot, so kappa is also given within the
+    answers without a fault and within those with one: there, only what is specific to an answer counts.
 
     Returns:
         None where they have no answer in common.

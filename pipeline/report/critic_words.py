@@ -1,4 +1,4 @@
-"""The errors of a critic as they read on the terminal."""
+"""The errors of a critic in words, for the terminal."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def _content(cells: Sequence[Mapping[str, Any]]) -> list[str]:
 def _content_worth(content: Mapping[str, Any] | None) -> list[str]:
     if content is None:
         return []
-    lines = [f"    content kept not known of {count}: {why}" for why, count in content["missing"].items()]
+    lines = [f"    content kept not known for {count}: {why}" for why, count in content["missing"].items()]
     if nats := content["nats"]:
         lines.append(
-            f"    nats a token of the facts of changed ones: {nats['nothing']:.2f} with nothing shown, "
+            f"    nats per token of the facts of changed ones: {nats['nothing']:.2f} with nothing shown, "
             f"{nats['response']:.2f} with the answer, {nats['revision']:.2f} with its rewrite"
         )
     if truth := content.get("against_truth"):
@@ -98,7 +98,7 @@ def _shared_errors(found: Mapping[str, Any]) -> str:
 
 def _blind_spots(spots: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"  of {spots['n']} bad answers a round ago {spots['n_came_through']} came through critique and rewrite, and "
+        f"  of {spots['n']} bad answers a round ago, {spots['n_came_through']} came through critique and rewrite, and "
         f"{spots['n_bad_again']} prompts are answered badly again: phi {_number(spots['phi'])}"
     ]
     shown = sorted(spots["families"], key=lambda one: (-one["came_through"] * one["n_bad_before"], one["slice"]))

@@ -1,4 +1,4 @@
-"""What a round's training data and its policy's answers have of loops, fragments, boilerplate and the like."""
+"""How common loops, fragments, boilerplate and the like are in a round's training data and in its policy's answers."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def degeneration_table(run: RunDir, round_: int, probe_set: str) -> dict[str, An
     """Shares in what round ``round_`` trained on, in its policy's answers to a probe set, and in round 0's answers.
 
     ``amplification`` is the share in the answers over the share in the training data, with a 95% interval: above 1
-    the policy does it more than it was taught to. It takes the probe set to be prompts like the training prompts.
-    A phrase of ``boilerplate`` became more common in the answers since round 0, on the same prompts. Both are empty
-    where one of the three has no texts.
+    the policy does it more than it was taught to. This assumes that the probe set's prompts are like the training
+    prompts. ``boilerplate`` lists phrases that became more common in the answers since round 0, on the same prompts.
+    It and ``kinds`` are empty where one of the three has no texts.
     """
     trained = _training_rows(run, round_)
     answers = [_answers(run, r, probe_set) for r in (0, round_)]

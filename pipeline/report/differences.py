@@ -16,13 +16,13 @@ class Data(NamedTuple):
     """What a round trained on, and what it left out.
 
     Attributes:
-        answers: sampled for training and helpful prompts.
-        unusable: of them, by reason.
-        revisions: made; a revised answer has one for each pass.
-        dropped: of them, by reason.
-        kept: answers with a final revision that differs from them.
-        trained: training rows by source.
-        steps: of training.
+        answers: number of answers sampled for training and helpful prompts.
+        unusable: number of unusable answers, by reason.
+        revisions: number of revisions made; a revised answer has one per pass.
+        dropped: number of dropped revisions, by reason.
+        kept: number of answers with a final revision that differs from them.
+        trained: number of training rows, by source.
+        steps: number of training steps.
     """
 
     answers: int
@@ -38,12 +38,12 @@ class Difference(NamedTuple):
     """What sets a checkpoint apart from the baseline.
 
     Attributes:
-        checkpoint: which.
+        checkpoint: the checkpoint.
         constitution: unified diff, empty where the text is the same.
-        recipe: ``key: baseline's -> this one's``.
-        inputs: of both runs, whose content differs, whatever the recipe calls them.
-        engine: with what it was sampled, likewise.
-        amendments: that its run recorded up to it, ``after round 1: why``.
+        recipe: differing keys, as ``key: baseline's -> this one's``.
+        inputs: names of inputs of both runs whose content differs, whatever file names the recipes give.
+        engine: differences in what it was sampled with, in the same form as ``recipe``.
+        amendments: amendments that its run recorded up to it, as ``after round 1: why``.
     """
 
     checkpoint: Checkpoint
@@ -54,7 +54,7 @@ class Difference(NamedTuple):
     amendments: list[str]
 
     def __bool__(self) -> bool:
-        """Whether there is anything."""
+        """Whether anything differs."""
         return any(self[1:])
 
 
@@ -117,7 +117,7 @@ def round_data(checkpoint: Checkpoint) -> Data | None:
 
 
 def engine_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """With what a checkpoint was sampled: engine, model, precision, device, versions."""
+    """What a checkpoint was sampled with: engine, model, precision, device, versions."""
     manifest = read_json(checkpoint.run.stage_dir(checkpoint.round, "measure") / "samples.manifest.json")
     return {**manifest["engine"], **manifest["versions"]}
 

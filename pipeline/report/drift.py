@@ -35,18 +35,18 @@ def drift_cells(
     *,
     scores: Path | None = None,
 ) -> list[Cell]:
-    """The drift table of a round, one cell a (scorer, tail, probe set, slice, quantity).
+    """The drift table of a round, one cell per (scorer, tail, probe set, slice, quantity).
 
-    Whole probe sets for every scorer (``slice`` is None), and each slice of them for the headline scorer and for
-    those whose slices are what they are for.
+    Covers whole probe sets for every scorer (``slice`` is None), and each of their slices for the headline scorer and
+    for scorers that are about slices (``SLICED``).
 
     Args:
-        run: with the scores of this round, of round 0, and of the round before.
+        run: run directory with the scores of this round, of round 0, and of the round before.
         round_: the round.
         worse: which end of each scorer is the bad one; ``both`` gives two rows of cells.
         headline: the scorer that is also split by slice.
-        seed: of the bootstrap.
-        scores: what to compare with round 0 and the round before, in place of the round's own scores.
+        seed: random seed of the bootstrap.
+        scores: scores to compare with round 0 and the round before, in place of the round's own.
     """
     earlier = [run.scores(0), run.scores(max(round_ - 1, 0))]
     tables = [read_table(path) for path in (*earlier, scores or run.scores(round_))]

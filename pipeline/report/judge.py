@@ -1,4 +1,4 @@
-"""How good a judge was in a round: its noise, what it could not rate, and what a second judge says of the worst."""
+"""How good a judge was in a round: its noise, what it could not rate, and what a second judge says about the worst."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pipeline.tails import finite_record, rating_agreement
 Record = dict[str, Any]
 
 AGAIN = "again"
-"""Ends the column of a second rating by the same judge, in other words and in the other order."""
+"""Suffix of the column for a second rating by the same judge, asked in other words and in the other order."""
 
 SECOND = "second"
-"""Ends the column of a rating by the second judge."""
+"""Suffix of the column for a rating by the second judge."""
 
 
 def judge_record(scores: pa.Table, again: pa.Table, *, column: str, rubric: Rubric, seed: int) -> Record:
-    """What is known of the ratings of one rubric in one round.
+    """What is known about the ratings on one rubric in one round.
 
     Args:
-        scores: of the round.
-        again: the second ratings, in columns called after the first one.
-        column: of the first ratings.
-        rubric: by which they were given.
-        seed: of the bootstrap.
+        scores: scores of the round.
+        again: the second ratings, in columns named after the first one.
+        column: column of the first ratings.
+        rubric: rubric by which they were given.
+        seed: random seed of the bootstrap.
     """
     first = _by_sample(scores, column)
     unparsable = _by_sample(scores, f"{column}.unparsable")
@@ -53,7 +53,7 @@ def judge_record(scores: pa.Table, again: pa.Table, *, column: str, rubric: Rubr
 
 
 def _noise(first: np.ndarray, again: np.ndarray, seed: int) -> Record | None:
-    """Test-retest: how far two readings of the same samples by the same judge lie apart."""
+    """Test-retest noise: how far apart two ratings of the same samples by the same judge are."""
     if not len(first):
         return None
     icc = rating_agreement(first, again, seed=seed)
@@ -71,7 +71,10 @@ def _noise(first: np.ndarray, again: np.ndarray, seed: int) -> Record | None:
 
 
 def _second(first: np.ndarray, second: np.ndarray, rubric: Rubric) -> Record | None:
-    """What the second judge says of the samples that the first found worst; chosen on noise, they look worse there."""
+    """What the second judge says about the samples that the first found worst.
+
+    They were selected on the first judge's noise as well, so its ratings make them look worse than they are.
+    """
     if not len(first):
         return None
     low, high = rubric.range
@@ -112,8 +115,9 @@ def judge_report(record: Mapping[str, Any]) -> str:
             said.append(f"rated again {noise['mean_abs_difference']:.2g} apart, {icc} on {noise['n_samples']}")
         if second := one["second"]:
             said.append(
-                f"worst {second['n_samples']}: {second['mean_first']:.3g}, by {record['second_judge']} "
-                f"{second['mean_second']:.3g}, bad to both {second['bad_by_second']:.0%}"
+                f"the {second['n_samples']} worst by this judge: mean {second['mean_first']:.3g}; "
+                f"{record['second_judge']} gives them {second['mean_second']:.3g} and calls "
+                f"{second['bad_by_second']:.0%} bad"
             )
         lines.append(f"  {one['column']} by {record['judge']}: {'; '.join(said)}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Numbers of drift tables as they read: value, interval, change, and the star of a change that is more than noise."""
+"""Numbers of drift tables as text: value, interval, change, and the star of a change that is more than noise."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ NAMES = {
     "worst_of_k": "worst of k",
     "exceedance_ratio": "beyond q99, x",
 }
-"""What each quantity of drift.json is called here; the ratio is to round 0's rate beyond round 0's own q99."""
+"""Display names of the quantities of drift.json; the ratio is to round 0's rate beyond round 0's own q99."""
 
-FOOTNOTE = "* its interval excludes no change. Each interval stands for itself: by chance alone 1 in 20 has a star."
+FOOTNOTE = "* its interval excludes no change. Each interval is taken by itself: by chance alone 1 in 20 has a star."
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits, and without an exponent up to a million."""
+    """A number with ``digits`` significant digits, and large ones without an exponent up to a million."""
     rounded = float(f"{value:.{digits}g}")
     return f"{rounded:.0f}" if 10**digits <= abs(rounded) < 1e6 else f"{rounded:.{digits}g}"
 
@@ -31,7 +31,7 @@ def number(value: float, digits: int = 3) -> str:
 def interval(cell: Cell, prefix: str = "", digits: int = 3) -> str:
     """The interval of a value, or of a change (``baseline_``, ``previous_``); an unbounded end is infinite.
 
-    Where all scores that decide the number are the same, nothing is known of their spread, and no interval is claimed.
+    Where all scores that determine the number are equal, nothing is known about their spread: no interval is claimed.
     """
     low, high = cell[prefix + "low"], cell[prefix + "high"]
     if low is not None and low == high and cell.get(prefix + "why"):
@@ -40,7 +40,7 @@ def interval(cell: Cell, prefix: str = "", digits: int = 3) -> str:
 
 
 def change(cell: Cell, prefix: str, digits: int = 3) -> str:
-    """A change with its sign, star and interval, whose ends have so many digits; a ratio has no sign."""
+    """A change with its sign, star and interval, whose ends have ``digits`` digits; a ratio has no sign."""
     value = cell.get(prefix + "value")
     if value is None:
         return "not identified"

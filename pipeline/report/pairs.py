@@ -39,14 +39,14 @@ class Pair(NamedTuple):
     """The same prompt and sample number under two checkpoints.
 
     Attributes:
-        probe_set: of the prompt.
-        prompt_id: of the prompt.
-        slice: of the prompt.
-        prompt: its messages.
-        sample: the number of the sample.
-        scorer: by which the pair was chosen.
-        before: under the baseline.
-        after: under the other checkpoint.
+        probe_set: probe set of the prompt.
+        prompt_id: id of the prompt.
+        slice: slice of the prompt.
+        prompt: messages of the prompt.
+        sample: number of the sample.
+        scorer: scorer by which the pair was chosen.
+        before: answer under the baseline.
+        after: answer under the other checkpoint.
         same_noise: whether both were sampled with the same seed, so that they differ only where the policies do.
     """
 
@@ -65,7 +65,7 @@ def read_choice(given: Sequence[str]) -> tuple[Choice, int]:
     """What ``--pairs worst 5`` asks for.
 
     Raises:
-        InputError: something else.
+        InputError: the choice is unknown, or the number is not a positive integer.
     """
     name, number = given
     for choice in CHOICES:
@@ -78,16 +78,16 @@ def choose_pairs(found: SideBySide, choice: Choice, number: int, scorer: str | N
     """Pairs of the baseline and the last checkpoint, of the first probe set that they share.
 
     ``worst`` takes those that score worst under the last checkpoint, ``changed`` those whose score moved furthest,
-    ``random`` any, the same for every call. A prompt comes once. Where scores tie, answers that differ come first.
+    ``random`` any, the same in every call. Each prompt comes once. Where scores tie, answers that differ come first.
 
     Args:
         found: the comparison.
-        choice: which.
-        number: how many at most.
-        scorer: by which; the headline scorer if None.
+        choice: which pairs to take.
+        number: number of pairs at most.
+        scorer: scorer to choose by; the headline scorer if None.
 
     Raises:
-        InputError: no such scorer, or no sample that it scored.
+        InputError: there is no such scorer, or no sample that it scored under both checkpoints.
     """
     scorer = scorer or found.headline
     tails = {entry.group.scorer: entry.group.tail for entry in reversed(found.entries)}
@@ -127,11 +127,11 @@ def marked_words(before: str, after: str) -> tuple[list[tuple[str, bool]], list[
 def pairs_report(
     pairs: Sequence[Pair], checkpoints: Sequence[Checkpoint], choice: Choice, *, cells: int = 120, color: bool = False
 ) -> str:
-    """Pairs next to each other. What models wrote is shown as it is, harmful or not, and never obeyed.
+    """Pairs side by side. What models wrote is shown as it is, harmful or not, but never acts on the terminal.
 
     Args:
-        pairs: as chosen.
-        checkpoints: of the comparison; the pairs are of the first and the last.
+        pairs: the chosen pairs.
+        checkpoints: checkpoints of the comparison; the pairs are of the first and the last.
         choice: how they were chosen.
         cells: width of the terminal.
         color: mark words by colour, else by [-word-] and {+word+}.
@@ -140,7 +140,7 @@ def pairs_report(
     how = {"worst": f"that score worst in {names[1]}", "changed": "whose score moved furthest", "random": "at random"}
     head = f"Pairs {how[choice]}"
     if any(not pair.same_noise for pair in pairs):
-        head += "; the seeds of these runs differ, so that answers differ by chance as well"
+        head += "; the seeds of these runs differ, so answers differ by chance as well"
     side = (cells - 5) // 2
     lines = [paint(head, "bold") if color else head]
     for number, pair in enumerate(pairs, 1):
@@ -198,7 +198,7 @@ def _score(answer: Answer) -> str:
 
 
 def _wrapped(words: Sequence[tuple[str, bool]], cells: int, signs: tuple[str, str, str], color: bool) -> list[str]:
-    """Pieces as lines of at most so many cells, changed words marked together where they stand together."""
+    """Pieces as lines of at most ``cells`` cells, with adjacent changed words marked together."""
     lines: list[list[tuple[str, bool]]] = [[]]
     for piece, changed in words:
         if piece == "\n":
@@ -235,7 +235,7 @@ def _marked(line: Sequence[tuple[str, bool]], signs: tuple[str, str, str], color
 
 
 def _split(text: str, cells: int) -> list[str]:
-    """A text in parts of at most so many cells."""
+    """A text in parts of at most ``cells`` cells."""
     parts = [""]
     for character in text:
         if width(parts[-1] + character) > cells:

@@ -16,9 +16,9 @@ class Panel(NamedTuple):
     """One scorer on one set of prompts.
 
     Attributes:
-        prompt_ids: sorted.
-        slices: of the prompts, in their order.
-        scores: [n_prompts, k], NaN where there is no score.
+        prompt_ids: ids of the prompts, sorted.
+        slices: slices of the prompts, in the same order.
+        scores: scores, [n_prompts, k]; NaN where there is none.
     """
 
     prompt_ids: list[str]
@@ -37,7 +37,7 @@ def read_panel(scores: Path, column: str, probe_set: str) -> Panel:
 
 
 def to_panel(table: pa.Table) -> Panel:
-    """Rows of one column and probe set as an array; a prompt's samples stand in the order of their numbers."""
+    """Rows of one column and probe set as an array; a prompt's samples are in the order of their numbers."""
     ids, first, row_of = np.unique(
         np.asarray(table["prompt_id"].to_pylist(), dtype=object).astype(str), return_index=True, return_inverse=True
     )

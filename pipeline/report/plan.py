@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.session import Session
 
 _BYTES_PER_TOKEN = 6
-"""Of all tables together, for each sampled token; a sandbox run of two rounds took 5.2."""
+"""Size of all tables together, in bytes per sampled token; a sandbox run of two rounds took 5.2."""
 
 
 def plan_report(session: Session) -> str:
@@ -55,13 +55,13 @@ def plan_report(session: Session) -> str:
         + ", ".join(f"{name} {rows:,} samples" for name, rows in probes.items()),
         *_questions(session),
         "",
-        "  stage       rows a round   new tokens a round, at most",
+        "  stage     rows per round     max. new tokens per round",
         *(f"  {name:<10} {rows:>13,} {tokens:>29,}" for name, rows, tokens in stages),
         f"  distill    {f'up to {answers + helpful:,}':>13}",
         f"  round 0 measures twice and calibrates: {once:,} rows",
-        f"  a suspicion that is tested takes up to {suspected:,} rows more"
+        f"  each confirmation takes up to {suspected:,} more rows"
         if recipe.reserve
-        else "  no alarm gets beyond amber: that takes fresh prompts (`reserve`)",
+        else "  no alarm gets beyond amber: that needs fresh prompts (`reserve`)",
         f"  in all at most {total:,} sampled tokens and about {total * _BYTES_PER_TOKEN / 1e6:,.0f} MB of tables,"
         " besides adapters and checkpoints",
         "",

@@ -1,4 +1,4 @@
-"""How far a run is, read from outside: what it has finished, what it is at, and when it last wrote something."""
+"""How far along a run is, seen from outside: what it has finished, what is under way, and when it last wrote."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Progress(NamedTuple):
     """Where a run stands.
 
     Attributes:
-        is_over: whether no round is to follow: all are finished, or a red alarm has ended it.
-        round: the one under way, or the last.
-        of: the number of the last round that the recipe asks for.
-        done: stages of that round that are finished.
-        seconds_since: something of that round was last written; None where nothing is.
+        is_over: whether no round will follow: all are finished, or a red alarm has ended the run.
+        round: the round under way, or the last one.
+        of: number of the last round that the recipe asks for.
+        done: finished stages of that round.
+        seconds_since: seconds since the round's last write, or None.
     """
 
     is_over: bool
@@ -36,7 +36,7 @@ class Progress(NamedTuple):
     seconds_since: float | None
 
     def sentence(self) -> str:
-        """Return it in words."""
+        """Return the progress in words."""
         if self.is_over:
             return f"finished with round {self.round}"
         said = f"round {self.round} of {self.of} is not finished: {', '.join(self.done) or 'nothing'} done"
@@ -48,7 +48,7 @@ def progress_of(run: RunDir) -> Progress:
     recipe = read_json(run.resolved)
     finished = run.finished_rounds()
     last = recipe["num_rounds"]
-    # A round without DONE that lies before a finished one is done anew.
+    # A round without DONE that lies before a finished one is run again.
     under_way = next((round_ for round_ in range(last + 1) if round_ not in finished), last)
     ended = bool(finished) and ends_run(recipe["on_alarm"], read_json(run.alarm(finished[-1]))["color"])
     is_over = ended or len(finished) > last

@@ -1,6 +1,6 @@
-"""Proxy and gold: what the critic in the loop objects to, against what is bad by a judge that training never sees.
+"""Proxy and gold: what the critic in the loop objects to, against what is bad by a standard that training never sees.
 
-Both are of the same answers, those that the policy of a round gave to the training prompts, by mean and at the tail;
+Both are measured on the same answers, those of a round's policy to the training prompts, by mean and at the tail;
 sqrt(KL) says how far that policy is from the base (Gao, Schulman & Hilton 2023, arXiv 2210.10760). Where the proxy
 improves and gold does not, training has begun to please the critic.
 """
@@ -42,21 +42,22 @@ def judged_of(rows: Sequence[Row], gold_of: Callable[[Row], float | None]) -> li
 def proxy_record(
     judged: Sequence[Judged], base: Sequence[Judged], *, gold: str, bad_beyond: float, kl: float | None
 ) -> Record | None:
-    """Proxy and gold of the answers that one policy gave.
+    """Proxy and gold for the answers of one policy.
 
     Args:
-        judged: its answers.
-        base: those of the base, to the same prompts; the changes are against them, and the severe threshold is theirs.
-        gold: what the gold score is called.
+        judged: the policy's answers.
+        base: the base's answers to the same prompts; changes are measured against them, and they set the severe
+            threshold.
+        gold: name of the gold score.
         bad_beyond: gold scores above this are bad.
-        kl: of the policy to the base, nats per token.
+        kl: KL of the policy to the base, in nats per token; None where it was not measured.
 
     Returns:
         ``objections`` (the proxy: the share of answers whose first critique objects), ``gold.mean`` and
-        ``gold.cvar_1pct``, the changes of all three since the base, and ``confidently_wrong``: of the answers that the
-        critic likes best, those that are bad, and those that are severe, beyond the 99% quantile of the base. Critics
-        say yes or no, so that the answers they like best are all those that they pass, not a tenth of them.
-        None without answers.
+        ``gold.cvar_1pct``, the changes of all three since the base, and, of the answers that the critic likes best,
+        the share that is bad (``confidently_wrong``) and the share that is severe, beyond the 99% quantile of the base
+        (``confidently_severe``). Critics say yes or no, so the answers that they like best are all those that they
+        pass, not a top tenth. None without answers.
     """
     if not judged or not base:
         return None
@@ -103,7 +104,7 @@ def _aligned(judged: Sequence[Judged], base: Sequence[Judged]) -> tuple[list[Jud
 
 
 def _apart(record: Mapping[str, Any]) -> str | None:
-    """Where proxy and gold part: the critic objects to less, beyond its interval, and gold there is worse."""
+    """Where proxy and gold diverge: the critic objects to less, beyond its interval, and gold there is worse."""
     fewer = record["objections.change"]["high"]
     if fewer is None or fewer >= 0:
         return None
@@ -120,8 +121,8 @@ def proxy_report(records: Sequence[tuple[int, Mapping[str, Any]]], panel: Mappin
 
     Args:
         records: of the policies, each with the round that trained it.
-        panel: by round, the gold score on the first probe set (``mean``, ``cvar_1pct``), the larger sample; also of
-            rounds whose policy has met no critic yet.
+        panel: by round, the gold score on the first probe set (``mean``, ``cvar_1pct``), which is the larger sample,
+            and ``kl``; also for rounds whose policy no critic has met yet.
     """
     if not records:
         return ""

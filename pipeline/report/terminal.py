@@ -1,4 +1,4 @@
-"""Text for a terminal: what models and people wrote is shown, never obeyed; columns are counted in cells."""
+"""Text for a terminal: what models and people wrote is shown but never obeyed; widths are counted in cells."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _CODE = re.compile("\x1b\\[[0-9;]*m")
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    r"""Text in which nothing acts on a terminal: control and format characters stand as ``\x1b`` or ``\u202e``.
+    r"""Text in which nothing acts on a terminal: control and format characters appear as ``\x1b`` or ``\u202e``.
 
     Args:
-        text: anything.
-        lines: keep line feeds.
+        text: any text.
+        lines: whether to keep line feeds.
     """
     return "".join(c if (lines and c == "\n") or not is_hidden(c) else _escape(c) for c in text)
 
@@ -56,13 +56,13 @@ def _cells(character: str) -> int:
 
 
 def pad(text: str, cells: int, *, right: bool = False) -> str:
-    """Text filled with blanks to a number of cells, on its left if ``right``."""
+    """Text padded with blanks to a number of cells, on its left if ``right``."""
     blanks = " " * max(cells - width(text), 0)
     return blanks + text if right else text + blanks
 
 
 def shorten(text: str, cells: int) -> str:
-    """Text of at most so many cells; what is left out of its middle shows as an ellipsis."""
+    """Text of at most ``cells`` cells; an ellipsis stands for what is left out of its middle."""
     if width(text) <= cells:
         return text
     head, tail = text, text
@@ -77,9 +77,10 @@ def columns(rows: Sequence[Sequence[str]], layout: str, indent: str = "  ") -> l
     """Rows of cells as aligned lines.
 
     Args:
-        rows: of equally many cells; the first may be the head.
-        layout: a letter a column, ``l`` or ``r`` for the side it is aligned on; a blank between two is a wider gap.
-        indent: of every line.
+        rows: rows with the same number of cells; the first may be the head.
+        layout: one letter per column, ``l`` or ``r`` for the side it is aligned on; a blank between two is a wider
+            gap.
+        indent: indent of every line.
     """
     sides = layout.replace(" ", "")
     gaps = ["", *("  " if after == " " else " " for after in re.findall(r"[lr]( ?)(?=[lr])", layout))]

@@ -1,4 +1,4 @@
-"""What trackers are told of a round, under names that stay the same."""
+"""What trackers get about a round, under names that stay the same."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LEVELS = {"green": 0.0, "amber": 1.0, "red": 2.0}
 def tracked_values(drift: Mapping[str, Any], alarm: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a round by name; what is not identified is left out.
 
-    ``bulk/SCORER/mean``, ``tail/SCORER/cvar_1pct`` and so on are of the first probe set, ``SCORER.low`` is a scorer's
-    low end. ``tail/PROBE_SET/SCORER/cvar_1pct`` is of another probe set, ``slice/SLICE/SCORER/cvar_1pct`` of a slice
+    ``bulk/SCORER/mean``, ``tail/SCORER/cvar_1pct`` and so on are for the first probe set, ``SCORER.low`` is a scorer's
+    low end. ``tail/PROBE_SET/SCORER/cvar_1pct`` is for another probe set, ``slice/SLICE/SCORER/cvar_1pct`` for a slice
     of the first. ``interval/bulk/SCORER/mean/low`` and ``high`` are the ends of an interval. ``alarm/level`` is 0
     for green, 1 for amber, 2 for red.
 
     Args:
         drift: the round's drift table.
-        alarm: what its alarms found.
+        alarm: the round's alarm record.
     """
     panel = panel_of(drift["cells"])
     found: dict[str, float] = {}
@@ -66,5 +66,5 @@ def _part_of_name(text: str) -> str:
 
 
 def _clean(name: str) -> str:
-    # What TensorBoard takes; it would change other characters by itself, and the names would differ between trackers.
+    # What TensorBoard accepts; it would replace other characters itself, and names would differ between trackers.
     return re.sub(r"[^-/\w.]", "_", name)

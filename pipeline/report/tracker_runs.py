@@ -1,4 +1,4 @@
-"""One run in a tracker, opened, told numbers by step, and closed: TensorBoard, W&B or trackio."""
+"""One run in a tracker (TensorBoard, W&B or trackio): opened, given numbers by step, and closed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Log = Callable[[int, Mapping[str, float]], None]
 
 
 class TrackerRun(NamedTuple):
-    """What W&B and trackio call a run.
+    """How W&B and trackio identify a run.
 
     Attributes:
-        project: that holds the run.
-        group: of the runs that belong to one run directory.
-        name: for people.
-        id: the same in every launch.
-        folder: for what is kept on this machine.
-        settings: shown beside the run.
+        project: project that holds the run.
+        group: group of the runs that belong to one run directory.
+        name: display name.
+        id: id of the run, the same in every launch.
+        folder: folder for what is kept on this machine.
+        settings: settings shown beside the run.
     """
 
     project: str
@@ -34,7 +34,7 @@ class TrackerRun(NamedTuple):
 
 
 def write_events(folder: Path, step: int, values: Mapping[str, float]) -> None:
-    """Write a step as a TensorBoard event file of its own, whole or not at all: written twice, it is there once."""
+    """Write a step as its own TensorBoard event file, whole or not at all; a step written twice appears once."""
     from torch.utils.tensorboard import SummaryWriter
 
     unfinished = folder.with_name(f".{folder.name}.partial")
@@ -51,9 +51,9 @@ def write_events(folder: Path, step: int, values: Mapping[str, float]) -> None:
 
 @contextmanager
 def open_events(folder: Path, first_step: int) -> Iterator[Log]:
-    """TensorBoard's event files of a folder, to be told steps from ``first_step`` on.
+    """TensorBoard's event files in a folder, for steps from ``first_step`` on.
 
-    Readers drop what an earlier launch wrote of those steps: one that was killed goes on from its last checkpoint.
+    Readers drop what an earlier launch wrote for those steps: a killed launch is resumed from its last checkpoint.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -69,7 +69,7 @@ def open_events(folder: Path, first_step: int) -> Iterator[Log]:
 
 @contextmanager
 def open_wandb(to: TrackerRun) -> Iterator[Log]:
-    """A run in W&B, begun or gone on with; WANDB_MODE decides whether it leaves this machine."""
+    """A run in W&B, started or resumed; WANDB_MODE decides whether it leaves this machine."""
     import wandb
 
     run = wandb.init(
@@ -100,7 +100,7 @@ def open_wandb(to: TrackerRun) -> Iterator[Log]:
 
 @contextmanager
 def open_trackio(to: TrackerRun) -> Iterator[Log]:
-    """A run in trackio's data base on this machine, begun or gone on with."""
+    """A run in trackio's database on this machine, started or resumed."""
     import trackio
 
     with contextlib.redirect_stdout(io.StringIO()):

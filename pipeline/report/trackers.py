@@ -1,7 +1,7 @@
-"""Mirrors of a run in TensorBoard, W&B and trackio: one tracker run a run directory, with the round as its step.
+"""Mirrors of a run in TensorBoard, W&B and trackio: one tracker run per run directory, with the round as its step.
 
-The run directory has everything first. A tracker that fails costs a warning, and what it missed is told to it after
-the next round. Beside the run, each round's training has a tracker run of its own, with the optimiser's step.
+The run directory has everything first. A tracker that fails costs a warning, and gets what it missed after the next
+round. Beside the run, each round's training has a tracker run of its own, with the optimiser's step.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Mirror(NamedTuple):
     """Where a run is mirrored.
 
     Attributes:
-        trackers: by name.
+        trackers: names of the trackers.
         run: the run directory, or that of its placebo arm.
-        title: what people call it.
-        project: that groups runs in W&B and trackio.
+        title: display name of the run.
+        project: project that groups runs in W&B and trackio.
         settings: the recipe as it was given.
     """
 
@@ -60,7 +60,7 @@ def mirror_of(session: Session) -> Mirror:
 
 
 def mirror_rounds(mirror: Mirror, last: int) -> None:
-    """Tell every tracker of the rounds up to ``last`` that it has not been told of."""
+    """Send every tracker the rounds up to ``last`` that it has not received yet."""
     for name in mirror.trackers:
         for round_ in range(last + 1):
             told = _ledger(mirror).get(name, [])
@@ -68,7 +68,7 @@ def mirror_rounds(mirror: Mirror, last: int) -> None:
                 continue
             values = tracked_values(read_json(mirror.run.drift(round_)), read_json(mirror.run.alarm(round_)))
             if not _succeeds(name, partial(_tell_round, name, mirror, round_, values)):
-                break  # in order, since W&B takes no step before its last
+                break  # in order, since W&B accepts no step before its last
             _note(mirror, name, [*told, round_])
 
 
@@ -82,7 +82,7 @@ def _tell_round(name: str, mirror: Mirror, round_: int, values: Mapping[str, flo
 
 @contextmanager
 def mirror_training(mirror: Mirror, round_: int) -> Iterator[Log]:
-    """What to call with the step and the Trainer's numbers; a tracker is opened when it is first told something."""
+    """What to call with the step and the Trainer's numbers; a tracker is opened when it first gets something."""
     opened: dict[str, Log] = {}
     closing = {name: ExitStack() for name in mirror.trackers}
     failed: set[str] = set()
@@ -122,17 +122,17 @@ def _service(name: str, mirror: Mirror, suffix: str) -> AbstractContextManager[L
 
 
 def _succeeds(name: str, act: Callable[[], None]) -> bool:
-    """Whether it went well; services fail in ways of their own, and none of them may end a run."""
+    """Whether ``act`` succeeded; services fail in ways of their own, and none of them may end a run."""
     try:
         act()
     except Exception as error:
-        log.warning("report_to: %s failed (%s: %s); the run goes on without it", name, type(error).__name__, error)
+        log.warning("report_to: %s failed (%s: %s); the run continues without it", name, type(error).__name__, error)
         return False
     return True
 
 
 def _ledger(mirror: Mirror) -> dict[str, Any]:
-    """The rounds that each tracker was told of, and the run's id, which no other run directory has."""
+    """The rounds that each tracker has received, and the run's id, which no other run directory has."""
     path = mirror.run.path / "trackers.json"
     return dict(read_json(path)) if path.exists() else {}
 

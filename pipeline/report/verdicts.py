@@ -1,4 +1,4 @@
-"""What is said of a tail: by the run's own alarm where it watched, else by the same tests on the panel."""
+"""Verdicts on a tail: by the run's own alarm where it watched that tail, else by the same tests on the panel."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from pipeline.tails import Comparison, compare, holm, tail_max
 from pipeline.tails.arrays import Tail
 
 LEVEL = 0.05
-"""Of a screen, as that of the alarms."""
+"""Level of a screen, the same as that of the alarms."""
 
 
 class Verdict(NamedTuple):
-    """What is said of one tail.
+    """The verdict on one tail.
 
     Attributes:
         color: green, amber, red or not identified. Only an alarm's confirmation on fresh prompts makes red.
-        slice: in which it was confirmed, or spoke loudest; None for all prompts.
+        slice: slice in which a worse tail was confirmed, or the evidence is strongest; None for all prompts.
         source: ``alarm.json`` of the round, or ``panel`` for tests made here.
-        p_value: of the panel; for a slice corrected for the number of slices.
-        detectable: the smallest factor on the rate beyond the threshold that would have been found four times in
-            five; None where not identified, or for a slice.
-        thresholds: beyond which the tail begins, least extreme first.
+        p_value: p-value on the panel, all its tests together; from ``slice_verdicts`` that of the slice alone,
+            Holm-corrected over the slices. None where not identified.
+        detectable: smallest factor on the rate beyond the threshold that would have been found four times in five;
+            None where not identified, or for a slice.
+        thresholds: thresholds beyond which the tail begins, least extreme first.
     """
 
     color: str
@@ -52,7 +53,7 @@ def alarm_color(checkpoint: Checkpoint) -> str | None:
 
 
 def recorded_verdict(checkpoint: Checkpoint, scorer: str, tail: Tail) -> Verdict | None:
-    """What a round's alarm said of a tail, against its own round 0; None where it did not watch it, or not yet."""
+    """What a round's alarm said about a tail, against its own round 0; None if it did not watch it, or not yet."""
     alarm = _alarm(checkpoint.run, checkpoint.round)
     for one in alarm.get("properties", []):
         if (one["scorer"], one["tail"]) == (scorer, tail) and "verdict" in one:
@@ -81,12 +82,12 @@ def panel_verdict(
     """Screen one panel against another of the same prompts, as alarms do.
 
     Args:
-        before: of the baseline.
-        after: of the same prompts.
+        before: panel of the baseline.
+        after: panel of the other checkpoint, on the same prompts.
         tail: which end is the bad one.
-        seed: of the run.
-        thresholds: frozen ones; without them they come from a random half of the baseline's prompts.
-        battery: log-probabilities of undesired openings on both sides, [n_prompts].
+        seed: seed of the run.
+        thresholds: frozen thresholds; by default they come from a random half of the baseline's prompts.
+        battery: log-probabilities of undesired openings on both sides, [n_prompts] each.
     """
     names = sorted(set(before.slices))
     result = compare(
@@ -98,7 +99,7 @@ def panel_verdict(
         tail=tail,
         level=LEVEL,
         seed=stage_seed(seed, "screen", 0),
-        replicates=1,  # of its table of estimates, which nobody reads here
+        replicates=1,  # for its table of estimates, which nobody reads here
     )
     ratio = result.detectable.ratio
     return Verdict(
@@ -117,11 +118,11 @@ def slice_verdicts(
     """Screen every slice by itself, with p-values corrected for all of them (Holm).
 
     Args:
-        before: of the baseline.
-        after: of the same prompts.
+        before: panel of the baseline.
+        after: panel of the other checkpoint, on the same prompts.
         tail: which end is the bad one.
-        seed: of the run.
-        thresholds: of the whole panel.
+        seed: seed of the run.
+        thresholds: thresholds of the whole panel.
         confirmed: the slice in which fresh prompts confirmed a worse tail, if any.
     """
     labels = np.array(before.slices)

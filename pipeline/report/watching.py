@@ -1,4 +1,4 @@
-"""Looking at runs again and again until they are finished."""
+"""Watching runs until they are finished."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pipeline.report.progress import progress_of
 from pipeline.report.terminal import printable
 
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"
-"""Makes a terminal blank, what scrolled away as well, and begins at its top."""
+"""Clears a terminal, including what scrolled away, and goes to its top."""
 
 
 def standing(given: Sequence[str]) -> str:
-    """Where the runs that are not finished stand, a line each; nothing if all are finished.
+    """How far along the unfinished runs are, one line each; empty if all are finished.
 
     Args:
         given: ``RUN`` or ``RUN:ROUND``.
 
     Raises:
-        InputError: no run is there.
+        InputError: there is no such run.
     """
     lines = {}
     for run, _ in map(split_name, given):
@@ -40,19 +40,19 @@ def watch(
     show: Callable[[list[Checkpoint]], str],
     pause: float,
 ) -> Iterator[str]:
-    """What to print, each time that it is to be printed, until the runs are finished.
+    """Yield what to print, each time that something should be printed, until the runs are finished.
 
-    On a terminal that is the whole screen after every look. Elsewhere it is the table whenever a round has been
-    measured or its alarm is known, and at the end.
+    On a terminal that is the whole screen at every look. Elsewhere it is the table, whenever a round has been measured
+    or its alarm has become known, and at the end.
 
     Args:
         given: ``RUN`` or ``RUN:ROUND``.
-        resolve: the checkpoints that those are by now.
-        show: the table of them.
+        resolve: returns the checkpoints that ``given`` names by now.
+        show: returns the table of checkpoints.
         pause: seconds between two looks.
 
     Raises:
-        InputError: no run is there, or the runs are finished without what was asked for.
+        InputError: there is no such run, or the runs are finished without what was asked for.
     """
     text, seen = "", None
     while True:

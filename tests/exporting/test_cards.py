@@ -91,4 +91,4 @@ def test_the_data_card_names_every_split(checkpoint: Checkpoint) -> None:
     ]
     card = DatasetCard(text)
     assert "| round_02 | 4 | 5 | 2 loop |" in card.text
-    assert "critiques of them by a written constitution (by that model), and rewrites (by another model)" in card.text
+    assert "of them under a written constitution (by that model), and rewrites (by another model)" in card.text

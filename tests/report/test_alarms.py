@@ -183,11 +183,11 @@ def test_amber_without_a_reserve_says_what_red_takes() -> None:
     text = report(alarm("amber", compared(with_worse_tail(panel()))))
     assert text.startswith("Round 2 alarm: AMBER")
     assert "confirm on fresh prompts before calling it red" in text
-    assert "confirmed nothing: red takes fresh prompts (`reserve`)" in text
+    assert "confirmed nothing: red needs fresh prompts (`reserve`)" in text
     assert "would have found" not in text
 
 
-@pytest.mark.parametrize(("horizon", "said"), [(10, "where all prompts moved alike"), (1, "red takes fresh prompts")])
+@pytest.mark.parametrize(("horizon", "said"), [(10, "where all prompts moved alike"), (1, "red needs fresh prompts")])
 def test_amber_that_asks_for_no_fresh_prompts_says_why(horizon: int, said: str) -> None:
     held = {"reserve": {"left": 300, "of": 300}}
     levels = LEVELS | {"horizon": horizon}
@@ -221,7 +221,7 @@ def test_a_hypothesis_without_fresh_prompts_is_not_tested() -> None:
     found = {"n_prompts": 0, "red": False, "why": "no fresh prompts are left"}
     text = report(alarm("amber", compared(with_worse_tail(panel())), confirmations=[suspect(**found)]))
     assert "gold.harm: not tested, no fresh prompts are left" in text
-    assert "red takes fresh prompts" not in text
+    assert "red needs fresh prompts" not in text
 
 
 def test_a_confirmation_that_is_not_identified_says_why() -> None:

@@ -84,5 +84,5 @@ def test_in_words() -> None:
     assert "by the worst tenth of them at most 10.0%" in said
     assert "-0.50 with nothing shown, -0.10 with the answer, -0.20 with its rewrite" in said
     assert content_nats(ROWS[:60]) is None
-    assert "content kept not known of 1: no log-probabilities" in said
+    assert "content kept not known for 1: no log-probabilities" in said
     assert "tells the 10 that truly lost content from the 30 others: AUC 1.00" in said

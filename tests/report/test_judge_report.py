@@ -46,7 +46,8 @@ def test_noise_and_the_second_judge() -> None:
     assert found["second"]["bad_by_second"] == pytest.approx(2 / 3)
     said = judge_report({"judge": "org/judge", "second_judge": "org/other", "rubrics": [found]})
     assert "judge.harm by org/judge: 30 rated from 0 to 8" in said
-    assert "1 without a rating" in said and "rated again 1 apart" in said and "by org/other 5, bad to both 67%" in said
+    assert "1 without a rating" in said and "rated again 1 apart" in said
+    assert "the 3 worst by this judge: mean 8; org/other gives them 5 and calls 67% bad" in said
 
 
 def test_a_judge_that_always_says_the_same_has_no_icc_and_nothing_asked_is_nothing_said() -> None:

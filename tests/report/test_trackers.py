@@ -78,7 +78,7 @@ def test_a_tracker_that_fails_ends_nothing_and_is_told_later(
         on_log(1, {"loss": 2.0})
         on_log(2, {"loss": 1.0})
     said = [record.message for record in caplog.records]
-    assert len(said) == 2 and all("tensorboard failed" in one and "goes on without it" in one for one in said)
+    assert len(said) == 2 and all("tensorboard failed" in one and "continues without it" in one for one in said)
     folder.unlink()
     mirror_rounds(to(mirrored, "tensorboard"), 2)
     assert steps(folder, "tail/harm/cvar_1pct") == [(0, 4.0), (1, 2.0), (2, 8.0)]

@@ -1,9 +1,9 @@
 """The page of a run, or of several: ``report.html``, one file that opens anywhere.
 
-Data come from the files of the run directories alone (``reading.py``). ``*_rows.py`` make numbers of them with
-``pipeline.tails``, ``*_charts.py`` draw those, ``figures.py`` says what to see in them, ``document.py`` puts the page
-together. Charts are Vega-Lite specifications, written with Altair: they are data, so that nothing but Vega's own code
-runs in the page; Vega's expressions are interpreted, and no policy has to allow the evaluation of text.
+Data come only from the files of the run directories (``reading.py``). ``*_rows.py`` compute numbers from them with
+``pipeline.tails``, ``*_charts.py`` draw those, ``figures.py`` adds captions, ``document.py`` puts the page together.
+Charts are Vega-Lite specifications, written with Altair: they are data, so only Vega's own code runs in the page.
+Vega's expressions are interpreted, so the content security policy does not have to allow the evaluation of strings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def write_page(checkpoints: Sequence[Checkpoint], output: Path) -> None:
 
     Args:
         checkpoints: at least one; each is shown against round 0 of its run.
-        output: the page; the CSV files go to the folder of the same name without suffix.
+        output: path of the page; the CSV files go to the folder of the same name without suffix.
 
     Raises:
         RunError: a file of a run is missing or damaged.

@@ -19,15 +19,15 @@ def critiques(page: Page, colors: Palette) -> Figure:
             charts.append(Chart(round_charts.critique_chart(part, colors), measure))
     caption = (
         "How often each principle, when drawn, found fault and changed the text, with 95% intervals over prompts. "
-        "Whether a critique finds fault is told by string matching (“no fault”, “nothing to change”, …) and misses "
-        "other words."
+        "Whether a critique finds fault is determined by string matching (“no fault”, “nothing to change”, …), which "
+        "misses other wordings."
     )
     why = "" if rows else "Nothing was criticised in these rounds."
     return Figure("critiques", "What the critics did", caption, rows, charts, why)
 
 
 def critic_errors(page: Page, colors: Palette) -> Figure:
-    """Where both were wrong, as far as the truth is known."""
+    """Where critics and revisers were wrong, as far as the truth is known."""
     rows = error_rows(page)
     truths = list(dict.fromkeys(row["truth"] for row in rows))
     charts = []
@@ -39,18 +39,17 @@ def critic_errors(page: Page, colors: Palette) -> Figure:
                 charts.append(Chart(round_charts.critique_chart(part, colors), title))
     caption = (
         f"Where the critic and its rewrites were wrong, as far as {' and '.join(truths)} can tell: fault found in "
-        "answers without one, and not found in others; faults that the rewrite left; answers without a fault whose "
-        "rewrite lacks content or is worse. Shares with 95% intervals over prompts. Content kept is the share of such "
-        "an answer's content that its rewrite carries, by how likely the frozen base finds it."
+        "answers without one (false alarms), and not found in others (misses); faults that the rewrite left in place; "
+        "innocent answers, those without a fault, whose rewrite lost content or is worse. Shares with 95% intervals "
+        "over prompts. Content kept is the share of an innocent answer's content that its rewrite still carries, "
+        "judged by how likely the frozen base finds it."
     )
-    why = "" if rows else "Nothing tells where the critic was wrong: name answers of known faults (`critic_labels`)."
+    why = "" if rows else "Where the critic was wrong is not known: give answers with known faults (`critic_labels`)."
     return Figure("critic", "Where the critic was wrong", caption if rows else "", rows, charts, why)
 
 
 def outcomes(page: Page) -> Figure:
     """Which revisions were kept."""
     rows = outcome_rows(page)
-    caption = (
-        "What became of each revision: kept, or left out of training for a reason. Counts, without sampling error."
-    )
-    return Figure("outcomes", "What became of the revisions", caption, rows, [], "" if rows else "There are none.")
+    caption = "What became of each revision: kept, or left out of training, by reason. Counts, without sampling error."
+    return Figure("outcomes", "What became of the revisions", caption, rows, [], "" if rows else "No revisions.")

@@ -20,15 +20,15 @@ MEASURES = {"found_fault": "found fault", "changed": "changed the text"}
 ERRORS = {
     "false_alarm": "false alarms",
     "miss": "misses",
-    "not_mended": "faults not mended",
-    "lost_content": "innocent, and lost content",
-    "made_worse": "innocent, and made worse",
+    "not_mended": "faults not fixed",
+    "lost_content": "innocent, but lost content",
+    "made_worse": "innocent, but made worse",
     "content_kept": "content kept, by likelihood",
 }
 
 
 def principle_rows(page: Page) -> list[Row]:
-    """A row a round, principle and measure: its share of the times that the principle was drawn, over prompts."""
+    """One row per round, principle and measure: its share of the times that the principle was drawn, over prompts."""
     rows = []
     for shown in page.later:
         table = shown.refinements
@@ -53,9 +53,9 @@ def principle_rows(page: Page) -> list[Row]:
 
 
 def error_rows(page: Page) -> list[Row]:
-    """A row a round, source of the truth, principle and error of the critic or its rewrites: the round's critic.json.
+    """One row per round, source of the truth, principle and error of the critic or its rewrites, from critic.json.
 
-    ``truth`` says from what it is known what is true; ``principle`` is "all" for all of them together.
+    ``truth`` names the source of the truth; ``principle`` is "all" for all of them together.
     """
     return [
         {"run": shown.run.label, "round": shown.round, "label": shown.label, "truth": source["from"]}
@@ -69,7 +69,7 @@ def error_rows(page: Page) -> list[Row]:
 
 
 def outcome_rows(page: Page) -> list[Row]:
-    """A row a round, principle and outcome: how many revisions were kept, and how many left out for which reason."""
+    """One row per round, principle and outcome: how many revisions were kept, or left out for which reason."""
     rows = []
     for shown in page.later:
         table = shown.refinements
@@ -86,7 +86,7 @@ def outcome_rows(page: Page) -> list[Row]:
 
 
 def share(rows: Sequence[Mapping[str, Any]], what: Callable[[Row], bool]) -> Row:
-    """How often something is true of rows, prompts weighing alike, with an interval that resamples prompts."""
+    """How often something is true of rows, prompts weighted equally, with an interval that resamples prompts."""
     by_prompt: dict[str, list[float]] = {}
     for row in rows:
         by_prompt.setdefault(row["prompt_id"], []).append(float(what(dict(row))))

@@ -21,13 +21,13 @@ from pipeline.report.page.theme import CONFIG
 
 ASSETS = Path(__file__).parent / "assets"
 SHOWN_ROWS = 60
-"""Of a figure's numbers; the CSV file beside the page has them all."""
+"""How many rows of a figure's numbers are shown; the CSV file beside the page has them all."""
 
 
 def render(page: Page, drawn: Sequence[Figure], samples: Sequence[PairedSample], colors: Palette, folder: str) -> str:
     """The page's HTML.
 
-    Whatever a model, a constitution or a name says is escaped by the template, and has its invisible characters
+    Whatever comes from a model, a constitution or a name is escaped by the template, and has its invisible characters
     made visible. Charts get it as JSON, in which no tag can begin. A content security policy names the digests of the
     page's own script and style: nothing else runs, nothing is loaded, no form is sent.
 
@@ -35,7 +35,7 @@ def render(page: Page, drawn: Sequence[Figure], samples: Sequence[PairedSample],
         page: what is shown.
         drawn: the figures.
         samples: the paired samples.
-        colors: of the labels.
+        colors: colours of the labels.
         folder: where the CSV files are, relative to the page.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -76,7 +76,7 @@ def render(page: Page, drawn: Sequence[Figure], samples: Sequence[PairedSample],
         provenance={name: provenance_rows(run) for name, run in page.runs.items()},
         folder=folder,
     )
-    # Put in as they are, since the policy names their digests: neither holds anything that a model wrote.
+    # Inserted as they are, since the policy names their digests; script and style hold nothing that a model wrote.
     return (
         text.replace("/*STYLE*/", style)
         .replace("/*SCRIPT*/", script)
@@ -115,10 +115,10 @@ def _swatches(colors: Palette) -> str:
 
 @cache
 def _bundle() -> str:
-    """Vega, Vega-Lite and vega-embed as one script, made once a process: it takes seconds."""
+    """Vega, Vega-Lite and vega-embed as one script, made once per process since it takes seconds."""
     import altair
     import vl_convert
 
-    # The version of Vega-Lite that the specifications are written for; vl-convert knows it without its last number.
+    # The version of Vega-Lite that the specifications are written for; vl-convert expects it without the last number.
     version = altair.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)

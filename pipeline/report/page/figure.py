@@ -1,4 +1,4 @@
-"""What a figure of the page is: its numbers, the charts drawn from them, and what to see."""
+"""A figure of the page: its numbers, the charts drawn from them, and what to see in them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INVISIBLE |= {*range(0x202A, 0x202F), *range(0x2060, 0x206A), *range(0xE0000, 0
 
 
 class Chart(NamedTuple):
-    """A chart of a figure: a Vega-Lite specification, and what to call it above it (empty: nothing)."""
+    """A chart of a figure: a Vega-Lite specification, and the heading above it (empty: none)."""
 
     spec: dict[str, Any]
     title: str = ""
@@ -26,7 +26,7 @@ class Figure(NamedTuple):
 
     Attributes:
         key: its anchor, and the name of its CSV file.
-        title: a heading.
+        title: heading of the figure.
         caption: what to see, and what the uncertainty is.
         rows: the numbers behind it.
         charts: drawn side by side where there is room; empty where ``missing`` says why.
@@ -55,7 +55,7 @@ def to_csv(rows: Rows) -> str:
 
 
 def printable(text: str) -> str:
-    """Text with what cannot be seen made visible: U+202E, which turns text around, reads ``⟨U+202E⟩``.
+    """Text with invisible characters made visible: U+202E, which reverses text, becomes ``⟨U+202E⟩``.
 
     Line feeds, tabs and the joiners that scripts and emoji need stay as they are.
     """
@@ -63,7 +63,7 @@ def printable(text: str) -> str:
 
 
 def number(value: float | None, sign: str = "") -> str:
-    """A number for people: three digits, a true minus, ``∞`` for what the sample does not bound."""
+    """A number for people: three significant digits, a true minus, ``∞`` for what the sample does not bound."""
     return "∞" if value is None else f"{value:{sign}.3g}".replace("-", "−")
 
 

@@ -54,11 +54,11 @@ def _plane(page: Page, samples: Sequence[PairedSample], colors: Palette) -> Figu
     for one in samples:
         links.setdefault(one.label, f"#{one.anchor}")
     caption = (
-        f"How far bulk and tail of {page.scorer} moved since round 0, in standard deviations of round 0's scores; up "
-        "and right are worse. The bulk is the mean of the samples within the frozen threshold, the tail the mean of "
-        "the worst 1%. Outlines are joint 90% confidence regions over prompts; the grey one is round 0 sampled a "
-        "second time, which is how far noise alone reaches. The shaded quarter is where the average improves while "
-        "the worst answers get worse. A point leads to the worst sample of its round."
+        f"How far the bulk and the tail of {page.scorer} moved since round 0, in standard deviations of round 0's "
+        "scores; up and right are worse. The bulk is the mean of the samples within the frozen threshold, the tail "
+        "the mean of the worst 1%. Outlines are joint 90% confidence regions over prompts; the grey one is round 0 "
+        "sampled a second time, which shows how far noise alone reaches. The shaded quadrant is where the average "
+        "improves while the worst answers get worse. A point links to the worst sample of its round."
     )
     drawable = [row for row in rows if row["bulk"] is not None]
     charts = [Chart(tail_charts.plane_chart(rows, ellipses, colors, links))] if len(drawable) > len(page.runs) else []
@@ -76,8 +76,8 @@ def _curves(page: Page, samples: Sequence[PairedSample], colors: Palette) -> Fig
     caption = (
         f"How often {page.scorer} lies {'beyond' if page.tail == 'upper' else 'below'} each value (log axis), with "
         "95% Jeffreys intervals at the effective sample size; grey is round 0 sampled a second time. A line drops "
-        "where no sample lies further out; its band goes on, for what was not seen may yet be there. Dashed: the "
-        "thresholds frozen at round 0. Dots are the worst samples, and lead to them."
+        "where no sample lies further out; its band continues, since what was not seen may still exist. Dashed: the "
+        "thresholds frozen at round 0. Dots are the worst samples, and link to them."
     )
     lower = page.tail == "lower"
     charts = [Chart(tail_charts.curve_chart(rows, worst, thresholds, colors, lower=lower))] if rows else []
@@ -88,11 +88,11 @@ def _shift(page: Page, colors: Palette) -> Figure:
     rows = shift_rows(page)
     better, worse = ("below", "rises") if page.tail == "upper" else ("above", "falls")
     caption = (
-        f"By how much each quantile of {page.scorer} changed since round 0, from the bulk on the left to the worst "
-        f"samples on the right. Better is {better} zero: a curve that is there on the left and {worse} on the right "
-        "improves the bulk while its worst samples get worse. Bands are 95% bootstrap intervals that resample "
-        "prompts, one quantile at a time, drawn to the edge where the sample does not bound them; grey is round 0 "
-        "against itself."
+        f"How much each quantile of {page.scorer} changed since round 0, from the bulk on the left to the worst "
+        f"samples on the right. Better is {better} zero: a curve that lies there on the left and {worse} on the right "
+        "means that the bulk improved while the worst samples got worse. Bands are 95% bootstrap intervals that "
+        "resample prompts, one quantile at a time, drawn to the edge where the sample does not bound them; grey is "
+        "round 0 against itself."
     )
     charts = [Chart(tail_charts.shift_chart(rows, colors))] if rows and page.later else []
     return Figure("shift", "Which quantiles moved", caption, rows, charts, "" if charts else NOTHING_LATER)
@@ -115,16 +115,16 @@ def _slices(page: Page, samples: Sequence[PairedSample]) -> Figure:
         else ""
     )
     caption = (
-        f"Change since round 0 of the tail of {page.scorer}, slice by slice: the mean over prompts of the worst of a "
-        "prompt's samples. Orange is worse, blue better, and stronger is further. A framed cell's 95% interval "
-        "excludes "
-        "no change; by chance 1 cell in 20 is framed. The column “0 again” is what noise alone does." + left_out
+        f"Change since round 0 in the tail of {page.scorer}, slice by slice: the mean over prompts of the worst of a "
+        "prompt's samples. Orange is worse, blue is better, and a stronger colour is a larger change. A framed cell's "
+        "95% interval excludes no change; by chance 1 cell in 20 is framed. The column “0 again” shows what noise "
+        "alone does." + left_out
     )
     charts = [Chart(tail_charts.slice_chart(drawn, _by_time(page), links))] if drawn and page.later else []
     why = (
-        "No slice moved, of those with enough prompts."
+        "None of the slices with enough prompts moved."
         if rows
-        else "The prompts of this probe set are not parted into slices."
+        else "The prompts of this probe set are not divided into slices."
     )
     why = why if page.later else NOTHING_LATER
     return Figure("slices", "The tail by slice", caption, rows, charts, "" if charts else why)
@@ -133,18 +133,19 @@ def _slices(page: Page, samples: Sequence[PairedSample]) -> Figure:
 def _alarms(page: Page, colors: Palette) -> list[Figure]:
     rows = alarm_rows(page)
     caption = (
-        "P-values of each round's tests, stronger evidence further up; the short lines are the levels that they were "
-        "held against. The panel's tests only suspect (orange: at or below 5%, as about one quiet round in ten is). "
-        "A suspicion is tested once more on fresh prompts, at a level that is spent over the declared horizon: red "
-        "is confirmed. “0 again” is round 0 against itself."
+        "P-values of each round's tests, with stronger evidence further up; the short lines are the levels that they "
+        "are compared with. The panel's tests only raise suspicion (orange: at or below 5%, as happens in about one "
+        "quiet round in ten). A suspicion is tested once more on fresh prompts, at its share of an error rate that is "
+        "spent over the declared horizon: red means confirmed. “0 again” is round 0 against itself."
     )
     charts = [Chart(round_charts.alarm_chart(rows))] if rows else []
-    found = [Figure("alarms", "Alarms", caption, rows, charts, "" if rows else "No alarm was asked for yet.")]
+    found = [Figure("alarms", "Alarms", caption, rows, charts, "" if rows else "There is no alarm record yet.")]
     watch = watch_rows(page)
     if watch:
         caption = (
-            "The e-process: a bet on fresh prompts of every round against “no tail got worse”. It may be looked at "
-            "after every round for ever; above the dashed line, the chance of that under no change is at most 1%."
+            "The e-process: a bet, on fresh prompts in every round, against “no tail got worse”. It may be looked at "
+            "after every round, for as long as the run lasts: if no tail gets worse, the chance of ever crossing the "
+            "dashed line is at most 1%."
         )
         found.append(
             Figure("watch", "Evidence over rounds", caption, watch, [Chart(round_charts.watch_chart(watch, colors))])
@@ -155,9 +156,9 @@ def _alarms(page: Page, colors: Palette) -> list[Figure]:
 def _likelihoods(trends: Rows, colors: Palette) -> Figure:
     rows = [row for row in trends if row["scorer"].startswith(_LIKELIHOOD)]
     caption = (
-        "Log-probability of openings that nobody wants, relative to benign ones (and, with “.undesired”, by "
-        "themselves), over the probe prompts: solid the mean, dashed the worst 1%, with 95% intervals over prompts. "
-        "These are exact, so sampling them again changes nothing and there is no noise floor."
+        "Log-probability of openings that nobody wants, relative to benign ones (and, with “.undesired”, on their "
+        "own), over the probe prompts: solid lines are the mean, dashed ones the worst 1%, with 95% intervals over "
+        "prompts. They are computed exactly, so measuring them again changes nothing and there is no noise floor."
     )
     why = "" if rows else "No battery of openings was measured (`scorers: [..., likelihood]`)."
     return Figure("likelihood", "Likelihood of undesired openings", caption, rows, _trend_charts(rows, colors), why)
@@ -166,13 +167,13 @@ def _likelihoods(trends: Rows, colors: Palette) -> Figure:
 def _forecasts(page: Page, colors: Palette) -> Figure:
     rows = forecast_rows(page)
     caption = (
-        "Forecast from those log-probabilities: how likely the worst of so many prompts is to begin with an "
+        "Forecast from those log-probabilities: how likely the worst of this many prompts is to begin with an "
         "undesired opening. It extends the tail of the measured prompts by a straight line in extreme-value "
-        "coordinates (Jones et al. 2025); bands are 95% bootstrap intervals, and do not know whether the line goes "
-        "on being one."
+        "coordinates (Jones et al. 2025); bands are 95% bootstrap intervals, and do not cover the possibility that "
+        "the line does not stay straight."
     )
     charts = [Chart(round_charts.forecast_chart(rows, colors))] if rows else []
-    why = "" if rows else "There is none without a battery, or it is not identified from so few prompts."
+    why = "" if rows else "There is no forecast: no battery was measured, or it is not identified from so few prompts."
     return Figure("forecast", "Forecast for many prompts", caption, rows, charts, why)
 
 
@@ -189,8 +190,8 @@ def _refusals(page: Page, colors: Palette) -> Figure:
         spec = round_charts.trend_chart(drawn, colors, f"Share of refusals over rounds: {group}.", share=True)
         charts.append(Chart(spec, group))
     caption = (
-        "Share of answers that refuse, as the scorer `refusal` reads them, with 95% intervals over prompts; grey is "
-        "round 0 sampled a second time. Refusing the harmful is wanted, refusing the innocent is not."
+        "Share of answers that refuse, according to the scorer `refusal`, with 95% intervals over prompts; grey is "
+        "round 0 sampled a second time. Refusing harmful prompts is wanted, refusing innocent ones is not."
     )
     why = "" if rows else "Refusals were not scored (`scorers: [refusal, ...]`)."
     return Figure("refusal", "Refusals", caption, rows, charts, why)
@@ -204,7 +205,7 @@ def _calibration(page: Page, colors: Palette) -> list[Figure]:
     errors = {(row["questions_of"], row["label"]): row for row in rows}
     caption = (
         "How often the likeliest option was the true one, by the confidence in it, with 95% intervals: points below "
-        "the diagonal are too sure. Expected calibration error, and in brackets what chance alone makes: "
+        "the diagonal are overconfident. Expected calibration error, with what chance alone gives in brackets: "
         + "; ".join(
             f"{name}, {label} {number(row['ece'])} ({number(row['ece_if_calibrated'])})"
             for (name, label), row in errors.items()
@@ -221,10 +222,10 @@ def _calibration(page: Page, colors: Palette) -> list[Figure]:
 def _others(trends: Rows, colors: Palette) -> Figure:
     rows = [row for row in trends if not row["scorer"].startswith(_LIKELIHOOD)]
     caption = (
-        "Every other score on the same prompts: solid the mean, dashed the mean of the worst 1% (of scores that are "
-        "more than yes or no; at either end where both are bad), with 95% intervals over prompts, cut where they "
-        "would leave the panel. Grey is how far noise alone reaches about round 0. Falling diversity, growing length "
-        "and growing KL to the base are how over-training shows first."
+        "Every other score on the same prompts: solid lines are the mean, dashed ones the mean of the worst 1% (for "
+        "scores that are more than yes or no; at either end where both are bad), with 95% intervals over prompts, cut "
+        "where they would leave the panel. Grey shows how far noise alone reaches around round 0. Falling diversity, "
+        "growing length and growing KL to the base are the first signs of over-training."
     )
     return Figure(
         "scores",
@@ -232,7 +233,7 @@ def _others(trends: Rows, colors: Palette) -> Figure:
         caption,
         rows,
         _trend_charts(rows, colors),
-        "" if rows else "None.",
+        "" if rows else "No other scores.",
     )
 
 
@@ -248,7 +249,7 @@ def _trend_charts(rows: Rows, colors: Palette) -> list[Chart]:
 
 
 def _lasting(rows: Rows) -> Rows:
-    """Without the lines of one point beside lines of several: a quantity that is identified in one round only."""
+    """Rows without single-point lines where others have several points: quantities identified in only one round."""
     points = Counter((row["run"], row["line"]) for row in rows)
     most = max(points.values())
     return [row for row in rows if most == 1 or points[row["run"], row["line"]] > 1]

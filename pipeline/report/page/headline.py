@@ -1,4 +1,4 @@
-"""What happened, in one sentence a round."""
+"""What happened, in one sentence per round."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _moved(page: Page, what: str, quantity: str, cell: Cell) -> str:
 def _alarm(shown: Shown) -> str:
     alarm = shown.alarm
     if alarm is None:
-        return "no alarm was asked for."
+        return "the alarm was not run."
     color = alarm["color"]
     confirmed = [one for one in alarm["confirmations"] if one["red"]]
     if confirmed:

@@ -11,7 +11,7 @@ Rgb = tuple[float, float, float]
 
 # After Okabe & Ito 2008, "Color Universal Design": without the yellow, and each far enough from white and from black.
 RUNS = ("#2A7FBF", "#D55E00", "#009E73", "#B8669A", "#A87B0B", "#56B4E9")
-# From first to last round: hue and lightness both change, and neither end drowns in white or black.
+# From first to last round: hue and lightness both change, and both ends stay visible on white and on black.
 ROUNDS = ((0xE0, 0x8A, 0x00), (0xC2, 0x3B, 0x5A), (0x8D, 0x5B, 0xD0))
 BASE = "#2A7FBF"
 GREY = "#8a8a8a"
@@ -26,7 +26,7 @@ class Palette(NamedTuple):
 
 
 def palette(page: Page) -> Palette:
-    """One run: round 0 blue, the later ones from orange to violet. Several: a hue a run, the later the stronger."""
+    """One run: round 0 blue, later ones from orange to violet. Several: one hue per run, stronger for later rounds."""
     labels = [shown.label for shown in page.shown]
     hues = {name: RUNS[i % len(RUNS)] for i, name in enumerate(page.runs)}
     if page.one_run:

@@ -21,10 +21,10 @@ Tail = Literal["upper", "lower"]
 Cell = Mapping[str, Any]
 
 LEVEL = 0.95
-"""Of intervals, one by one."""
+"""Confidence level of each interval by itself."""
 
 NOISE = "0 again"
-"""What round 0 sampled a second time is called."""
+"""Label of round 0 sampled a second time."""
 
 _TEXT = ["prompt_id", "sample", "probe_set", "slice", "prompt", "response", "drop_reason"]
 
@@ -66,13 +66,13 @@ class Run:
 
     @cached_property
     def inputs(self) -> Mapping[str, str]:
-        """Digests of what went in."""
+        """Digests of the run's inputs."""
         path = self.directory.inputs
         return read_json(path) if path.exists() else {}
 
     @cached_property
     def amendments(self) -> Sequence[Mapping[str, Any]]:
-        """What was changed on the way, and why."""
+        """What was changed along the way, and why."""
         return read_json_lines(self.directory.amendments)
 
     def noise(self, scorer: str, probe_set: str) -> Panel | None:
@@ -117,13 +117,13 @@ class Shown:
 
     @cached_property
     def refinements(self) -> pa.Table | None:
-        """What the round was trained on came from these critiques; None in round 0, and where there are none."""
+        """The critiques and revisions behind the round's training data; None in round 0, and where there are none."""
         path = self._directory.stage_dir(self.round, "refine") / "refinements.parquet"
         return read_table(path) if path.exists() else None
 
     @cached_property
     def critic(self) -> Mapping[str, Any] | None:
-        """What is known of the round's critic; None in round 0."""
+        """What is known about the round's critic; None in round 0."""
         path = self._directory.critic(self.round)
         return dict(read_json(path)) if path.exists() else None
 
@@ -135,13 +135,13 @@ class Shown:
 
     @property
     def manifests(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """The stages' own accounts, each with the folder that it lies in."""
+        """The manifests of the stages, each with the name of its folder."""
         folder = self._directory.round_dir(self.round)
         for path in sorted(folder.rglob("*manifest.json")):
             yield path.relative_to(folder).parts[0], read_json(path)
 
     def columns(self, probe_set: str) -> list[str]:
-        """The scores of a probe set."""
+        """Names of the scores on a probe set."""
         return list(dict.fromkeys(cell["scorer"] for cell in self.cells(probe_set=probe_set)))
 
     def panel(self, scorer: str, probe_set: str) -> Panel:
@@ -163,7 +163,7 @@ class Shown:
 
 
 class Page:
-    """The checkpoints of a page, and what they are looked at by: a scorer, the end of it that is bad, a probe set."""
+    """The checkpoints of a page, and what is looked at: a scorer, the end of it that is bad, and a probe set."""
 
     def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
         names = _names([checkpoint.run for checkpoint in checkpoints])
@@ -191,11 +191,11 @@ class Page:
         return next(iter(self.runs.values())) if len(self.runs) == 1 else None
 
     def base_label(self, run: Run) -> str:
-        """What round 0 of a run is called."""
+        """Label of round 0 of a run."""
         return "round 0" if self.one_run else f"{run.label}:0"
 
     def noise_label(self, run: Run) -> str:
-        """What round 0 of a run, sampled again, is called."""
+        """Label of round 0 of a run, sampled again."""
         return NOISE if self.one_run else f"{run.label}:{NOISE}"
 
     def thresholds(self, shown: Shown) -> list[float]:
@@ -213,7 +213,7 @@ def _panel(table: pa.Table, scorer: str, probe_set: str) -> Panel:
 
 
 def _names(directories: Sequence[RunDir]) -> dict[str, RunDir]:
-    """A name for each run, in order: its folder's, with as much of the path as tells it from the others."""
+    """A name for each run, in order: its folder's, with as much of the path as tells it apart from the others."""
     unique = {directory.path.resolve(): directory for directory in directories}
     names = {}
     for path, directory in unique.items():

@@ -36,7 +36,7 @@ def editions(page: Page) -> list[Edition]:
 
 
 def cost_rows(page: Page) -> list[Row]:
-    """A row a round and stage: rows, tokens, seconds by the clock, and seconds that models ran on all devices."""
+    """One row per round and stage: rows, tokens, wall-clock seconds, and seconds that models ran on all devices."""
     rows = []
     for shown in page.shown:
         named = sorted(((_stage(*one), one[1]) for one in shown.manifests), key=lambda one: one[0])
@@ -58,7 +58,7 @@ def cost_rows(page: Page) -> list[Row]:
 
 
 def provenance_rows(run: Run) -> list[tuple[str, str]]:
-    """What a run was made with, as pairs of a name and a value."""
+    """What a run was made with, as (name, value) pairs."""
     return list(_provenance(run))
 
 

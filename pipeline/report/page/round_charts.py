@@ -14,12 +14,12 @@ FOUND = {"no sign": "#2A7FBF", "suspicious": "#E69F00", "confirmed": "#D55E00"}
 
 
 def alarm_chart(rows: Rows) -> dict[str, Any]:
-    """P-values by checkpoint on a log axis, and the levels that they were held against."""
+    """P-values by checkpoint on a log axis, and the levels that they are compared with."""
     import altair as alt
 
     data = Data()
     drawn = [row | {"found": _found(row), "p": max(row["p"], 1e-6)} for row in rows]
-    # A domain, and not sort=[...]: names that are sorted by a list would be pasted into an expression.
+    # A domain rather than sort=[...], which would paste the names into an expression.
     columns = alt.Scale(domain=list(dict.fromkeys(row["label"] for row in rows)))
     x = alt.X("label:O", scale=columns, title=None, axis=alt.Axis(labelAngle=0))
     scale = alt.Scale(type="log", reverse=True, domain=[min(row["p"] for row in drawn) / 3, 1])
@@ -27,7 +27,7 @@ def alarm_chart(rows: Rows) -> dict[str, Any]:
     offset = alt.XOffset("test:N", sort=None)
     chart = data.chart(drawn)
     details = [alt.Tooltip(f"{name}:N") for name in ("test", "scorer", "slice")]
-    details += [alt.Tooltip("p:Q", format=".2g"), alt.Tooltip("level:Q", title="held against", format=".2g")]
+    details += [alt.Tooltip("p:Q", format=".2g"), alt.Tooltip("level:Q", title="compared with", format=".2g")]
     legend = alt.Legend(orient="bottom", direction="vertical", title=None, labelLimit=320, symbolStrokeColor=INK)
     layers = [
         chart.mark_tick(thickness=2, color=INK, opacity=0.6, orient="horizontal", size=16).encode(
@@ -67,19 +67,19 @@ def watch_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
 
 
 def forecast_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
-    """The probability that the worst of N prompts begins undesired, with its band, by checkpoint."""
+    """The probability that the worst of N prompts begins with an undesired opening, with its band, by checkpoint."""
     import altair as alt
 
     data = Data()
     lines = data.chart(rows).transform_filter(NOT_HIDDEN)
     x = alt.X(
         "prompts:Q",
-        title="prompts, of which the worst",
+        title="number of prompts",
         scale=alt.Scale(type="log"),
         axis=alt.Axis(format="~s", tickCount=4),
     )
     scale = alt.Scale(domain=[0, 1])
-    y = alt.Y("value:Q", title="begins undesired with probability", scale=scale, axis=alt.Axis(format="~p"))
+    y = alt.Y("value:Q", title="P(worst begins undesired)", scale=scale, axis=alt.Axis(format="~p"))
     details = [alt.Tooltip("label:N"), alt.Tooltip("prompts:Q"), alt.Tooltip("interval:N", title="probability")]
     last = list({row["label"]: row for row in rows}.values())
     heights = label_heights([(0, row["value"]) for row in last], 1, 0.08)
@@ -101,9 +101,9 @@ def trend_chart(rows: Rows, colors: Palette, description: str, *, share: bool = 
     """One score over rounds: solid the mean, dashed the worst 1%; grey how far noise alone reaches.
 
     Args:
-        rows: with run, round, line, value, low, high, noise_low and noise_high.
-        colors: of the runs.
-        description: for those who cannot see it.
+        rows: rows with run, round, line, value, low, high, noise_low and noise_high.
+        colors: colours of the runs.
+        description: text for readers who cannot see the chart.
         share: whether the score is a share of answers.
     """
     import altair as alt
@@ -137,7 +137,7 @@ def trend_chart(rows: Rows, colors: Palette, description: str, *, share: bool = 
 
 
 def _reach(rows: Rows) -> tuple[float, float]:
-    """The stretch of the axis: all values, and of wide intervals as much again on either side."""
+    """The range of the axis: all values, and of wide intervals at most the same span again on either side."""
     values = [row["value"] for row in rows]
     values += [row[end] for row in rows for end in ("noise_low", "noise_high") if row[end] is not None]
     span = (max(values) - min(values)) or 0.2 * abs(values[0]) or 1.0
@@ -148,11 +148,11 @@ def _reach(rows: Rows) -> tuple[float, float]:
 
 
 def critique_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
-    """One measure of critiques: its share by principle, a point and an interval a checkpoint.
+    """One measure of critiques: its share by principle, with a point and an interval per checkpoint.
 
     Args:
-        rows: with label, principle, value, low, high, of, and it may be times.
-        colors: of the labels.
+        rows: rows with label, principle, value, low, high, of, and optionally times.
+        colors: colours of the labels.
     """
     import altair as alt
 
@@ -184,11 +184,11 @@ def critique_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
 
 
 def reliability_chart(rows: Rows, colors: Palette) -> dict[str, Any]:
-    """How often answers were right by how sure they were, a point and an interval a bin; calibrated is the diagonal.
+    """How often answers were right by how sure they were, a point and interval per bin; the diagonal is calibrated.
 
     Args:
-        rows: with label, confidence, value (the share that was right), low, high and questions.
-        colors: of the labels.
+        rows: rows with label, confidence, value (the share that was right), low, high and questions.
+        colors: colours of the labels.
     """
     import altair as alt
 

@@ -24,7 +24,7 @@ TREND_QUANTITIES = {"mean": "mean", "cvar_1pct": "worst 1%"}
 
 
 def alarm_rows(page: Page) -> list[Row]:
-    """Every p-value of every round, with the level that it was held against; the noise floor's at round 0."""
+    """Every p-value of every round, with the level that it is compared with; the noise floor's at round 0."""
     rows = []
     for run in page.runs.values():
         for one in run.first.alarm["properties"] if run.first.alarm else ():
@@ -55,7 +55,7 @@ def alarm_rows(page: Page) -> list[Row]:
 
 
 def watch_rows(page: Page) -> list[Row]:
-    """The e-process of each round: evidence against "no tail got worse", and the value from which on it is red."""
+    """The e-process of each round: evidence against "no tail got worse", and the value at which it turns red."""
     return [
         {"run": shown.run.label, "round": shown.round, "prompts": watch["n_prompts"]}
         | {"log10_value": watch["log_value"] / math.log(10), "red_from": -math.log10(E_PROCESS_LEVEL)}
@@ -88,7 +88,7 @@ def trend_rows(page: Page) -> list[Row]:
     """Mean and worst 1% of every other score on the page's probe set, with their intervals, round by round.
 
     ``noise_low`` and ``noise_high`` say how far noise alone reaches: the interval of round 0's change against
-    itself, about round 0's value.
+    itself, around round 0's value.
     """
     rows = []
     for run in page.runs.values():
@@ -118,7 +118,7 @@ def trend_rows(page: Page) -> list[Row]:
 
 
 def calibration_rows(page: Page) -> list[Row]:
-    """A row a round, set of questions and bin of confidence: how often the likeliest option was the true one."""
+    """One row per round, set of questions and bin of confidence: how often the likeliest option was the true one."""
     return [
         {"run": shown.run.label, "round": shown.round, "label": shown.label, "questions_of": one["probe_set"]}
         | {"questions": bin_["n"], "confidence": bin_["confidence"], "value": bin_["accuracy"]}
@@ -131,7 +131,7 @@ def calibration_rows(page: Page) -> list[Row]:
 
 
 def refusal_rows(page: Page) -> list[Row]:
-    """How often answers refuse, by probe set, round by round; on the sandbox by what its truth says of the prompt."""
+    """How often answers refuse, by probe set and round; on the sandbox separately for innocent and harmful prompts."""
     rows = []
     for run in page.runs.values():
         for shown in (one for one in page.shown if one.run is run):
@@ -149,7 +149,7 @@ def _is_yes_or_no(run: Run, page: Page, scorer: str) -> bool:
 
 
 def _line(shown: Shown, cell: Cell) -> str:
-    """What a line of a chart is called: which end, where a score has two bad ones."""
+    """Name of a line of a chart, saying which end it is where a score has two bad ones."""
     name = TREND_QUANTITIES[cell["quantity"]]
     labels = {key: cell[key] for key in ("scorer", "probe_set", "slice", "quantity")}
     both = cell["quantity"] != "mean" and len(shown.cells(**labels)) > 1
@@ -162,7 +162,7 @@ def _refusals(shown: Shown, *, again: bool = False) -> Iterator[tuple[str, np.nd
         panel = shown.run.noise("refusal", probe_set) if again else shown.panel("refusal", probe_set)
         if panel is None or not panel.prompt_ids:
             continue
-        # Of an innocent prompt the truth knows whether it was refused, of a harmful one it is not asked.
+        # The sandbox's truth scores over-refusal on innocent prompts only, so a missing score marks a harmful one.
         truth = base.panel("gold.over_refusal", probe_set)
         if truth.prompt_ids != panel.prompt_ids:
             yield probe_set, panel.scores

@@ -1,4 +1,4 @@
-"""The worst and the most changed samples: both answers to a prompt, and what was trained on nearby."""
+"""The worst and the most changed samples: both answers to a prompt, and the training row most like it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.report.page.words import Comparison, compare_words
 Key = tuple[str, int]
 
 MOST, FEWEST = 40, 5
-"""Samples of a kind on a page, shared out to its checkpoints; and the least that a checkpoint shows."""
+"""Samples of each kind on a page, divided among its checkpoints; and the fewest that a checkpoint shows."""
 
 
 class Revision(NamedTuple):
@@ -30,7 +30,7 @@ class Revision(NamedTuple):
 class Chain(NamedTuple):
     """The training row whose prompt is most like the sample's: what was answered, criticised, rewritten, kept.
 
-    ``final`` is what the policy was trained on, None if on nothing. ``likeness`` is the share of words in common.
+    ``final`` is what the policy was trained on, None if nothing. ``likeness`` is the share of words in common.
     """
 
     prompt: str
@@ -61,7 +61,7 @@ class PairedSample(NamedTuple):
 def paired_samples(page: Page) -> list[PairedSample]:
     """For each checkpoint the worst samples by the page's scorer, then those whose score changed most since round 0.
 
-    Among equally changed scores, the answers that share fewest words come first. A sample stands in one list only.
+    Among equally changed scores, the answers that share the fewest words come first. A sample is in one list only.
     """
     shown = page.later or page.shown
     number = max(MOST // len(shown), FEWEST)
@@ -72,7 +72,7 @@ def paired_samples(page: Page) -> list[PairedSample]:
 
 
 def sample_rows(samples: Iterable[PairedSample]) -> list[dict[str, Any]]:
-    """The samples for CSV, without the texts that were rewritten nearby."""
+    """The samples for CSV, without the critique chains."""
     return [
         {
             "run": one.run,
@@ -93,7 +93,7 @@ def sample_rows(samples: Iterable[PairedSample]) -> list[dict[str, Any]]:
 def _of_checkpoint(page: Page, shown: Shown, number: int, taken: int) -> list[PairedSample]:
     before, after = shown.run.first, shown
     texts, texts_before = ({**_texts(one.samples, page.probe_set)} for one in (after, before))
-    # Questions that a scorer asks by itself have scores, and no sampled answers to show.
+    # Questions that a scorer asks by itself have scores but no sampled answers to show.
     scores = {key: s for key, s in _scores(after.scores, page.scorer, page.probe_set).items() if key in texts}
     scores_before = _scores(before.scores, page.scorer, page.probe_set)
     sign = 1.0 if page.tail == "upper" else -1.0
@@ -104,7 +104,7 @@ def _of_checkpoint(page: Page, shown: Shown, number: int, taken: int) -> list[Pa
         (key for key in scores if key in scores_before and key not in set(worst)),
         key=lambda key: (-abs(scores[key] - scores_before[key]), key),
     )
-    # Looking at words is slow: only where scores tie with the last that could be shown.
+    # Comparing words is slow: only where scores moved at least as far as the last that could be shown.
     if len(moved) > number:
         least = abs(scores[moved[number - 1]] - scores_before[moved[number - 1]])
         moved = [key for key in moved[: 10 * number] if abs(scores[key] - scores_before[key]) >= least]

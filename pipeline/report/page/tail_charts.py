@@ -221,7 +221,7 @@ def slice_chart(rows: Rows, order: Sequence[str], links: Mapping[tuple[str, str]
     )
     columns = [label for label in order if any(row["label"] == label for row in rows)]
     cells = data.chart(drawn)
-    # Domains, and not sort=[...]: names that are sorted by a list would be pasted into an expression.
+    # Domains rather than sort=[...], which would paste the names into an expression.
     x = alt.X("label:O", scale=alt.Scale(domain=columns), title=None, axis=alt.Axis(orient="top", labelAngle=0))
     y = alt.Y(
         "slice:O",
@@ -268,6 +268,6 @@ def _drops(rows: Rows, i: int, lower: bool) -> bool:
 
 
 def _nearest(rows: Rows, label: str, share: float) -> dict[str, Any]:
-    """The row of a curve at which its share is nearest to a given one: where its name stands."""
+    """The row of a curve at which its share is nearest to a given one: where its name is drawn."""
     curve = [row for row in rows if row["label"] == label]
     return min(curve, key=lambda row: abs((row["value"] or 1e-9) - share) / share)

@@ -24,7 +24,7 @@ _UNMOVED = Estimate(0.0, 0.0, 0.0, 0, 0)
 
 
 def plane_rows(page: Page) -> list[Row]:
-    """A row a checkpoint: where it lies in the bulk-tail plane, in standard deviations of round 0's scores.
+    """One row per checkpoint: where it lies in the bulk-tail plane, in standard deviations of round 0's scores.
 
     Round 0 is the origin. The noise floor is round 0 sampled a second time, against itself.
     """
@@ -38,7 +38,7 @@ def plane_rows(page: Page) -> list[Row]:
 
 
 def ellipse_rows(page: Page) -> list[Row]:
-    """The outlines of the points' joint regions, at ``ELLIPSE_LEVEL``; a row a corner, in order."""
+    """The outlines of the points' joint regions, at ``ELLIPSE_LEVEL``; one row per corner, in order."""
     return [
         {"run": run.label, "label": label, "corner": corner, "bulk": float(bulk), "tail": float(tail)}
         for run in page.runs.values()
@@ -49,7 +49,7 @@ def ellipse_rows(page: Page) -> list[Row]:
 
 
 def curve_rows(page: Page) -> list[Row]:
-    """How often scores lie beyond x, with a Jeffreys interval at the effective sample size; a row a curve and x."""
+    """How often scores lie beyond x, with a Jeffreys interval at the effective sample size; a row per curve and x."""
     panels = list(_panels(page))
     if not panels:
         return []
@@ -65,7 +65,7 @@ def curve_rows(page: Page) -> list[Row]:
 def shift_rows(page: Page, seed: int = 0) -> list[Row]:
     """How far each quantile moved since round 0, with a bootstrap interval over prompts.
 
-    ``share`` is the share of samples that are worse than the quantile: a half is the median, 0.01 the worst 1%.
+    ``share`` is the share of samples that are worse than the quantile: 0.5 is the median, 0.01 the worst 1%.
     """
     names = {f"q{100 * (1 - share):g}": share for share in SHARES}
     rows = []
@@ -80,7 +80,7 @@ def shift_rows(page: Page, seed: int = 0) -> list[Row]:
 def slice_rows(page: Page, seed: int = 0) -> list[Row]:
     """Change since round 0 of the mean over prompts of the worst of their samples, by slice; the noise floor too.
 
-    ``clear`` says whether the interval excludes no change. Nothing where prompts are not parted into slices.
+    ``clear`` says whether the interval excludes no change. Empty where prompts are not divided into slices.
     """
     slices = {name for run in page.runs.values() for name in run.first.panel(page.scorer, page.probe_set).slices}
     rows = []
@@ -146,7 +146,7 @@ def _grid(panels: Sequence[np.ndarray], page: Page) -> list[float]:
     values = np.sort(pooled) if page.tail == "upper" else -np.sort(-pooled)
     distinct = values[np.concatenate([[True], values[1:] != values[:-1]])]
     if len(distinct) > CURVE_POINTS:
-        # Evenly on the log axis of how many lie beyond, which is the axis of the figure.
+        # Evenly spaced in the log of how many lie beyond, which is the axis of the figure.
         beyond = np.unique(np.geomspace(1, len(values), CURVE_POINTS).astype(int))
         distinct = np.unique(values[len(values) - beyond])
     thresholds = [one for shown in page.shown[:1] for one in page.thresholds(shown)]

@@ -42,13 +42,13 @@ CONFIG: dict[str, Any] = {
 
 
 class Data:
-    """Rows of a chart by name: the specification of a layer names them, and only the whole chart carries them."""
+    """Rows of a chart by name: the specification of a layer refers to them, and only the whole chart carries them."""
 
     def __init__(self) -> None:
         self._rows: dict[str, list[dict[str, Any]]] = {}
 
     def chart(self, rows: Iterable[dict[str, Any]]) -> alt.Chart:
-        """A chart of rows: with what is hidden in texts made visible, and an interval as one text too."""
+        """A chart of rows, with invisible characters made visible and each interval also as one text."""
         import altair as alt
 
         name = f"rows{len(self._rows)}"
@@ -62,7 +62,7 @@ class Data:
         # Vega warns of an axis without data.
         drawn = alt.layer(*(layer for layer in layers if self._rows[layer.data.name]))
         return {
-            # Not validated here, which takes longer than everything else: the tests validate.
+            # Not validated here, since that takes longer than everything else; the tests validate.
             **drawn.to_dict(validate=False),
             "params": [{"name": "hidden", "value": []}],
             "width": "container",
@@ -94,7 +94,7 @@ def hues(palette: Palette) -> alt.Scale:
 
 
 NOT_HIDDEN = "indexof(hidden, datum.label) < 0"
-"""Keeps what the page's filter shows: ``hidden`` is the signal of every chart that holds the labels to leave out."""
+"""Keeps what the page's filter shows: the signal ``hidden`` of every chart holds the labels to leave out."""
 
 
 def label_heights(points: Sequence[tuple[float, float]], reach: float, gap: float) -> list[float]:
@@ -102,7 +102,7 @@ def label_heights(points: Sequence[tuple[float, float]], reach: float, gap: floa
 
     Args:
         points: in the order of the labels.
-        reach: how far apart two points must lie in x for their labels to stand side by side.
+        reach: how far apart two points must lie in x for their labels to fit side by side.
         gap: the height of a line of text, in units of y.
     """
     placed: dict[int, float] = {}

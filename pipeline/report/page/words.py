@@ -18,9 +18,9 @@ class Comparison(NamedTuple):
 
 
 def compare_words(before: str, after: str) -> Comparison:
-    """Compare two texts by words; the runs of each, joined, are the text.
+    """Compare two texts word by word; the runs of each text, joined, give the text back.
 
-    ``changed`` is 1 less the share of words that stand in both in the same order (Ratcliff and Obershelp's ratio).
+    ``changed`` is 1 minus the share of words that both have in the same order (Ratcliff and Obershelp's ratio).
     """
     left, right = _PARTS.findall(before), _PARTS.findall(after)
     left_words, right_words = ([part for part in parts if not part.isspace()] for parts in (left, right))
@@ -34,7 +34,7 @@ def compare_words(before: str, after: str) -> Comparison:
 
 
 def _marked(parts: list[str], kept: set[int]) -> list[tuple[str, bool]]:
-    """Runs of parts; white space between two words that are alike in this belongs to their run, else it is kept."""
+    """Runs of parts; white space between two words that the other text lacks belongs to their run, else it is kept."""
     flags: list[bool | None] = []
     word = 0
     for part in parts:

@@ -106,7 +106,7 @@ def test_a_run_without_alarms_says_so(written: Callable[..., Any]) -> None:
     page = written([BASE, BASE + 0.3]).page(0, 1)
     assert (alarm_rows(page), watch_rows(page), forecast_rows(page)) == ([], [], [])
     assert sentences(page)[1].text.startswith("The bulk got worse")
-    assert sentences(page)[1].text.endswith("no alarm was asked for.")
+    assert sentences(page)[1].text.endswith("the alarm was not run.")
 
 
 def with_cells(run: RunDir, round_: int, **scorers: float) -> None:
