@@ -37,8 +37,8 @@ def check_hub(repo_id: str, kinds: list[Kind], *, public: bool) -> None:
         ) from error
     except _failures() as error:
         raise RunError(
-            f"--push_to_hub: the Hub cannot be reached ({first_line(error)}), so nothing was uploaded. Export to a folder "
-            f"with --to DIR, and upload that later with `hf upload {repo_id} DIR --private`."
+            f"--push_to_hub: the Hub cannot be reached ({first_line(error)}), so nothing was uploaded. Export to a "
+            f"folder with --to DIR, and upload that later with `hf upload {repo_id} DIR --private`."
         ) from error
     if there and not public:
         raise InputError(
