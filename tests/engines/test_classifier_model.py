@@ -179,7 +179,7 @@ def test_what_is_no_classifier_is_refused(toxic: Path, tmp_path: Path) -> None:
     # A config that does not say what it is of is found out by its weights.
     config = json.loads((headless / "config.json").read_text())
     (headless / "config.json").write_text(json.dumps(config | {"architectures": None}))
-    with pytest.raises(EngineError, match=r"no trained classifier: it lacks the weights classifier\.bias"):
+    with pytest.raises(EngineError, match=r"not a trained classifier: it lacks the weights classifier\.bias"):
         scorer(str(headless))(samples("a"))
     for file in toxic.iterdir():
         if file.name != "model.safetensors":
