@@ -274,7 +274,7 @@ def test_the_path_of_a_folder_is_no_name_and_no_revision(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("argument", ["", "#a", "org/tox#", "org/tox#!", "org/tox@", "@abc", "org/tox@#a"])
 def test_an_empty_part_is_refused(argument: str) -> None:
-    with pytest.raises(InputError, match="lacks a part; write `"):
+    with pytest.raises(InputError, match="is incomplete; write `"):
         parse_classifier(argument)
 
 
