@@ -62,7 +62,7 @@ def sample(
         prompts: prompts, longest first: what joins a batch must not be longer than what is in it.
         sampling: how tokens are drawn.
         batch_size: rows decoded together.
-        prefixes: dialogues that prompts may begin with; those that go on are added. None keeps none.
+        prefixes: dialogues that prompts may begin with; those that will be continued are added. None keeps none.
 
     Returns:
         The tokens of each answer, including the one that ended it.
@@ -133,7 +133,7 @@ class _Decoder:
         return self._draw(rows, self._model.logits(rows.token[:, None], mask, rows.position[:, None], cache))
 
     def _keep_ended(self, rows: Rows, cache: Cache) -> None:
-        """Keep the dialogues that go on, from ended rows that are about to give up their places."""
+        """Keep the dialogues to be continued, from ended rows that are about to give up their places."""
         if self._prefixes is None:
             return
         for row in (~rows.going).nonzero()[:, 0].tolist():

@@ -114,7 +114,7 @@ class LocalEngine:
         return [answer for answer in answers if answer is not None]
 
     def _prefixes_for(self, requests: Sequence[Request], adapter: Adapter | None) -> Prefixes | None:
-        """The dialogues kept so far: those of one adapter, from the latest requests that go on."""
+        """The dialogues kept so far: those of one adapter, from the latest requests to be continued."""
         if self._prefixes is not None and (adapter != self._prefixes_under or any(one.goes_on for one in requests)):
             self._prefixes.clear()
             self._prefixes_under = adapter

@@ -1,4 +1,4 @@
-"""Keeps what a model computed for dialogues that go on, so that the next turn reads only what is new.
+"""Keeps what a model computed for dialogues that will be continued, so that the next turn reads only what is new.
 
 A rewrite is asked for in the same dialogue as its critique, so its prompt begins with that dialogue's tokens; and in a
 causal model a token's keys and values do not depend on anything that comes later.

@@ -181,7 +181,7 @@ def find_python(given: str | None) -> str:
         )
     python = Path(program).resolve().with_name("python")
     if not python.is_file():
-        raise InputError(f"{program}: no Python beside it. Name it: `vllm_python: /path/to/venv/bin/python`.")
+        raise InputError(f"{program}: no Python next to it. Name one: `vllm_python: /path/to/venv/bin/python`.")
     return str(python)
 
 

@@ -91,7 +91,7 @@ def _check_4bit(launch: Launch, model: ModelConfig) -> None:
 
 
 def quantization(model: ModelConfig) -> dict[str, Any] | None:
-    """How the base is quantised, in training, sampling and measuring alike, in every round; None if it is not."""
+    """How the base is quantised, alike in training, sampling and measuring, in every round; None if it is not."""
     if not model.load_in_4bit:
         return None
     return {"bits": 4, "type": model.bnb_4bit_quant_type, "double": bool(model.use_bnb_nested_quant)}

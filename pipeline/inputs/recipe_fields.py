@@ -284,7 +284,7 @@ class Recipe:
     reserve: str | None = _setting(
         "alarms",
         None,
-        "Fresh prompts, drawn like the first probe set's; each is used once. Without them no alarm goes beyond amber.",
+        "Fresh prompts, drawn like the first probe set's; each is used once. Without them no alarm gets beyond amber.",
     )
     slice_reserve: str | None = _setting(
         "alarms", None, "Fresh prompts rich in rare slices, to confirm an alarm in one; `reserve` when unset."
