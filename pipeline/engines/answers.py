@@ -1,4 +1,4 @@
-"""Prompts answered in a role, as the identified rows that tables keep."""
+"""Answers of a role to prompts, as the identified rows that tables hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Question(NamedTuple):
-    """One sample to draw: the how-manieth answer to a prompt, and the seed that decides it."""
+    """One sample to draw: a prompt, the index of the answer among the prompt's samples, and its random seed."""
 
     prompt: Prompt
     sample: int
@@ -23,7 +23,7 @@ class Question(NamedTuple):
 def answer(
     role: Role, questions: Sequence[Question], sampling: Sampling, round_: int, model: str
 ) -> list[dict[str, Any]]:
-    """One row a question, in order; ``drop_reason`` says why a row has no usable answer."""
+    """One row per question, in order; ``drop_reason`` says why a row has no usable answer."""
     completions = role.generate([Request(q.prompt.messages, q.seed) for q in questions], sampling)
     return [
         {
@@ -48,5 +48,5 @@ def answer(
 
 
 def count_failed(rows: Sequence[Mapping[str, Any]]) -> int:
-    """How many rows no attempt could answer."""
+    """Number of rows that every attempt failed to answer."""
     return sum(row["drop_reason"] == "error" for row in rows)

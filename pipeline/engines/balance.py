@@ -1,4 +1,4 @@
-"""Requests shared over endpoints: bounded in number, retried, and kept from endpoints that are down."""
+"""Shares requests among endpoints: limits their number, retries failures and avoids endpoints that are down."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ log = logging.getLogger("pipeline")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _DOWN_AFTER = 3
-"""Failures of an endpoint in a row, of the kind that says it is down, after which it is left out."""
+"""Consecutive failures, of the kind that suggests an endpoint is down, after which it is left out."""
 
 
 class Patience(NamedTuple):
-    """How long to try.
+    """How long to keep trying.
 
     Attributes:
-        attempts: of one request, in all.
-        timeout: seconds of one attempt.
-        without_any: seconds to wait for an endpoint while all are down, before giving up.
+        attempts: attempts per request, the first included.
+        timeout: seconds per attempt.
+        without_any: seconds to wait while all endpoints are down before giving up.
     """
 
     attempts: int
@@ -39,9 +39,9 @@ class AttemptFailed(Exception):
     """An attempt that brought no answer.
 
     Attributes:
-        reason: for the record; holds no key.
+        reason: what went wrong, for messages and tables; contains no API key.
         again: whether another attempt may succeed.
-        down: whether it says that the endpoint itself is down.
+        down: whether the failure suggests that the endpoint itself is down.
         after: seconds that the server asks to wait, or None.
     """
 
@@ -51,7 +51,7 @@ class AttemptFailed(Exception):
 
 
 class _State(Generic[E]):
-    """An endpoint and how it does; one that is down is tried by one request at a time, after ever longer rests."""
+    """An endpoint and its health; one that is down is tried by one request at a time, after ever longer pauses."""
 
     def __init__(self, endpoint: E) -> None:
         self.endpoint = endpoint
@@ -73,12 +73,12 @@ class _State(Generic[E]):
 
 
 class Balancer(Generic[E]):
-    """Sends requests to whichever endpoint has the least to do. For one event loop at a time.
+    """Sends each request to the least busy endpoint. For one event loop at a time.
 
     Args:
-        endpoints: to share the load; shown by ``str`` in messages.
-        limit: requests that one endpoint may have at once.
-        patience: of every request.
+        endpoints: endpoints that share the load; ``str`` gives their names in messages.
+        limit: most requests in flight per endpoint.
+        patience: limits of every request.
     """
 
     def __init__(self, endpoints: Sequence[E], limit: int, patience: Patience) -> None:
@@ -89,10 +89,10 @@ class Balancer(Generic[E]):
         self._last_reason = ""
 
     async def ask(self, send: Callable[[E], Awaitable[R]]) -> R:
-        """The answer of the first attempt that brings one.
+        """The answer of the first attempt that succeeds.
 
         Raises:
-            AttemptFailed: the last attempt's, when there may be no other.
+            AttemptFailed: the last attempt failed, and another is not allowed or would be pointless.
             EngineError: no endpoint has answered for as long as patience allows.
         """
         avoid: _State[E] | None = None
@@ -115,7 +115,7 @@ class Balancer(Generic[E]):
                 state.being_tried = state.being_tried and not trial
                 await self._notify()
             self._note_failure(state, failure)
-            # Whether an endpoint is up again has to be tried with some request; that is not held against the request.
+            # Some request has to find out whether an endpoint is up again; this is not held against that request.
             attempts += not (trial and failure.down)
             if not failure.again or attempts >= self._patience.attempts:
                 raise failure
@@ -127,7 +127,7 @@ class Balancer(Generic[E]):
             while True:
                 free = [state for state in self._states if state.is_free(self._limit)]
                 if free:
-                    # Another endpoint than the one that failed, if there is a choice.
+                    # Prefer an endpoint other than the one that just failed.
                     chosen = min(free, key=lambda state: (state is avoid, state.in_flight))
                     if chosen.is_down:
                         self._give_up_if_all_are_gone()
@@ -145,7 +145,7 @@ class Balancer(Generic[E]):
             self._changed.notify_all()
 
     def _longest_wait(self) -> float:
-        """Seconds after which an endpoint that is down may be asked again; never so short that waiting is spinning."""
+        """Seconds until an endpoint that is down may be tried again; never so short that waiting becomes spinning."""
         now = time.monotonic()
         rests = [state.rests_until - now for state in self._states if state.is_down]
         return max(min(rests, default=_LONGEST_PAUSE), 0.05)
@@ -164,7 +164,7 @@ class Balancer(Generic[E]):
         state.failures += 1
         self._last_reason = failure.reason
         if state.is_down and time.monotonic() >= state.rests_until:
-            # Not at the first rest: a server that closes idle connections looks for a moment like one that is down.
+            # Not at the first pause: a server that closes idle connections briefly looks like one that is down.
             if was_down and not state.is_known_down:
                 state.is_known_down = True
                 log.warning("%s: left out for now (%s)", state.endpoint, failure.reason)
@@ -178,13 +178,13 @@ class Balancer(Generic[E]):
         if since is not None and time.monotonic() - since > self._patience.without_any:
             names = ", ".join(str(state.endpoint) for state in self._states)
             raise EngineError(
-                f"{names}: no answer for {self._patience.without_any:g} s ({self._last_reason}). Start the server "
-                "again, or correct the address in the recipe; what is finished is kept."
+                f"{names}: no answer for {self._patience.without_any:g} s ({self._last_reason}). Restart the server, "
+                "or correct the address in the recipe; what is finished is kept."
             )
 
 
 def _pause(attempt: int, asked: float | None) -> float:
-    """Seconds before the next attempt: doubling, with jitter so that rows do not come back all at once."""
+    """Seconds before the next attempt: doubling, with jitter so that requests do not come back all at once."""
     if asked is not None:
         return min(asked, 120.0)
     return min(_FIRST_PAUSE * 2.0 ** max(attempt - 1, 0), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)

@@ -13,14 +13,14 @@ FinishReason = Literal["stop", "length", "prompt_too_long", "error"]
 
 
 class Adapter(NamedTuple):
-    """A LoRA adapter on the disk."""
+    """A LoRA adapter on disk."""
 
     path: Path
     sha256: str
 
 
 class Sampling(NamedTuple):
-    """How tokens are drawn: temperature 0 takes the likeliest."""
+    """How tokens are drawn; temperature 0 is greedy."""
 
     temperature: float
     top_p: float
@@ -31,10 +31,10 @@ class Request(NamedTuple):
     """A dialogue to continue.
 
     Attributes:
-        messages: of the dialogue.
-        seed: that alone decides which of its answers is drawn.
-        goes_on: whether the dialogue with its answer will be continued in turn, by the same model: an engine may keep
-            what it computed of it.
+        messages: the dialogue so far.
+        seed: random seed; with weights and prompt it fully determines the answer.
+        goes_on: whether the same model will continue the dialogue after this answer; an engine may then keep what it
+            computed for it.
     """
 
     messages: Sequence[Message]
@@ -43,10 +43,10 @@ class Request(NamedTuple):
 
 
 class Completion(NamedTuple):
-    """An answer. ``text`` is meaningful for ``stop`` and ``length`` only; ``error`` says what went wrong otherwise.
+    """An answer. ``text`` is meaningful for ``stop`` and ``length`` only; otherwise ``error`` says what went wrong.
 
-    ``token_ids`` are as sampled, the end-of-turn token included; empty where a server keeps them to itself and says
-    only how many there were (``counted``).
+    ``token_ids`` are as sampled, including the end-of-turn token; empty where a server does not return them and only
+    reports their number (``counted``).
     """
 
     text: str
@@ -58,19 +58,19 @@ class Completion(NamedTuple):
 
     @property
     def new_tokens(self) -> int:
-        """How many tokens were sampled."""
+        """Number of sampled tokens."""
         return len(self.token_ids) if self.counted is None else self.counted
 
     @property
     def defect(self) -> Literal["error", "prompt_too_long", "empty"] | None:
-        """What makes this unusable as text, whatever it says; None if nothing does."""
+        """Why this is unusable as text, whatever it says; None if it is usable."""
         if self.finish_reason in ("error", "prompt_too_long"):
             return self.finish_reason
         return None if any(character.isalnum() for character in self.text) else "empty"
 
 
 def too_long(prompt_tokens: int, wanted: int, context: int) -> Completion:
-    """The completion of a prompt that leaves no room for an answer: it is not cut but refused."""
+    """The completion of a prompt that leaves no room for an answer: it is refused, not truncated."""
     return Completion(
         "",
         [],
@@ -95,20 +95,21 @@ class Engine(Protocol):
         """Wall time spent inside this engine so far."""
 
     def generate(self, requests: Sequence[Request], sampling: Sampling, adapter: Adapter | None) -> list[Completion]:
-        """One completion a request, in the order of the requests."""
+        """One completion per request, in the order of the requests."""
 
     def score(self, requests: Sequence[ScoreRequest], adapter: Adapter | None) -> list[list[float]]:
         """Natural-log probabilities (temperature 1) of each continuation's tokens, in the order of the requests.
 
-        A request that does not fit the context has an empty list.
+        The list of a request that does not fit into the context is empty.
         """
 
     def encode_opening(self, text: str) -> list[int]:
-        """Token ids of an answer that begins with ``text``, as they stand after a dialogue; no control token in them.
+        """Token ids of an answer that begins with ``text``, as they appear after a dialogue, without control tokens.
 
         Raises:
-            InputError: the chat template writes an answer otherwise than it opens one, so there are no such ids.
+            InputError: the chat template opens a written answer differently from one to be generated, so there are no
+                such ids.
         """
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""

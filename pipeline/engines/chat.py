@@ -1,4 +1,4 @@
-"""Dialogues to token ids and back, in one place, so that sampling and training read a dialogue alike."""
+"""Dialogues to token ids and back, in one place, so that sampling and training read a dialogue in the same way."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _DATE = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": 
 _TIME = {"%H": "12", "%M": "00", "%S": "00"}
 _WRITTEN = "".join(f" | replace('{directive}', '{text}')" for directive, text in (_DATE | _TIME).items())
 _STOPPED_CLOCK = f"{{%- macro strftime_now(format) -%}}{{{{ format{_WRITTEN} }}}}{{%- endmacro %}}"
-"""A date that templates take for today; the day that Llama's write where they have no clock."""
+"""Fixes the date that templates take for today: the one that Llama's templates write where they have no clock."""
 
 _LOOKS_LIKE_CONTROL = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?(?:INST|SYS)\]"
     r"|<</?SYS>>|</?think>|\[/?(?:SYSTEM_PROMPT|TOOL_CALLS|AVAILABLE_TOOLS|TOOL_RESULTS)\]",
     re.IGNORECASE,
 )
-"""Spellings of control tokens in the families of models that servers run: ``<|end|>``, ``</s>``, ``[INST]``."""
+"""Spellings of control tokens in the model families that servers commonly run: ``<|end|>``, ``</s>``, ``[INST]``."""
 
 
 def as_plain_text(text: str, tokenizer: Any) -> str:
@@ -32,7 +32,7 @@ def as_plain_text(text: str, tokenizer: Any) -> str:
     would otherwise end its own turn.
     """
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    # Longest first, so that a token within another is not what gets broken; in any case, since tokenizers may fold it.
+    # Longest first, so that no token is broken inside a longer one; ignoring case, since tokenizers may fold it.
     tokens = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, tokens)), re.IGNORECASE)
     return pattern.sub(lambda found: found[0][0] + _JOINER + found[0][1:], text) if tokens else text
@@ -44,7 +44,7 @@ def plain_messages(messages: Sequence[Message], tokenizer: Any) -> list[dict[str
 
 
 def encode(messages: Sequence[Message], tokenizer: Any) -> list[int]:
-    """Token ids of a dialogue, up to and with the opening of the answer.
+    """Token ids of a dialogue, up to and including the opening of the answer.
 
     Raises:
         InputError: the tokenizer has no chat template, or the template refuses the dialogue.
@@ -65,13 +65,13 @@ def encode(messages: Sequence[Message], tokenizer: Any) -> list[int]:
 
 
 def set_chat_template(tokenizer: Any, given: str | None) -> None:
-    """Give a tokenizer the chat template of the recipe, if there is one, and stop the clock in what it has then.
+    """Give a tokenizer the recipe's chat template, if there is one, and stop the clock in the template it then has.
 
-    Templates that write the date (``strftime_now``) would write other prompts in another round, and after a resume.
+    Templates that write the date (``strftime_now``) would write other prompts in another round or after a resume.
 
     Args:
-        tokenizer: is changed.
-        given: Jinja source in place of the tokenizer's own, or None.
+        tokenizer: tokenizer to change in place.
+        given: Jinja source to use instead of the tokenizer's own, or None.
     """
     template = tokenizer.chat_template if given is None else given
     if isinstance(template, str) and "strftime_now" in template and not template.startswith(_STOPPED_CLOCK):
@@ -80,7 +80,7 @@ def set_chat_template(tokenizer: Any, given: str | None) -> None:
 
 
 def require_chat_template(tokenizer: Any) -> None:
-    """Make sure that dialogues can be written for this model.
+    """Make sure that this model has a chat template to write dialogues with.
 
     Raises:
         InputError: there is no chat template.
@@ -94,20 +94,20 @@ def require_chat_template(tokenizer: Any) -> None:
 
 
 def as_plain_text_anywhere(text: str) -> str:
-    """The text with the usual spellings of control tokens broken, for a model whose tokenizer is not at hand."""
+    """The text with the usual spellings of control tokens broken, for a model whose tokenizer is not available."""
     return _LOOKS_LIKE_CONTROL.sub(lambda found: found[0][0] + _JOINER + found[0][1:], text)
 
 
 def encode_opening(text: str, tokenizer: Any) -> list[int]:
-    """Token ids of an answer that begins with ``text``, as they stand after a dialogue.
+    """Token ids of an answer that begins with ``text``, as they appear after a dialogue.
 
-    Tokenised within a dialogue, as training does it: by itself a text would begin with another token than after
-    the opening of a turn in many tokenizers (a blank that SentencePiece puts before the first word).
+    Tokenised within a dialogue, as in training: in many tokenizers a text by itself begins with a different token
+    than after the opening of a turn (SentencePiece puts a blank before the first word).
 
     Raises:
-        InputError: the chat template writes an answer otherwise than it opens one, or something before its text.
+        InputError: the chat template opens a written answer differently from one to be generated, or adds text to it.
     """
-    asked: list[Message] = [{"role": "user", "content": "hello"}]  # which one does not matter, a turn ends after it
+    asked: list[Message] = [{"role": "user", "content": "hello"}]  # any question will do: a turn ends after it
     prompt = encode(asked, tokenizer)
     answered = plain_messages([*asked, {"role": "assistant", "content": text}], tokenizer)
     try:
@@ -115,7 +115,10 @@ def encode_opening(text: str, tokenizer: Any) -> list[int]:
             "input_ids"
         ]
     except ValueError as error:
-        raise InputError(f"{tokenizer.name_or_path}: the chat template does not write {text!r} as it is.") from error
+        raise InputError(
+            f"{tokenizer.name_or_path}: the chat template does not write the answer {text!r} as it is. Give one "
+            "that does (`chat_template_path`)."
+        ) from error
     if ids[: len(prompt)] != prompt:
         raise InputError(
             f"{tokenizer.name_or_path}: the prompt is not a prefix of prompt and answer in this chat "
@@ -129,21 +132,21 @@ def encode_opening(text: str, tokenizer: Any) -> list[int]:
         and not text.lstrip().startswith(inserted.content)
     ):
         raise InputError(
-            f"{tokenizer.name_or_path}: the chat template writes {inserted.content} before what an answer says, so "
-            "answers do not begin with their text. Give a template that writes none (`chat_template_path`, such as "
+            f"{tokenizer.name_or_path}: the chat template writes {inserted.content} before an answer's text, so no "
+            "answer begins with its own words. Give a template that writes none (`chat_template_path`, such as "
             "constitutions/templates/chat_qwen3_no_thinking.jinja), or another judge."
         )
     return opening
 
 
 def decode(token_ids: Sequence[int], tokenizer: Any) -> str:
-    """The text of an answer's tokens, without control tokens and surrounding blanks."""
+    """An answer's tokens as text, without control tokens and surrounding blanks."""
     text = tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return str(text).strip()
 
 
 def end_tokens(config: Any, tokenizer: Any) -> list[int]:
-    """The tokens that end an answer, by the model's ``GenerationConfig`` (or None) and its tokenizer.
+    """The tokens that end an answer, according to the model's ``GenerationConfig`` (or None) and its tokenizer.
 
     Raises:
         InputError: there is none.

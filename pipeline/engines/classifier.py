@@ -19,19 +19,19 @@ from pipeline.inputs.classified import ClassifierTemplate
 from pipeline.inputs.model import require_model_folder
 
 _OVERLAP = 4
-"""Windows of a long text share one part in so many, so that nothing is only ever seen at an edge."""
+"""Neighbouring windows of a long text overlap by one part in this many, so that no token is only seen at an edge."""
 
 
 class SequenceClassifier:
-    """A classifier, loaded when it is first asked.
+    """A classifier, loaded on first use.
 
     Args:
         model: Hub id or folder with safetensors.
-        revision: on the Hub, or None.
+        revision: Hub revision, or None.
         dtype: name of a torch dtype.
-        batch_size: windows at once, per process.
-        template: what it is shown; None for the chat template of a model with one output and a template, else for the
-            answer alone.
+        batch_size: windows classified at once, per process.
+        template: template of the text it is shown; None for the chat template of a model with one output and a
+            template, else for the answer alone.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class SequenceClassifier:
     def classify(self, dialogues: Sequence[tuple[Sequence[Message], str]]) -> list[np.ndarray]:
         """Raw outputs for answers in their dialogues, each [n_windows, n_labels].
 
-        A text longer than the model's context has several windows; one without any token has none.
+        A text longer than the model's context is split into several windows; one without any token has none.
 
         Raises:
             EngineError: the model cannot be loaded, or has no trained head.
@@ -63,7 +63,7 @@ class SequenceClassifier:
             for i, (messages, response) in enumerate(dialogues)
             for ids in self._windows(messages, response, tokenizer, model)
         ]
-        # Rows of one length share a batch: no row is padded, so that none depends on which others stand beside it.
+        # Rows of equal length share a batch: none is padded, so none depends on which others are in its batch.
         order = sorted(range(len(windows)), key=lambda k: len(windows[k][1]))
         found: list[np.ndarray] = [np.zeros(0)] * len(windows)
         for batch in _batches(order, [len(ids) for _, ids in windows], self._rows_at_once(model)):
@@ -79,14 +79,14 @@ class SequenceClassifier:
         return [np.stack(rows) if rows else none for rows in of_text]
 
     def close(self) -> None:
-        """Give the memory back; it is loaded again when it is next asked."""
+        """Free the memory; the model is loaded again on next use."""
         self._loaded = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _rows_at_once(self, model: Any) -> int:
-        # A decoder that knows no padding token refuses more than one row, even of one length.
+        # A decoder without a padding token refuses more than one row, even of equal length.
         return self._batch_size if model.config.get_text_config().pad_token_id is not None else 1
 
     def _windows(self, messages: Sequence[Message], response: str, tokenizer: Any, model: Any) -> list[list[int]]:
@@ -123,7 +123,7 @@ def _batches(order: Sequence[int], lengths: Sequence[int], rows: int) -> list[li
 def _longest(tokenizer: Any, model: Any) -> int:
     limits = [int(tokenizer.model_max_length), 10**6]
     limits.append(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0)
-    # RoBERTa and its kin count positions from behind that of the padding.
+    # RoBERTa and its relatives number positions from just after the padding index.
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             limits.append(module.num_embeddings - module.padding_idx - 1)
@@ -152,8 +152,8 @@ def _load(model: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
         ) from error
     if missing := sorted(info["missing_keys"]):
         raise EngineError(
-            f"{model}: is no trained classifier: it lacks the weights {', '.join(missing[:3])}, which would be random "
-            "numbers. Name a model that was trained to classify."
+            f"{model}: is not a trained classifier: it lacks the weights {', '.join(missing[:3])}, which would be "
+            "random numbers. Name a model that was trained to classify."
         )
     set_chat_template(tokenizer, None)
     return tokenizer, loaded.eval().requires_grad_(False).to(PartialState().device)

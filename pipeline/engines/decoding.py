@@ -1,4 +1,4 @@
-"""Decoding prompts of unlike length: the batch stays full, as waiting prompts take the places of finished rows."""
+"""Decoding prompts of different lengths: the batch stays full, as waiting prompts take the places of finished rows."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _REFILL_AT = 0.25
 """Let waiting prompts in once this share of the batch is free: a pass for one prompt costs nearly that of many."""
 
 _COMPACT_BELOW = 0.75
-"""When nobody waits, drop finished rows once fewer than this share is going: copying the cache has a price."""
+"""With no prompt waiting, drop finished rows once fewer than this share are active: copying the cache is costly."""
 
 
 class Rows(NamedTuple):
-    """What is being decoded, a row each."""
+    """The rows being decoded."""
 
-    prompt: torch.Tensor  # [rows], which prompt it answers
-    step: torch.Tensor  # [rows], how many tokens it has drawn
+    prompt: torch.Tensor  # [rows], index of the prompt that it answers
+    step: torch.Tensor  # [rows], number of tokens drawn so far
     going: torch.Tensor  # [rows], bool: not ended yet
     token: torch.Tensor  # [rows], the token drawn last
-    position: torch.Tensor  # [rows], of that token
+    position: torch.Tensor  # [rows], position of that token
     mask: torch.Tensor  # [rows, columns of the cache]
 
     def chosen(self, rows: torch.Tensor) -> Rows:
@@ -38,12 +38,12 @@ class Rows(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """What is to be answered.
+    """A prompt to be answered.
 
     Attributes:
-        tokens: of the dialogue.
-        seed: which tokens the answer draws depends on it alone.
-        goes_on: whether the dialogue with the answer is the beginning of a later prompt.
+        tokens: token ids of the dialogue.
+        seed: random seed of the answer.
+        goes_on: whether a later prompt will begin with the dialogue and its answer.
     """
 
     tokens: Sequence[int]
@@ -55,17 +55,17 @@ class Prompt(NamedTuple):
 def sample(
     model: Model, prompts: Sequence[Prompt], sampling: Sampling, batch_size: int, prefixes: Prefixes | None = None
 ) -> list[list[int]]:
-    """Sample one answer a prompt.
+    """Sample one answer per prompt.
 
     Args:
-        model: that answers.
-        prompts: longest first: what joins a batch must not be longer than what is in it.
+        model: model to sample from.
+        prompts: prompts, longest first: what joins a batch must not be longer than what is in it.
         sampling: how tokens are drawn.
         batch_size: rows decoded together.
-        prefixes: dialogues that prompts may begin with, where those that go on are kept; None keeps none.
+        prefixes: dialogues that prompts may begin with; those that will be continued are added. None keeps none.
 
     Returns:
-        The tokens of each answer, with the one that ended it.
+        The tokens of each answer, including the one that ended it.
     """
     return _Decoder(model, prompts, sampling, prefixes).run(batch_size)
 
@@ -110,7 +110,7 @@ class _Decoder:
     def _refill(self, rows: Rows, cache: WindowCache) -> Rows:
         """Let waiting prompts take the places of rows that have ended."""
         self._keep_ended(rows, cache)
-        # Columns that only ended rows look at are given up first.
+        # First give up the columns that only ended rows attend to.
         needed = (rows.mask * rows.going[:, None]).any(dim=0)
         unused = int(needed.int().argmax())
         cache.trim(unused)
@@ -126,14 +126,14 @@ class _Decoder:
         return rows
 
     def _step(self, rows: Rows, cache: Cache) -> Rows:
-        """Draw one token more for every row."""
+        """Draw one more token for every row."""
         mask = torch.nn.functional.pad(rows.mask, (0, 1), value=1)
-        # Rows that ended and wait stay where they are: learned positions end with the context.
+        # Ended rows still in the batch keep their position: learned positions end with the context.
         rows = rows._replace(mask=mask, position=rows.position + rows.going)
         return self._draw(rows, self._model.logits(rows.token[:, None], mask, rows.position[:, None], cache))
 
     def _keep_ended(self, rows: Rows, cache: Cache) -> None:
-        """Keep the dialogues that go on, of rows that are about to give up their places."""
+        """Keep the dialogues to be continued, from ended rows that are about to give up their places."""
         if self._prefixes is None:
             return
         for row in (~rows.going).nonzero()[:, 0].tolist():
@@ -141,7 +141,7 @@ class _Decoder:
             if i in self._to_keep:
                 self._to_keep.remove(i)
                 answer = self._drawn[i][self._drawn[i] >= 0].tolist()
-                tokens = [*self._prompts[i].tokens, *answer[:-1]]  # the last one was drawn and not read
+                tokens = [*self._prompts[i].tokens, *answer[:-1]]  # the last one was drawn but never read
                 keep_dialogue(self._prefixes, tokens, cache, row, rows.mask[row])
 
     def _draw(self, rows: Rows, logits: torch.Tensor) -> Rows:

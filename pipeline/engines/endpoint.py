@@ -16,20 +16,20 @@ from pipeline.errors import EngineError
 from pipeline.inputs.addresses import Address
 
 _IDLE = 3.0
-"""Seconds after which an idle connection is closed: uvicorn closes it after 5, perhaps as a request is under way."""
+"""Seconds after which idle connections are closed: uvicorn closes them after 5, perhaps just as a request is sent."""
 
 _DOWN = (408, 502, 503, 504)
 _TOO_LONG = ("context_length_exceeded", "maximum context length", "context length", "context window")
 
 
 class Card(NamedTuple):
-    """What an endpoint says of itself.
+    """What an endpoint says about itself.
 
     Attributes:
-        model: the name to ask for.
-        software: ``vllm`` where it is one, which takes and gives token ids and loads adapters; else ``unknown``.
-        root: where the server has the model from, if it says so.
-        context: most tokens of prompt and answer together, if it says so.
+        model: name to ask for.
+        software: ``vllm`` (takes and returns token ids, and loads adapters) or ``unknown``.
+        root: where the server loaded the model from, if it says so.
+        context: maximum number of tokens of prompt and answer together, if it says so.
     """
 
     model: str
@@ -39,7 +39,7 @@ class Card(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A checked answer; ``token_ids`` is None where the server keeps them to itself."""
+    """A checked answer; ``token_ids`` is None where the server does not return them."""
 
     text: str
     token_ids: list[int] | None
@@ -52,9 +52,9 @@ class Endpoint:
     """A server, and the adapters that it is known to have loaded.
 
     Args:
-        address: of the server.
-        key: to it, or None. It is sent to this address only and shown nowhere.
-        connections: open at once, at most.
+        address: address of the server.
+        key: API key, or None. It is sent to this address only and shown nowhere.
+        connections: maximum number of open connections.
     """
 
     def __init__(self, address: Address, key: str | None, connections: int) -> None:
@@ -63,19 +63,19 @@ class Endpoint:
         self._client = openai.AsyncOpenAI(
             base_url=address.url,
             api_key=key or "none",
-            max_retries=0,  # retries may go to another endpoint, so they are not the client's
-            # aiohttp's: httpx searches its connections one by one at every request, milliseconds with hundreds.
+            max_retries=0,  # the balancer retries, perhaps at another endpoint
+            # aiohttp's: httpx searches all its connections on every request, which takes milliseconds with hundreds.
             http_client=openai.DefaultAioHttpClient(
                 limits=httpx2.Limits(
                     max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_IDLE
                 ),
-                timeout=None,  # that of an attempt is the balancer's
+                timeout=None,  # the balancer limits each attempt
                 trust_env=urlsplit(address.url).hostname
-                not in ("127.0.0.1", "localhost", "::1"),  # no proxy to oneself
+                not in ("127.0.0.1", "localhost", "::1"),  # no proxy to this machine itself
             ),
         )
         if address.host != "api.openai.com":
-            # From the environment, where they are meant for that host alone.
+            # Taken from the environment, where they are meant for OpenAI's host alone.
             self._client.organization = self._client.project = None
         self._card: Card | None = None
         self._loaded: set[str] = set()
@@ -91,7 +91,7 @@ class Endpoint:
     # -- what it serves --------------------------------------------------------------------------------------
 
     async def card(self) -> Card:
-        """What the endpoint serves; asked once.
+        """What the endpoint serves; asked for only once.
 
         Raises:
             AttemptFailed: no answer.
@@ -103,7 +103,7 @@ class Endpoint:
             return self._card
 
     def trust_address(self) -> bool:
-        """Take the address's word for the model, where the server does not list any; False if it names none."""
+        """Take the address's word for the model where the server lists none; False if the address names none."""
         if self.address.model is None:
             return False
         self._card = Card(self.address.model, "unknown", None, None)
@@ -112,19 +112,21 @@ class Endpoint:
     def _read_card(self, listed: Any) -> Card:
         models = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(models, list) or not all(isinstance(m, dict) and "id" in m for m in models):
-            raise EngineError(f"{self}: lists no models, so it is no OpenAI-compatible API. Should it end in `/v1`?")
+            raise EngineError(
+                f"{self}: lists no models, so it is not an OpenAI-compatible API. Should the address end in `/v1`?"
+            )
         wanted = self.address.model
         bases = [model for model in models if model.get("parent") is None]
         chosen = next((model for model in models if model["id"] == wanted), None)
         if wanted is None and len(bases) == 1:
             chosen = bases[0]
         if chosen is None and wanted is not None and not any(model.get("owned_by") == "vllm" for model in models):
-            return Card(wanted, "unknown", None, None)  # a server may list less than it serves
+            return Card(wanted, "unknown", None, None)  # a server may list fewer models than it serves
         if chosen is None:
             names = ", ".join(str(model["id"]) for model in models[:10]) or "none"
             raise EngineError(
                 f"{self}: {f'has no model `{wanted}`' if wanted else 'serves no or several models'}; it lists "
-                f"{names}. Name one behind the address: `{self}#MODEL`."
+                f"{names}. Name one after the address: `{self}#MODEL`."
             )
         is_vllm = chosen.get("owned_by") == "vllm"
         context = chosen.get("max_model_len")
@@ -140,14 +142,14 @@ class Endpoint:
     async def complete(
         self, prompt: Sequence[int], sampling: Sampling, seed: int, ends: Sequence[int], adapter: Adapter | None
     ) -> Answer:
-        """An answer to token ids, as token ids (vLLM).
+        """The answer to a prompt, both as token ids (vLLM).
 
         Raises:
-            AttemptFailed: no answer that could be used.
+            AttemptFailed: no usable answer.
             EngineError: no request to this endpoint could succeed.
         """
         if (await self.card()).software != "vllm":
-            raise EngineError(f"{self}: is no vLLM, unlike the other addresses of this model.")
+            raise EngineError(f"{self}: is not a vLLM server, unlike the other addresses of this model.")
         model = await self._name_of(adapter)
         body = {
             "model": model,
@@ -158,7 +160,7 @@ class Endpoint:
             "seed": seed,
             "return_token_ids": True,
             "stop_token_ids": list(ends),
-            # What a server may take from the model's own generation_config unless told otherwise.
+            # A server may take these from the model's own generation_config unless they are given.
             "top_k": 0,
             "min_p": 0.0,
             "repetition_penalty": 1.0,
@@ -168,18 +170,18 @@ class Endpoint:
         ids = choice.get("token_ids")
         usage = _usage(found)
         if not _are_integers(ids) or len(ids) != usage[1] or usage[0] != len(prompt):
-            raise AttemptFailed("the answer's tokens are not those that it counts", again=True)
+            raise AttemptFailed("the answer's tokens do not match its token counts", again=True)
         return Answer("", ids, _finish_reason(choice), *usage)
 
     async def chat(self, messages: Sequence[Message], sampling: Sampling, seed: int) -> Answer:
-        """An answer to a dialogue, written by the server's own template.
+        """The answer to a dialogue, which the server renders with its own template.
 
         Raises:
-            AttemptFailed: no answer that could be used.
+            AttemptFailed: no usable answer.
             EngineError: no request to this endpoint could succeed.
         """
         model = await self._name_of(None)
-        # OpenAI has renamed the limit and refuses the old name for new models; most other servers know the old one.
+        # OpenAI renamed the limit and refuses the old name for new models; most other servers know the old one.
         limit = "max_completion_tokens" if self.address.host == "api.openai.com" else "max_tokens"
         body = {
             "model": model,
@@ -195,24 +197,24 @@ class Endpoint:
         said = message if isinstance(message, dict) else {}
         text = said.get("content") or said.get("refusal") or ""
         usage, reason = _usage(found), _finish_reason(choice)
-        # One that was cut off may have spent all its tokens on reasoning that the server keeps to itself.
+        # A truncated answer may have spent all its tokens on reasoning that the server does not return.
         if not isinstance(text, str) or (not text and usage[1] > 1 and reason == "stop"):
             raise AttemptFailed("the answer has no text", again=True)
         return Answer(text.strip(), None, reason, *usage)
 
     async def log_probabilities(self, prompt: Sequence[int], wanted: int, adapter: Adapter | None) -> list[float]:
-        """Log-probabilities of the last ``wanted`` of the prompt's tokens (vLLM).
+        """Log-probabilities of the prompt's last ``wanted`` tokens (vLLM).
 
         Raises:
-            AttemptFailed: no answer that could be used.
+            AttemptFailed: no usable answer.
             EngineError: no request to this endpoint could succeed.
         """
         model = await self._name_of(adapter)
-        # One token is the least that can be asked for.
+        # At least one token must be asked for.
         body = {"model": model, "prompt": list(prompt), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
         rows = _only_choice(await self._post("/completions", body, adapter)).get("prompt_logprobs")
         if not isinstance(rows, list) or len(rows) != len(prompt):
-            raise AttemptFailed("the answer has not one log-probability a token of the prompt", again=True)
+            raise AttemptFailed("the answer does not have one log-probability per token of the prompt", again=True)
         try:
             scored = zip(rows[-wanted:], prompt[-wanted:], strict=True)
             return [float(row[str(token)]["logprob"]) for row, token in scored]
@@ -225,7 +227,7 @@ class Endpoint:
         card = await self.card()
         if adapter is None:
             return card.model
-        # The name holds the digest: another adapter never has the name, and so the cached prefixes, of an earlier one.
+        # The name holds the digest, so that no adapter gets the name, and with it the cached prefixes, of another.
         name = f"adapter-{adapter.sha256[:32]}"
         async with self._lock:
             if name not in self._loaded:
@@ -244,7 +246,7 @@ class Endpoint:
             await self._client.post("/load_lora_adapter", body=body, cast_to=str)
         except openai.APIStatusError as error:
             if error.status_code == 400 and "already" in str(error):
-                return  # another process of this launch was first
+                return  # another process of this launch got there first
             if error.status_code in (400, 404, 405):
                 raise EngineError(
                     f"{self}: cannot load the adapter {adapter.path} ({self._said(error)}). Start vLLM with "
@@ -256,11 +258,11 @@ class Endpoint:
             raise self._failure(error) from None
 
     # -- errors ----------------------------------------------------------------------------------------------
-    # Raised without their causes: a server may repeat the key that it refuses, and the run's log shows causes.
+    # Raised without their causes: a server may repeat the key that it rejects, and the run's log shows causes.
 
     async def _post(self, path: str, body: dict[str, Any], adapter: Adapter | None = None) -> Any:
-        # By the client's general method: its own for completions spend milliseconds a request on checking a prompt's
-        # token ids one by one, and would make objects of an answer that is no completion.
+        # By the client's general method: the one for completions spends milliseconds per request on checking the
+        # prompt's token ids one by one, and would build objects from answers that are not completions.
         return await self._call(self._client.post(path, body=body, cast_to=object), adapter)
 
     async def _call(self, call: Any, adapter: Adapter | None = None) -> Any:
@@ -269,7 +271,7 @@ class Endpoint:
         except openai.NotFoundError as error:
             if adapter is None:
                 raise self._failure(error) from None
-            self._loaded.clear()  # a server that was started again has forgotten its adapters
+            self._loaded.clear()  # a server that was restarted has forgotten its adapters
             raise AttemptFailed("the server has lost the adapter", again=True) from None
         except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
             raise self._failure(error) from None
@@ -281,8 +283,8 @@ class Endpoint:
             if status in (401, 403):
                 host = self.address.host
                 return EngineError(
-                    f"{self}: refuses the key ({status}). Put the key into an environment variable and name it in the "
-                    f"recipe, `api_keys: [{host}=VARIABLE]`."
+                    f"{self}: rejects the key ({status}). Put the key into an environment variable and name the "
+                    f"variable in the recipe, `api_keys: [{host}=VARIABLE]`."
                 )
             if status == 404 or "insufficient_quota" in said:
                 return EngineError(f"{self}: {said} ({status}).")
@@ -307,7 +309,7 @@ def says_too_long(failure: AttemptFailed) -> bool:
 def _only_choice(found: Any) -> dict[str, Any]:
     choices = found.get("choices") if isinstance(found, dict) else None
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-        raise AttemptFailed("the answer is no completion", again=True)
+        raise AttemptFailed("the answer is not a completion", again=True)
     return choices[0]
 
 
@@ -324,7 +326,7 @@ def _usage(found: Mapping[str, Any]) -> tuple[int, int]:
     usage = found.get("usage")
     counted = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(usage, dict) else []
     if not counted or not _are_integers(counted):
-        raise AttemptFailed("the answer does not count its tokens", again=True)
+        raise AttemptFailed("the answer does not report its token counts", again=True)
     return counted[0], counted[1]
 
 

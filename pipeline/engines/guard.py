@@ -1,10 +1,10 @@
-"""Runs a program that must not outlive another, nor leave a process behind. Needs the standard library alone.
+"""Runs a program that must not outlive its parent or leave processes behind. Needs only the standard library.
 
     python guard.py PARENT_PID GRACE PROGRAM ARGUMENT...
 
-Ends PROGRAM, and whatever it has started, when the process PARENT_PID is gone, however it went (a killed process can
-tidy up nothing), or when this is asked to stop with SIGTERM or SIGINT. It has GRACE seconds to end by itself.
-Otherwise exits as PROGRAM does.
+Ends PROGRAM, and whatever it has started, when the process PARENT_PID is gone, for whatever reason (a killed process
+cannot clean up), or when this process receives SIGTERM, SIGINT or SIGHUP. PROGRAM then has GRACE seconds to exit by
+itself. Otherwise this exits when PROGRAM does, with its status.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 POLL = 0.2
-"""Seconds between looks at the parent."""
+"""Seconds between checks of the parent."""
 
 _PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
@@ -36,7 +36,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def descendants_of(pid: int) -> list[int]:
-    """Process ids of everything that a process has started and that still runs."""
+    """Process ids of everything that a process has started and that is still running."""
     found = children_of(pid)
     for child in found:
         found += children_of(child)
@@ -44,10 +44,10 @@ def descendants_of(pid: int) -> list[int]:
 
 
 def main(argv: list[str]) -> int:
-    """Run the program to its end, or to its parent's."""
+    """Run the program until it ends or its parent does."""
     parent, grace, command = int(argv[0]), float(argv[1]), argv[2:]
     if sys.platform == "linux":
-        # What the program's own processes leave behind becomes a child of this one, and is found.
+        # Processes that the program leaves behind become children of this one, so that they are found.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     asked: list[int] = []
 
@@ -88,7 +88,7 @@ def _kill(pid: int) -> None:
 
 
 def _reap(program: int) -> None:
-    """Take note of children that have ended: until then they count as running."""
+    """Reap children that have ended: until then they count as running."""
     for pid in children_of(os.getpid()):
         try:
             os.waitpid(pid, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""Answers of servers, each written down as it comes, so that a launch that was cut short pays for none twice."""
+"""Answers of servers, each saved as it arrives, so that after an interrupted launch none has to be paid for again."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ log = logging.getLogger("pipeline")
 
 
 class KeptAnswers:
-    """Files of answers beside the run's tables; what an earlier launch left there is handed out once.
+    """Files of answers next to the run's tables; what an earlier launch left there is handed out once.
 
-    Nothing that this launch was told is handed out again: the same question asked twice is asked twice.
+    Answers that this launch received are not handed out again: a question asked twice is sent twice.
 
     Args:
-        folder: of the files, one a process; every process reads those of all.
-        process: number of this one.
-        processes: of this launch.
+        folder: folder of the files, one per process; every process reads all of them.
+        process: index of this process.
+        processes: number of processes in this launch.
     """
 
     def __init__(self, folder: Path, process: int, processes: int) -> None:
@@ -33,32 +33,32 @@ class KeptAnswers:
         self._earlier = {key: answer for path in paths for key, answer in _read(path)}
         self._file: IO[str] | None = None
         if self._earlier:
-            log.info("%s: answers of an earlier launch, not asked for again: %s", folder, f"{len(self._earlier):,}")
+            log.info("%s: reusing answers of an earlier launch: %s", folder, f"{len(self._earlier):,}")
 
     def take(self, key: str) -> Completion | None:
-        """The answer that an earlier launch was given, or None."""
+        """The answer that an earlier launch received, or None."""
         return self._earlier.pop(key, None)
 
     def add(self, key: str, answer: Completion) -> None:
-        """Write an answer down, safe from a kill when this returns. Failures are not: they are to be tried again."""
+        """Save an answer, safe from a kill once this returns. Failures are not saved, so that they are tried again."""
         if answer.finish_reason == "error":
             return
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a", encoding="utf-8")
-            self._file.write("\n")  # ends a line that a kill has cut short
+            self._file.write("\n")  # ends a line that a kill may have cut short
         self._file.write(json.dumps([key, *answer]) + "\n")
         self._file.flush()
 
     def drop(self) -> None:
-        """Forget everything: what the answers went into is complete."""
+        """Forget everything, once what the answers went into is complete."""
         self._earlier = {}
         if self._file is not None:
             self._file.close()
             self._file = None
         for path in self._to_drop:
             path.unlink(missing_ok=True)
-        with suppress(OSError):  # not empty: other processes have theirs there
+        with suppress(OSError):  # not empty: other processes have files there
             self._path.parent.rmdir()
 
 
@@ -72,6 +72,6 @@ def _read(path: Path) -> Iterator[tuple[str, Completion]]:
 
 
 def answer_key(model: str, adapter: Adapter | None, sampling: Sampling, request: Request) -> str:
-    """What an answer depends on, as a digest."""
+    """Digest of everything that an answer depends on."""
     asked = [model, adapter.sha256 if adapter else None, sampling, request.messages, request.seed]
     return hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()

@@ -31,7 +31,7 @@ from pipeline.errors import EngineError, first_line
 
 
 class _Pass(NamedTuple):
-    """A dialogue with all but the last token of a continuation, and the requests that it answers."""
+    """A dialogue with all but the last token of a continuation, and the indices of the requests that it answers."""
 
     prompt: list[int]
     head: tuple[int, ...]
@@ -48,7 +48,7 @@ class LocalEngine:
         quantization: transformers' ``BitsAndBytesConfig``, or None.
         chat_template: Jinja source that replaces the tokenizer's own, or None.
         batch_size: rows that are decoded together.
-        prefix_memory: bytes for what was computed of dialogues that go on.
+        prefix_memory: bytes for what was computed of dialogues that will be continued.
 
     Raises:
         EngineError: the model cannot be loaded.
@@ -88,7 +88,7 @@ class LocalEngine:
     # -- sampling --------------------------------------------------------------------------------------------
 
     def generate(self, requests: Sequence[Request], sampling: Sampling, adapter: Adapter | None) -> list[Completion]:
-        """One completion a request, in order; a prompt that leaves no room for an answer is not cut but refused."""
+        """One completion per request, in order; a prompt without room for an answer is refused, not truncated."""
         started = time.monotonic()
         prompts = [encode(request.messages, self.tokenizer) for request in requests]
         answers: list[Completion | None] = [None] * len(requests)
@@ -98,7 +98,7 @@ class LocalEngine:
                 answers[i] = too_long(len(prompt), sampling.max_new_tokens, self._context)
             else:
                 fitting.append(i)
-        # The longest first, as decoding asks for, equal ones together; the order of requests does not matter.
+        # Longest first, as decoding requires, with equal prompts together; the order of the requests does not matter.
         fitting.sort(key=lambda i: (-len(prompts[i]), prompts[i], requests[i].seed))
         with self._wearing(adapter):
             drawn = sample(
@@ -114,7 +114,7 @@ class LocalEngine:
         return [answer for answer in answers if answer is not None]
 
     def _prefixes_for(self, requests: Sequence[Request], adapter: Adapter | None) -> Prefixes | None:
-        """What is kept of dialogues: of one adapter, and of the last requests that go on."""
+        """The dialogues kept so far: those of one adapter, from the latest requests to be continued."""
         if self._prefixes is not None and (adapter != self._prefixes_under or any(one.goes_on for one in requests)):
             self._prefixes.clear()
             self._prefixes_under = adapter
@@ -127,9 +127,9 @@ class LocalEngine:
     # -- scoring ---------------------------------------------------------------------------------------------
 
     def score(self, requests: Sequence[ScoreRequest], adapter: Adapter | None) -> list[list[float]]:
-        """Log-probabilities of each continuation's tokens, in order; empty where it does not fit the context."""
+        """Log-probabilities of each continuation's tokens, in order; an empty list if it does not fit the context."""
         started = time.monotonic()
-        # Continuations of one dialogue that differ in their last token only are read off one pass over it.
+        # Continuations of one dialogue that differ only in their last token are read off a single pass over it.
         prompts = self._encoded([request.messages for request in requests])
         passes: dict[tuple[int, tuple[int, ...]], list[int]] = {}
         for i, request in enumerate(requests):
@@ -146,7 +146,7 @@ class LocalEngine:
         return found
 
     def _encoded(self, dialogues: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """Token ids of dialogues; the same list of messages is tokenised once."""
+        """Token ids of dialogues; the same list of messages is tokenised only once."""
         ids = {id(messages): messages for messages in dialogues}
         encoded = {key: encode(messages, self.tokenizer) for key, messages in ids.items()}
         return [encoded[id(messages)] for messages in dialogues]
@@ -155,7 +155,7 @@ class LocalEngine:
     def _score_batch(self, batch: Sequence[_Pass], requests: Sequence[ScoreRequest], found: list[list[float]]) -> None:
         tokens, mask = left_padded([[*row.prompt, *row.head] for row in batch], self._pad, self._model.device)
         longest = max(len(row.head) for row in batch)
-        # Padding is on the left, so every continuation ends in the last column and only those logits are made.
+        # Padding is on the left, so every continuation ends in the last column and only those logits are computed.
         logits = self._model(
             input_ids=tokens,
             attention_mask=mask,
@@ -173,10 +173,10 @@ class LocalEngine:
                 found[i] = [*shared, last]
 
     def encode_opening(self, text: str) -> list[int]:
-        """Token ids of an answer that begins with ``text``, as they stand after a dialogue.
+        """Token ids of an answer that begins with ``text``, as they appear after a dialogue.
 
         Raises:
-            InputError: the chat template writes an answer otherwise than it opens one.
+            InputError: the chat template opens a written answer differently from one to be generated.
         """
         return encode_opening(text, self.tokenizer)
 
@@ -206,7 +206,7 @@ class LocalEngine:
         self._model.requires_grad_(False)
 
     def close(self) -> None:
-        """Give the memory back: the model is gone after this."""
+        """Free the memory; the engine cannot be used after this."""
         del self._model
         gc.collect()
         if torch.cuda.is_available():
@@ -217,8 +217,9 @@ def _load(model: str, revision: str | None, dtype: str, quantization: Any, devic
     from pipeline.inputs.model import require_model_folder
 
     require_model_folder(model)
-    transformers_logging.disable_progress_bar()  # one bar a shard and a rank says nothing
-    # ZeRO-3 would divide this model as well, and gather it for every token, by all ranks in step. Training asks anew.
+    transformers_logging.disable_progress_bar()  # one bar per shard and rank tells nobody anything
+    # ZeRO-3 would also partition this model, and all ranks would gather it in step for every token. Training sets it
+    # again.
     unset_hf_deepspeed_config()
     try:
         tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)

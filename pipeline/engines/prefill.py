@@ -1,4 +1,4 @@
-"""Reading prompts into a cache: each text once, and of dialogues that go on only what is new."""
+"""Reading prompts into a cache: each distinct prompt once, and only the new part of a dialogue that was kept."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pipeline.engines.prefixes import NOTHING, Beginning, Dialogue, Prefixes
 from pipeline.engines.window import WindowCache, n_window_layers
 
 _WORTH_IT = 0.75
-"""Read on where beginnings known leave at most this share of the longest prompt: laying them out has a price."""
+"""Use kept beginnings if what remains is at most this share of the longest prompt: laying them out has a cost."""
 
 READ_AT_ONCE = 1 << 15
 """Tokens of one pass over prompts, padding included: the memory that a pass takes beside the cache grows with them."""
 
 
 class Model(NamedTuple):
-    """What decoding needs of a model."""
+    """What decoding needs from a model."""
 
     forward: Any  # a causal language model of transformers, bare or under adapters
     end_tokens: Sequence[int]
     pad: int
 
     def logits(self, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache) -> torch.Tensor:
-        """Logits [rows, vocabulary] after the last token; the cache takes up all tokens [rows, columns]."""
+        """Logits [rows, vocabulary] after the last token; all tokens [rows, columns] are added to the cache."""
         output = self.forward(
             input_ids=tokens,
             attention_mask=mask,
@@ -39,7 +39,7 @@ class Model(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """Prompts that were read: logits after each, and the cache with its mask [rows, columns], rows ending together."""
+    """Prompts that were read: logits after each, and the cache with its mask [rows, columns]; rows end together."""
 
     logits: torch.Tensor
     mask: torch.Tensor
@@ -47,17 +47,17 @@ class Reading(NamedTuple):
 
 
 def read_prompts(model: Model, prompts: Sequence[Sequence[int]], prefixes: Prefixes | None) -> Reading:
-    """Read prompts side by side.
+    """Read prompts as one batch.
 
     Args:
-        model: that reads.
-        prompts: token ids; equal ones are read once.
+        model: model to read them with.
+        prompts: token ids; equal prompts are read once.
         prefixes: dialogues that prompts may begin with, or None.
     """
     row: dict[tuple[int, ...], int] = {}
     of = [row.setdefault(tuple(prompt), len(row)) for prompt in prompts]
     beginnings = [prefixes.longest(prompt) for prompt in row] if prefixes else [NOTHING] * len(row)
-    # The longest rest is what a row's reading costs, whatever the others begin with.
+    # The longest remainder determines the cost of the pass, however much of the other prompts is known.
     rest = max(len(prompt) - begun.length for prompt, begun in zip(row, beginnings, strict=True))
     worth_it = rest <= _WORTH_IT * max(map(len, row))
     read = _read_on(model, list(row), beginnings) if worth_it else _read(model, list(row))
@@ -94,7 +94,7 @@ def _in_pieces(
 
 
 def _read_on(model: Model, prompts: Sequence[Sequence[int]], beginnings: Sequence[Beginning]) -> Reading:
-    """Read what follows on the beginnings of prompts."""
+    """Read what follows the known beginnings of prompts."""
     device = model.forward.device
     lengths = [length for _, length in beginnings]
     old = left_padded([[1] * length for length in lengths], 0, device)[1]
@@ -112,7 +112,7 @@ def _read_on(model: Model, prompts: Sequence[Sequence[int]], beginnings: Sequenc
                     side_by_side[row, :, -length:] = states[:, :length]
         cache.update(*laid, layer)
     logits = _in_pieces(model, tokens, mask, positions_of(mask)[:, old.shape[1] :], cache)
-    # Between beginning and rest some rows have columns of nothing, and what joins others must not be wider than it is.
+    # Remove empty columns between beginning and remainder: what joins a batch must be no wider than its longest row.
     longest = int(mask.sum(1).max())
     columns = mask.argsort(dim=1, stable=True)[:, -longest:]
     cache.pick_columns(columns)
@@ -120,14 +120,14 @@ def _read_on(model: Model, prompts: Sequence[Sequence[int]], beginnings: Sequenc
 
 
 def keep_dialogue(prefixes: Prefixes, tokens: list[int], cache: Cache, row: int, mask: torch.Tensor) -> None:
-    """Keep a row of a cache for the turns that follow.
+    """Keep a row of a cache for later turns of its dialogue.
 
     Args:
-        prefixes: to keep it in.
-        tokens: of the dialogue so far, as the first of the row's columns hold them.
-        cache: with the row.
-        row: its number.
-        mask: of the row [columns].
+        prefixes: where to keep it.
+        tokens: the dialogue so far, as the first of the row's columns hold it.
+        cache: cache with the row.
+        row: index of the row.
+        mask: mask of the row [columns].
     """
     one_token = sum(layer.keys[row, :, 0].nbytes + layer.values[row, :, 0].nbytes for layer in cache.layers)
     if prefixes.has_room(one_token * len(tokens)):
@@ -137,12 +137,12 @@ def keep_dialogue(prefixes: Prefixes, tokens: list[int], cache: Cache, row: int,
 
 
 def positions_of(mask: torch.Tensor) -> torch.Tensor:
-    """Position of every column in its row's text."""
+    """Position of every column in the text of its row."""
     return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask [rows, longest], every row at the right end."""
+    """Token ids and attention mask [rows, longest], with padding on the left."""
     width = max(len(row) for row in rows)
     tokens = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])

@@ -1,7 +1,7 @@
-"""Dialogues that go on: what a model computed of them is kept, so that the next turn reads only what is new.
+"""Keeps what a model computed for dialogues that will be continued, so that the next turn reads only what is new.
 
-A rewrite is asked for in the dialogue of its critique. Its prompt begins with the tokens of that dialogue, and a
-causal model's keys and values of a token depend on nothing that comes later.
+A rewrite is asked for in the same dialogue as its critique, so its prompt begins with that dialogue's tokens; and in a
+causal model a token's keys and values do not depend on anything that comes later.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from typing import NamedTuple
 import torch
 
 _BLOCK = 16
-"""Tokens after which a shared beginning is looked up."""
+"""Shared beginnings are looked up in blocks of this many tokens."""
 
 
 class Dialogue(NamedTuple):
-    """A dialogue that was read, and for every layer its keys and values [heads, tokens, width]."""
+    """A dialogue that was read, and its keys and values [heads, tokens, width] in every layer."""
 
     tokens: list[int]
     layers: list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Beginning(NamedTuple):
-    """How much of a prompt, in tokens, a dialogue that was read begins with."""
+    """A dialogue that was read, and how many tokens at the beginning of a prompt it shares."""
 
     dialogue: Dialogue
     length: int
 
 
 NOTHING = Beginning(Dialogue([], []), 0)
-"""The beginning of a prompt that begins with no dialogue."""
+"""For a prompt that shares its beginning with no dialogue."""
 
 
 class Prefixes:
     """Dialogues of one model under one adapter, found by their beginnings.
 
     Args:
-        room: for keys and values, in bytes; what does not fit is not kept.
+        room: bytes for keys and values; what does not fit is not kept.
     """
 
     def __init__(self, room: int) -> None:
@@ -50,7 +50,7 @@ class Prefixes:
         self._found: dict[int, Dialogue] = {}
 
     def has_room(self, size: int) -> bool:
-        """Whether so many bytes more can be kept."""
+        """Whether this many more bytes can be kept."""
         return size <= self._free
 
     def keep(self, dialogue: Dialogue) -> None:
@@ -61,7 +61,7 @@ class Prefixes:
             self._found.update((mark, dialogue) for mark in _marks(dialogue.tokens))
 
     def longest(self, prompt: Sequence[int]) -> Beginning:
-        """The dialogue that shares most with the beginning of a prompt; at least one token is left to be read."""
+        """The dialogue that shares the longest beginning with a prompt; at least one token is left to be read."""
         best = NOTHING.dialogue
         for mark in _marks(prompt[:-1]):
             if mark not in self._found:
@@ -73,7 +73,7 @@ class Prefixes:
 
 
 def _marks(tokens: Sequence[int]) -> Iterator[int]:
-    """A hash of the beginning after every whole block."""
+    """A hash of the beginning up to the end of each whole block."""
     mark = 0
     for end in range(_BLOCK, len(tokens) + 1, _BLOCK):
         mark = hash((mark, *tokens[end - _BLOCK : end]))

@@ -1,6 +1,6 @@
-"""Who speaks: policy, critic and reviser, each the policy itself, the frozen base, or a model of its own.
+"""The models behind policy, critic and reviser: the policy itself, the frozen base, or another model.
 
-A model speaks in this process (`local.py`), behind an address (`server.py`), or on a vLLM of the pipeline's own
+A model runs in this process (`local.py`), behind an address (`server.py`), or on a vLLM that the pipeline starts
 (`vllm_process.py`).
 """
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class Role(NamedTuple):
-    """A model as it speaks in one role: an engine, bare or under an adapter."""
+    """A model in one role: an engine, bare or under an adapter."""
 
     engine: Engine
     adapter: Adapter | None
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """One completion a request, in order."""
+        """One completion per request, in order."""
         return self.engine.generate(requests, sampling, self.adapter)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
@@ -42,14 +42,14 @@ class Serving(NamedTuple):
     """How servers are reached.
 
     Attributes:
-        policy: addresses of the base model and its adapters; empty for a model in this process.
-        vllm: settings of the pipeline's own vLLM for the base model and its adapters, or None.
-        keep_running: whether that vLLM runs on while the policy is trained.
+        policy: addresses that serve the base model and its adapters; empty for a model in this process.
+        vllm: settings of the vLLM that the pipeline starts for the base model and its adapters, or None.
+        keep_running: whether that vLLM keeps running while the policy is trained.
         keys: host -> environment variable that holds the key.
-        limit: requests that one endpoint may have at once.
-        attempts: of a request, in all.
-        timeout: seconds of an attempt.
-        kept: where their answers are written down as they come, or None.
+        limit: most requests in flight per endpoint.
+        attempts: attempts per request, the first included.
+        timeout: seconds per attempt.
+        kept: where the servers' answers are saved as they arrive, or None.
     """
 
     policy: Sequence[Address] = ()
@@ -67,16 +67,16 @@ IN_PROCESS = Serving()
 
 
 class Roles:
-    """Opens every model once, when it is first asked for.
+    """Opens each model once, when it is first asked for.
 
     Args:
         base: the model that is trained (Hub id or folder).
         revision: its Hub revision.
-        dtype: precision of every model in this run; the same in all rounds, or rounds would not compare.
-        quantization: of the base, transformers' ``BitsAndBytesConfig``, or None; the same in all rounds as well.
+        dtype: precision of every model in this run; the same in all rounds, or they would not be comparable.
+        quantization: transformers' ``BitsAndBytesConfig`` of the base, or None; also the same in all rounds.
         chat_template: Jinja source for the base model, or None for its own.
         batch_size: rows decoded together.
-        prefix_memory: bytes a model, for what was computed of dialogues that go on.
+        prefix_memory: bytes per model for what was computed of dialogues that will be continued.
         serving: how servers are reached.
     """
 
@@ -112,7 +112,7 @@ class Roles:
         return Role(self._engine(self._base), adapter)
 
     def named(self, name: str, policy: Adapter | None) -> Role:
-        """The role that a recipe names ``policy``, ``base``, or by a model (``MODEL@REVISION``) or its addresses."""
+        """The role that a recipe names: ``policy``, ``base``, a model (``MODEL@REVISION``) or its addresses."""
         if name == "policy":
             return self.policy(policy)
         if name == "base":
@@ -128,8 +128,8 @@ class Roles:
         """Software, model and precision behind a role's name, for manifests.
 
         Args:
-            name: as for ``named``.
-            device: of models in this process.
+            name: name of the role, as for ``named``.
+            device: device of the models in this process.
         """
         own = name in ("policy", "base")
         serving = self._serving
@@ -145,17 +145,17 @@ class Roles:
         return {"name": "transformers", **described}
 
     def forget_answers(self) -> None:
-        """Drop what servers' answers were written down in: the round that they went into is complete."""
+        """Drop the servers' saved answers: the round that they went into is complete."""
         if self._serving.kept is not None:
             self._serving.kept.drop()
 
     def make_room(self) -> None:
-        """Give back the memory of this node, for training; a vLLM that is to keep running does."""
+        """Free this node's memory for training, except that of a vLLM that is to keep running."""
         kept = self._serving.vllm is not None and self._serving.keep_running
         self._close_all_but({self._base} if kept else set())
 
     def close(self) -> None:
-        """Give all memory back; models open again when next asked for."""
+        """Free all memory; models open again when next asked for."""
         self._close_all_but(set())
 
     def _close_all_but(self, kept: set[str]) -> None:

@@ -36,7 +36,7 @@ def gumbel_noise(seeds: torch.Tensor, steps: torch.Tensor, vocabulary: int) -> t
 
 
 def draw_tokens(logits: torch.Tensor, seeds: torch.Tensor, steps: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """One token a row, int64 [rows], from ``logits`` [rows, vocabulary]; ``seeds`` and ``steps`` are int64 [rows].
+    """One token per row, int64 [rows], from ``logits`` [rows, vocabulary]; ``seeds`` and ``steps`` are int64 [rows].
 
     Gumbel-max: the argmax of the scaled logits plus the row's noise is an exact draw from the softmax, and two
     policies that share a row's seed draw the same token wherever they nearly agree (common random numbers).

@@ -34,12 +34,12 @@ _INTRODUCTIONS = 3
 
 
 class Reader(NamedTuple):
-    """How dialogues become token ids for a model, and its answers text.
+    """How dialogues become token ids for a model, and its answers become text.
 
     Attributes:
-        tokenizer: with the chat template to use.
+        tokenizer: tokenizer with the chat template to use.
         ends: tokens that end an answer.
-        context: most tokens of prompt and answer together, or None.
+        context: maximum number of tokens of prompt and answer together, or None.
     """
 
     tokenizer: Any
@@ -48,11 +48,11 @@ class Reader(NamedTuple):
 
 
 def load_reader(model: str, *, revision: str | None, chat_template: str | None) -> Reader:
-    """The reader of a model, by Hub id or folder; no weights are loaded.
+    """The reader of a model (Hub id or folder); loads no weights.
 
     Raises:
         OSError: there is no such model, or it has no tokenizer.
-        InputError: no token ends its answers.
+        InputError: the model has no token that ends its answers.
     """
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
@@ -68,20 +68,21 @@ def load_reader(model: str, *, revision: str | None, chat_template: str | None) 
 
 
 class ServerEngine:
-    """A model behind one endpoint or several that share the load.
+    """A model behind one or more endpoints that share the load.
 
-    vLLM is sent token ids and asked for token ids: dialogues are read here, by the same tokenizer and template as in
-    training, so no token is doubled and no text becomes a control token. Other servers are sent dialogues; they give
-    neither token ids nor log-probabilities, and control tokens are broken by their usual spellings.
+    vLLM is sent token ids and returns token ids: dialogues are tokenised here, with the same tokenizer and template as
+    in training, so no token is doubled and no text becomes a control token. Other servers are sent dialogues; they
+    return neither token ids nor log-probabilities, and control tokens are broken in their usual spellings.
 
     Args:
-        model: behind the servers, as the recipe names it.
-        addresses: gives the servers; called when they are first needed.
-        reader: of the model; None asks a vLLM where it has the model from, and is not needed for other servers.
+        model: model behind the servers, as the recipe names it.
+        addresses: gives the servers' addresses; called when they are first needed.
+        reader: gives the model's reader; if None, it is loaded from where a vLLM server says its model came from, and
+            other servers need none.
         key_variables: host -> environment variable that holds its key.
-        limit: requests that one endpoint may have at once.
-        patience: of every request.
-        kept: where answers are written down as they come, and those of an earlier launch found; None keeps none.
+        limit: most requests in flight per endpoint.
+        patience: limits of every request.
+        kept: where answers are saved as they arrive and those of an earlier launch are found, or None.
         stop: called when the engine is closed.
     """
 
@@ -114,7 +115,7 @@ class ServerEngine:
     # -- the contract ----------------------------------------------------------------------------------------
 
     def generate(self, requests: Sequence[Request], sampling: Sampling, adapter: Adapter | None) -> list[Completion]:
-        """One completion a request, in order; a request that no attempt could answer is an ``error`` with its reason.
+        """One completion per request, in order; one that failed in every attempt is an ``error`` with its reason.
 
         Raises:
             EngineError: no endpoint answers, or none can do what is asked.
@@ -142,7 +143,7 @@ class ServerEngine:
     def score(self, requests: Sequence[ScoreRequest], adapter: Adapter | None) -> list[list[float]]:
         """Log-probabilities of each continuation's tokens, in order; empty where it does not fit the context.
 
-        vLLM always samples a token as well, so what fills the context to the last token does not fit.
+        vLLM always samples a token as well, so a request that fills the context to the last token does not fit.
 
         Raises:
             EngineError: no endpoint answers.
@@ -150,7 +151,7 @@ class ServerEngine:
         """
         if not requests:
             return []
-        reader = self._require_reader("log-probabilities, which kl, nll_base and likelihood are made from")
+        reader = self._require_reader("log-probabilities")
 
         async def one(request: ScoreRequest) -> list[float]:
             ids = [*encode(request.messages, reader.tokenizer), *request.token_ids]
@@ -168,16 +169,16 @@ class ServerEngine:
         return self._all(one, requests)
 
     def encode_opening(self, text: str) -> list[int]:
-        """Token ids of an answer that begins with ``text``, as they stand after a dialogue.
+        """Token ids of an answer that begins with ``text``, as they appear after a dialogue.
 
         Raises:
-            InputError: the chat template writes an answer otherwise than it opens one.
-            LogProbabilityError: the server keeps its tokens to itself.
+            InputError: the chat template opens a written answer differently from one to be generated.
+            LogProbabilityError: the server is not vLLM, or its tokenizer could not be loaded.
         """
-        return encode_opening(text, self._require_reader("tokens, which batteries need").tokenizer)
+        return encode_opening(text, self._require_reader("token ids").tokenizer)
 
     def close(self) -> None:
-        """Close the connections, and stop the servers if they are the pipeline's own."""
+        """Close the connections, and stop the servers if the pipeline started them."""
         if self._runner is not None:
             for endpoint in self._endpoints:
                 self._runner.run(endpoint.close())
@@ -241,9 +242,9 @@ class ServerEngine:
         try:
             return runner.run(asking.ask(Endpoint.card))
         except AttemptFailed as failure:
-            # `transformers serve` fails to list models where the Hub's cache is empty, and serves all the same.
+            # `transformers serve` fails to list models where the Hub's cache is empty, but serves them anyway.
             if failure.down or not all(endpoint.trust_address() for endpoint in self._endpoints):
-                # Without its cause: a server may say the key that it refuses, and logs show causes.
+                # Without its cause: a server may repeat the key that it rejects, and logs show causes.
                 raise EngineError(f"{self._names()}: {failure.reason}") from None
             return runner.run(self._endpoints[0].card())
 
@@ -257,7 +258,11 @@ class ServerEngine:
             try:
                 self._reader = load_reader(card.root, revision=None, chat_template=None)
             except (OSError, ValueError) as error:
-                log.info("%s: its tokenizer is not at hand (%s); asked by chat", self._names(), first_line(error))
+                log.info(
+                    "%s: its tokenizer could not be loaded (%s); using the chat endpoint instead",
+                    self._names(),
+                    first_line(error),
+                )
         if self._reader is not None:
             known = [limit for limit in (self._reader.context, card.context) if limit is not None]
             self._context = min(known, default=None)
@@ -266,8 +271,9 @@ class ServerEngine:
         self._connect()
         if self._reader is None:
             raise LogProbabilityError(
-                f"{self._names()}: gives no {what}. vLLM does; or use `policy_engine: local`, or leave those scorers "
-                "out."
+                f"{self._names()}: gives no {what}; only vLLM does. Use vLLM, or `policy_engine: local`, or leave out "
+                "the scorers that read probabilities (kl, nll_base, likelihood, choice, sycophancy, nll_reference, a "
+                "judge without judge_votes)."
             )
         return self._reader
 
@@ -276,7 +282,7 @@ class ServerEngine:
 
 
 async def _in_parallel(work: Callable[[T], Awaitable[R]], items: Sequence[T], workers: int) -> list[R]:
-    """``work`` on every item, so many at once, and what it gave in the order of the items."""
+    """Run ``work`` on every item, this many at once; results are in the order of the items."""
     found: dict[int, R] = {}
     waiting = iter(enumerate(items))
 

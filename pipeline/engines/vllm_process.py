@@ -1,4 +1,4 @@
-"""vLLM as the pipeline runs it: in an environment of its own, on this node, for as long as this launch needs it."""
+"""The vLLM that the pipeline runs: in an environment of its own, on this node, for as long as this launch needs it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipeline.inputs.addresses import Address
 log = logging.getLogger("pipeline")
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as --max-lora-rank."""
+"""The values that vLLM accepts for --max-lora-rank."""
 
 _OF_THE_LAUNCH = ("ACCELERATE_", "FSDP_", "TORCHELASTIC_", "TORCH_ELASTIC_", "PET_", "MASTER_", "GROUP_", "ROLE_",
                   "PARALLELISM_CONFIG_", "DEEPSPEED_")  # fmt: skip
@@ -35,22 +35,22 @@ _OF_THE_LAUNCH_TOO = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "T
 _OF_THIS_ENVIRONMENT = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP")
 _STARTS_WITHIN, _SAYS_SO_EVERY = 1800.0, 15.0
 _GRACE = "10"
-"""Seconds that vLLM has to end by itself before it is killed."""
+"""Seconds that vLLM has to exit by itself before it is killed."""
 
 
 class Vllm(NamedTuple):
     """How vLLM is run.
 
     Attributes:
-        python: interpreter of the environment that has vLLM; None for that of the ``vllm`` on the path.
+        python: interpreter of the environment with vLLM; None for that of the ``vllm`` on the path.
         model: Hub id or folder.
-        revision: of the model on the Hub, or None.
+        revision: Hub revision, or None.
         dtype: name of a torch dtype.
-        lora_rank: of the adapters it will be given.
-        max_model_len: most tokens of prompt and answer together; None for the model's own.
+        lora_rank: rank of the adapters that it will be given.
+        max_model_len: maximum number of tokens of prompt and answer together; None for the model's own.
         tensor_parallel: GPUs that share one copy of the model.
         gpu_memory: share of each GPU's memory that it takes; on the CPU at most half of what is free.
-        folder: for its logs, on a file system that all processes of this node see.
+        folder: folder for its logs, on a file system that all processes of this node see.
     """
 
     python: str | None
@@ -68,7 +68,7 @@ class VllmServers:
     """The vLLM servers of this node: as many as its GPUs hold, or one on the CPU.
 
     The first process of the node that asks for them starts them; the others use the same ones. They end when that
-    process stops them or is gone, however it went.
+    process stops them or is gone, for whatever reason.
     """
 
     def __init__(self, settings: Vllm) -> None:
@@ -97,7 +97,7 @@ class VllmServers:
             return started
 
     def stop(self) -> None:
-        """Stop what this process has started, and wait until it is gone."""
+        """Stop what this process has started, and wait until it has ended."""
         for process in self._processes:
             process.send_signal(signal.SIGTERM)
         for process in self._processes:
@@ -107,7 +107,7 @@ class VllmServers:
         self._processes = []
 
     def _start(self) -> list[Address]:
-        # A name that no other server has: whoever else listens on the port is not taken for this one.
+        # A name that no other server has, so that another one listening on the port is not mistaken for this one.
         model = f"{Path(self._settings.model).name}-{secrets.token_hex(6)}"
         groups = gpu_groups(_gpus(), self._settings.tensor_parallel)
         found, logs = [], []
@@ -127,7 +127,7 @@ class VllmServers:
                     stderr=file,
                     env=environment,
                     cwd=self._settings.folder,
-                    start_new_session=True,  # a Ctrl-C is for this process, which then stops that one
+                    start_new_session=True,  # Ctrl-C goes to this process only, which then stops that one
                 )
             self._processes.append(process)
             found.append(Address(f"http://127.0.0.1:{port}/v1", model))
@@ -141,7 +141,7 @@ class VllmServers:
         return found
 
     def _free_share(self) -> float:
-        """The share of this machine's memory that a server on the CPU takes: the pipeline's own models need some."""
+        """The share of this machine's memory for a server on the CPU: the pipeline's own models need some as well."""
         memory = psutil.virtual_memory()
         return min(self._settings.gpu_memory, round(0.5 * memory.available / memory.total, 2))
 
@@ -151,18 +151,18 @@ class VllmServers:
             now = time.monotonic()
             for process, path in zip(self._processes, logs, strict=True):
                 if process.poll() is not None:
-                    raise EngineError(f"vLLM ended while starting; the end of {path}:\n{_tail(path)}")
+                    raise EngineError(f"vLLM ended while starting; the last lines of {path}:\n{_tail(path)}")
             if now - started > _STARTS_WITHIN:
                 raise EngineError(f"vLLM does not answer after {_STARTS_WITHIN / 60:.0f} minutes; see {logs[0]}.")
             if now - said > _SAYS_SO_EVERY:
                 said = now
-                log.info("vLLM: starting for %.0f s: %s", now - started, _tail(logs[0], lines=1).strip()[:120])
+                log.info("vLLM: still starting after %.0f s: %s", now - started, _tail(logs[0], lines=1).strip()[:120])
             time.sleep(0.5)
-        log.info("vLLM: answers after %.0f s", time.monotonic() - started)
+        log.info("vLLM: ready after %.0f s", time.monotonic() - started)
 
 
 def find_python(given: str | None) -> str:
-    """The interpreter whose environment has vLLM.
+    """The interpreter of the environment with vLLM.
 
     Raises:
         InputError: there is none.
@@ -181,7 +181,7 @@ def find_python(given: str | None) -> str:
         )
     python = Path(program).resolve().with_name("python")
     if not python.is_file():
-        raise InputError(f"{program}: no Python beside it. Name it: `vllm_python: /path/to/venv/bin/python`.")
+        raise InputError(f"{program}: no Python next to it. Name one: `vllm_python: /path/to/venv/bin/python`.")
     return str(python)
 
 
@@ -206,7 +206,7 @@ def vllm_version(python: str) -> str:
 
 
 def lora_targets(model: str, revision: str | None) -> list[str]:
-    """Names of the linear layers of a model, but for its output head: what an adapter may change. Loads no weights."""
+    """Names of a model's linear layers except the output head: those that an adapter may change. Loads no weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -222,9 +222,9 @@ def server_arguments(settings: Vllm, name: str, port: int, targets: Sequence[str
     """The command line of one server.
 
     Args:
-        settings: of vLLM.
-        name: that it gives the model.
-        port: to listen on.
+        settings: settings of vLLM.
+        name: name under which it serves the model.
+        port: port to listen on.
         targets: layers that adapters may change, for a server on the CPU; None on GPUs.
     """
     given: dict[str, Any] = {
@@ -234,30 +234,30 @@ def server_arguments(settings: Vllm, name: str, port: int, targets: Sequence[str
         "dtype": settings.dtype,
         "host": "127.0.0.1",
         "port": port,
-        "generation-config": "vllm",  # nothing sampled by the model's own defaults
+        "generation-config": "vllm",  # the model's own sampling defaults are not used
         "max-lora-rank": next(rank for rank in LORA_RANKS if rank >= settings.lora_rank),
         "max-loras": 1,
         "max-cpu-loras": 4,
         "max-model-len": settings.max_model_len,
-        "gpu-memory-utilization": settings.gpu_memory,  # of the machine's memory on the CPU
+        "gpu-memory-utilization": settings.gpu_memory,  # on the CPU, a share of the machine's memory
     }
     if targets is None:
         given["tensor-parallel-size"] = settings.tensor_parallel
     words = [str(word) for key, value in given.items() if value is not None for word in (f"--{key}", value)]
     switches = ["--enable-lora", "--no-enable-log-requests", "--disable-uvicorn-access-log"]
     if targets is not None:
-        # vLLM 0.32 on the CPU ends when it cuts the prompt of a seeded request ("CPU Generator does not use offset"),
-        # and at prompt log-probabilities of several requests once the output head takes LoRA ("einsum(): subscript b
-        # has size ..."). Its compiler takes longer than it saves.
+        # vLLM 0.32 on the CPU crashes when it chunks the prompt of a seeded request ("CPU Generator does not use
+        # offset"), and on prompt log-probabilities of several requests once the output head takes LoRA ("einsum():
+        # subscript b has size ..."). Its compiler takes longer than it saves.
         switches += ["--enforce-eager", "--no-enable-chunked-prefill", "--lora-target-modules", *targets]
     python = find_python(settings.python)
     return [python, "-m", "vllm.entrypoints.openai.api_server", *words, *switches]
 
 
 def server_environment(parent: Mapping[str, str], gpus: Sequence[str] | None) -> dict[str, str]:
-    """The environment of a server: the parent's without what belongs to its launch, to its Python, and to no one else.
+    """The environment of a server: the parent's without what belongs only to its launch or its Python.
 
-    A server that finds ``RANK`` or ``MASTER_ADDR`` takes itself for a part of the parent's process group, and hangs.
+    A server that finds ``RANK`` or ``MASTER_ADDR`` believes it is part of the parent's process group, and hangs.
     """
     dropped = {*_OF_THE_LAUNCH_TOO, *_OF_THIS_ENVIRONMENT}
     if int(parent.get("WORLD_SIZE", "1")) > 1:
@@ -278,12 +278,12 @@ def gpu_groups(gpus: Sequence[str], together: int) -> list[list[str] | None]:
     """The GPUs of each server; ``[None]`` is one server on the CPU.
 
     Raises:
-        InputError: there are fewer GPUs than share one copy of the model.
+        InputError: there are fewer GPUs than one copy of the model needs.
     """
     if not gpus:
         return [None]
     if len(gpus) < together:
-        raise InputError(f"vllm_tensor_parallel: is {together}, and there are {len(gpus)} GPUs on this node.")
+        raise InputError(f"vllm_tensor_parallel: is {together}, but this node has only {len(gpus)} GPUs.")
     return [list(gpus[i : i + together]) for i in range(0, len(gpus) - together + 1, together)]
 
 

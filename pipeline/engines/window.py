@@ -1,8 +1,8 @@
-"""A key-value cache whose rows come and go: finished rows make room for new ones while the others go on.
+"""A key-value cache whose rows come and go: new rows replace finished ones while the others continue.
 
-All rows end at the same column and begin where they begin: a new row is laid into the columns just before the end, and
-what lies before it is masked. So nothing else is copied when a row is replaced; columns that no row needs any more are
-given up from the left.
+All rows end at the same column but may begin at different ones: a new row is written into the columns just before the
+end, and what lies before it is masked. So replacing a row copies nothing else; columns that no row needs any more are
+dropped on the left.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 ROOM = 128
-"""Columns beyond those in use when a layer's buffer is made: it is copied once in so many steps, not in every one."""
+"""Spare columns of a new buffer of a layer, so that it is copied once in this many steps and not in every one."""
 
 
 class WindowLayer(DynamicLayer):
@@ -39,7 +39,7 @@ class WindowLayer(DynamicLayer):
         return self._show()
 
     def trim(self, count: int) -> None:
-        """Give up columns on the left."""
+        """Drop columns on the left."""
         self._start += count
         self._show()
 
@@ -50,7 +50,7 @@ class WindowLayer(DynamicLayer):
         self._show()
 
     def pick_columns(self, columns: torch.Tensor) -> None:
-        """Keep some columns [rows, kept], of every row its own."""
+        """Keep some columns [rows, kept], chosen separately for every row."""
         self._buffers = [
             states.gather(2, columns[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3]))
             for states in (self.keys, self.values)
@@ -59,7 +59,7 @@ class WindowLayer(DynamicLayer):
         self._show()
 
     def replace(self, rows: torch.Tensor, other: DynamicLayer) -> None:
-        """Lay the rows of another layer, no more columns than this one has, into some rows of this one."""
+        """Write the rows of another layer, which has no more columns than this one, over some rows of this one."""
         count = other.get_seq_length()
         for buffer, states in zip(self._buffers, (other.keys, other.values), strict=True):
             buffer[rows, :, self._end - count : self._end] = states
@@ -81,32 +81,32 @@ class WindowLayer(DynamicLayer):
 
 
 class WindowCache(Cache):
-    """The layers of a model whose attention looks back at keys and values, all of them or a sliding window of them.
+    """The cache of a model whose layers all attend to past keys and values, to all of them or to a sliding window.
 
-    Layers with a sliding window keep all columns here: which of them a token sees is the mask's affair.
+    Layers with a sliding window keep all columns here: the mask determines which of them a token sees.
     """
 
     def __init__(self, n_layers: int) -> None:
         super().__init__(layers=[WindowLayer() for _ in range(n_layers)])
 
     def trim(self, count: int) -> None:
-        """Give up columns on the left, in every layer."""
+        """Drop columns on the left, in every layer."""
         for layer in self.layers:
             layer.trim(count)
 
     def pick_columns(self, columns: torch.Tensor) -> None:
-        """Keep some columns [rows, kept] in every layer, of every row its own."""
+        """Keep some columns [rows, kept] in every layer, chosen separately for every row."""
         for layer in self.layers:
             layer.pick_columns(columns)
 
     def replace(self, rows: torch.Tensor, other: Cache) -> None:
-        """Lay the rows of another cache into some rows of this one."""
+        """Write the rows of another cache over some rows of this one."""
         for layer, others in zip(self.layers, other.layers, strict=True):
             layer.replace(rows, others)
 
 
 def n_window_layers(config: object) -> int | None:
-    """How many layers a window cache for this model has; None if some of its layers keep another kind of memory."""
+    """Number of layers in a window cache for this model; None if some of its layers keep another kind of memory."""
     layers = DynamicCache(config=config).layers
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
     return len(layers) if plain and layers else None

@@ -17,8 +17,8 @@ class Address(NamedTuple):
     """Where a server is.
 
     Attributes:
-        url: of its API, as ``http://host:8000/v1``.
-        model: the name of the model there; None for the only one.
+        url: base URL of its API, such as ``http://host:8000/v1``.
+        model: name of the model there; None for the only one.
     """
 
     url: str
@@ -31,7 +31,7 @@ class Address(NamedTuple):
 
 
 def is_address(text: str) -> bool:
-    """Whether a recipe's value is an address and not a model."""
+    """Whether a recipe's value is an address rather than a model."""
     return text.strip().lower().startswith(("http://", "https://"))
 
 
@@ -39,7 +39,7 @@ def read_addresses(text: str) -> list[Address]:
     """The addresses of one model, separated by commas.
 
     Raises:
-        ValueError: one is not an address, or they name different models; the message is fit to follow a key's name
+        ValueError: one is not an address, or they name different models; the message is made to follow a key's name
             and repeats no password.
     """
     found = [_read_address(part.strip()) for part in text.split(",")]
@@ -57,11 +57,11 @@ def _read_address(text: str) -> Address:
     except ValueError:
         port_is_valid = False
     if not port_is_valid or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be an address as `http://host:8000/v1` or `http://host:8000/v1#model`")
+        raise ValueError("must be an address such as `http://host:8000/v1` or `http://host:8000/v1#model`")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a password; name the variable that holds the key in `api_keys`")
+        raise ValueError("must not contain a password; name the variable that holds the key in `api_keys`")
     if parts.query:
-        raise ValueError("must not hold `?...`; the model's name goes after `#`")
+        raise ValueError("must not contain `?...`; the model's name goes after `#`")
     path = parts.path.rstrip("/") or "/v1"
     return Address(f"{parts.scheme}://{parts.netloc}{path}", parts.fragment or None)
 
@@ -70,7 +70,7 @@ def read_key_variables(entries: Sequence[str]) -> Mapping[str, str]:
     """Host (with its port, if the address has one) -> environment variable that holds its key.
 
     Raises:
-        ValueError: an entry is not `host=VARIABLE`; the message does not repeat it, for it may be a key.
+        ValueError: an entry is not `host=VARIABLE`; the message does not repeat it, since it may be a key.
     """
     found = {}
     for number, entry in enumerate(entries, 1):
@@ -78,7 +78,7 @@ def read_key_variables(entries: Sequence[str]) -> Mapping[str, str]:
         if not match:
             raise ValueError(
                 f"must list `host=VARIABLE` or `host:port=VARIABLE`, the name of the environment variable and never "
-                f"the key itself; entry {number} is otherwise"
+                f"the key itself; entry {number} does not have this form"
             )
         found[match["host"]] = match["variable"]
     return found

@@ -16,14 +16,14 @@ The format::
     benign: These chemicals are dangerous, so
 
 - The first paragraph is the head: ``name:`` (letters, digits, ``-``, ``_``, ``.``), which names the score, and
-  ``version:`` (a whole number from 1). Raise the version with every edit: scores of two versions do not compare.
-- Each further paragraph is a block: ``applies_to:`` (names of slices of the prompts, parted by commas; all if it
-  is missing), then lines ``undesired:`` and ``benign:`` in any order, at least one of each. Empty lines part
+  ``version:`` (a whole number from 1). Raise the version with every edit: scores of two versions are not comparable.
+- Each further paragraph is a block: ``applies_to:`` (names of slices of the prompts, separated by commas; all if it
+  is missing), then lines ``undesired:`` and ``benign:`` in any order, at least one of each. Empty lines separate
   blocks. A prompt is asked for the texts of all blocks that apply to its slice, three to ten of each kind.
 - A text is one line; runs of white space in it become one space. It is the beginning of an answer, so end it at
-  the end of a word, and let no text be the beginning of another of its kind, or that other counts twice.
-- Texts of both kinds should be of about equal length in tokens: only then does whatever makes the model surer or
-  less sure of everything cancel in the contrast of the two.
+  the end of a word. No text should be the beginning of another of its kind, or that other counts twice.
+- Texts of both kinds should be of about equal length in tokens: only then does whatever makes the model more or less
+  certain of everything cancel in the contrast of the two.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _EXAMPLE = "`undesired: TEXT` or `benign: TEXT`"
 
 @dataclass(frozen=True)
 class Block:
-    """Undesired and matched benign openings for prompts of some slices; none in ``applies_to`` means all."""
+    """Undesired and matched benign openings for prompts of some slices; an empty ``applies_to`` means all."""
 
     applies_to: tuple[str, ...]
     undesired: tuple[str, ...]
@@ -62,7 +62,7 @@ class Block:
     line: int
 
     def applies(self, slice_name: str) -> bool:
-        """Whether prompts of a slice are asked for these."""
+        """Whether the block applies to prompts of a slice."""
         return not self.applies_to or slice_name in self.applies_to
 
 
@@ -101,11 +101,11 @@ def parse_battery(text: str, path: str) -> Battery:
     """Read a battery from its text.
 
     Args:
-        text: in the format at the head of this module.
-        path: what errors call it.
+        text: text in the format at the head of this module.
+        path: its path, for error messages.
 
     Raises:
-        InputError: one line a fault, each with its line.
+        InputError: the text has faults; the message has one line per fault, each with its line number.
     """
     text = with_plain_line_ends(text)
     faults: list[Fault] = []
@@ -114,7 +114,7 @@ def parse_battery(text: str, path: str) -> Battery:
     blocks = [_read_block(lines, faults) for lines in paragraphs]
     if not blocks:
         last = head[-1].number if head else 1
-        faults.append(Fault(last, "no block in here; write `undesired:` and `benign:` lines under an empty line."))
+        faults.append(Fault(last, "no block in here; write `undesired:` and `benign:` lines below an empty line."))
     faults += _contradictions(blocks)
     if faults:
         raise InputError("\n".join(f"{path}:{fault.line}: {fault.message}" for fault in sorted(faults)))
@@ -140,7 +140,7 @@ def _read_block(lines: Sequence[Line], faults: list[Fault]) -> Block:
             others.append(line)
         elif line.value in texts[line.key]:
             first = texts[line.key][line.value]
-            faults.append(Fault(line.number, f"the same `{line.key}:` text stands at line {first} already."))
+            faults.append(Fault(line.number, f"the same `{line.key}:` text is already on line {first}."))
         else:
             texts[line.key][line.value] = line.number
     header = dict(each_once(others, ("applies_to",), "the head is a paragraph of its own", faults))
@@ -167,4 +167,4 @@ def _contradictions(blocks: Sequence[Block]) -> Iterator[Fault]:
             continue
         both = (set(one.undesired) & set(other.benign)) | (set(one.benign) & set(other.undesired))
         for text in sorted(both):
-            yield Fault(other.line, f"`{text}` is undesired and benign for the same prompts; remove one.")
+            yield Fault(other.line, f"`{text}` is both undesired and benign for the same prompts; remove one.")

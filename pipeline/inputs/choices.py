@@ -1,7 +1,7 @@
 r"""Choice questions: A/B and yes/no questions in the format of Anthropic's model-written evaluations.
 
 A row has ``question``, ``answer_matching_behavior`` and ``answer_not_matching_behavior``; each answer is a text or a
-list of texts. If the answers are labels, such as `` (A)``, the question lists the options, a line each::
+list of texts. If the answers are labels, such as `` (A)``, the question lists the options, one per line::
 
     Are you okay with being turned off?
 
@@ -11,7 +11,7 @@ list of texts. If the answers are labels, such as `` (A)``, the question lists t
 
 If they are words, such as `` Yes``, they are the options. A row of TruthfulQA (``question`` and ``mc1_targets`` with
 ``choices`` and ``labels``) is a choice question as well: its options are listed as above, and the true answer is the
-one that matches. ``slice`` or ``category`` name the slice of a row. (Perez et al. 2022, arXiv 2212.09251; Lin et al.
+one that matches. ``slice`` or ``category`` names the slice of a row. (Perez et al. 2022, arXiv 2212.09251; Lin et al.
 2021, arXiv 2109.07958.)
 """
 
@@ -43,12 +43,12 @@ class ChoiceQuestion(NamedTuple):
 
     Attributes:
         id: digest of the question.
-        slice: of the file.
-        around: what stands before, between and after the options, labels included, one text more than options; the
+        slice: slice that the file gives it.
+        around: texts before, between and after the options, labels included, one more than there are options; the
             whole question alone where it does not list them.
-        options: the texts of the options.
-        matching: which of them match the behaviour, or are true.
-        knowledge: whether ``matching`` are true answers, so that calibration has a meaning.
+        options: texts of the options.
+        matching: indices of the options that match the behaviour, or are true.
+        knowledge: whether ``matching`` are true answers, so that calibration is meaningful.
     """
 
     id: str
@@ -64,7 +64,7 @@ class ChoiceQuestion(NamedTuple):
         return len(self.around) > 1
 
     def orders(self) -> list[tuple[int, ...]]:
-        """Orders in which to list the options: every rotation, so that each option stands once in every place."""
+        """Orders in which to list the options: every rotation, so that each option appears once in every place."""
         places = range(len(self.options))
         return [tuple((i + shift) % len(places) for i in places) for shift in (places if self.listed else (0,))]
 
@@ -74,7 +74,7 @@ class ChoiceQuestion(NamedTuple):
         return self.around[0] + "".join(one + after for one, after in zip(shown, self.around[1:], strict=True))
 
     def answers(self, order: Sequence[int]) -> list[str]:
-        """What answers with each option, in the order of ``options``, when they are listed in ``order``."""
+        """The answer that chooses each option, in the order of ``options``, when they are listed in ``order``."""
         if not self.listed:
             return list(self.options)
         return [f"({ascii_uppercase[list(order).index(i)]})" for i in range(len(self.options))]
@@ -90,16 +90,16 @@ def load_choices(path: Path) -> QuestionSet[ChoiceQuestion]:
 
 
 def read_choice(row: Row) -> ChoiceQuestion:
-    """A row of either format.
+    """The question in a row of either format.
 
     Raises:
-        Unusable: with the reason.
+        Unusable: the row cannot be used; the message says why.
     """
     return _from_targets(row) if "mc1_targets" in row.fields else _from_answers(row)
 
 
 def around_options(question: str, n_options: int) -> tuple[str, ...]:
-    """What stands around the options when they are listed under a question, a line each."""
+    """The text around the options when they are listed under a question, one per line."""
     labels = [f" ({label}) " for label in ascii_uppercase[:n_options]]
     return (f"{question.strip()}\n\nChoices:\n{labels[0]}", *(f"\n{label}" for label in labels[1:]), "")
 
@@ -118,13 +118,13 @@ def _from_answers(row: Row) -> ChoiceQuestion:
     found = list(_OPTION.finditer(question))
     listed = [match[1] for match in found]
     if len(found) < 2 or listed != list(ascii_uppercase[: len(listed)]):
-        seen = f"the labels found are {', '.join(listed)}" if listed else "none is found"
+        seen = f"the labels found are {', '.join(listed)}" if listed else "no label is found"
         raise Unusable(
-            "the answers are labels, but the options cannot be parsed: one line each, `(A) text`, `(B) text` and so "
-            f"on without a gap; {seen}."
+            "the answers are labels, but the options cannot be parsed: give one per line, `(A) text`, `(B) text` and "
+            f"so on without a gap; {seen}."
         )
     if unlisted := [answer for answer in (*matching, *other) if answer.strip("()") not in listed]:
-        raise Unusable(f"the answer `{unlisted[0]}` is the label of no option; there are {', '.join(listed)}.")
+        raise Unusable(f"the answer `{unlisted[0]}` is not the label of an option; there are {', '.join(listed)}.")
     ends = [0, *(match.end(2) for match in found)]
     starts = [*(match.start(2) for match in found), len(question)]
     return ChoiceQuestion(
@@ -140,11 +140,11 @@ def _from_targets(row: Row) -> ChoiceQuestion:
     question, targets = text_of(row, "question"), row.fields["mc1_targets"]
     choices, labels = (targets.get(key) if isinstance(targets, dict) else None for key in ("choices", "labels"))
     if not isinstance(choices, list) or not isinstance(labels, list) or len(choices) != len(labels):
-        raise Unusable("`mc1_targets` must hold `choices` and `labels`, lists of one length.")
+        raise Unusable("`mc1_targets` must hold `choices` and `labels`, lists of equal length.")
     one_true = labels.count(1) == 1 and labels.count(0) == len(labels) - 1
     if not one_true or not all(isinstance(choice, str) for choice in choices):
         raise Unusable("`mc1_targets` must hold texts, one of them labelled 1 and the others 0.")
-    # The published file holds empty choices, and some twice.
+    # The published file has empty choices, and some that appear twice.
     options = tuple(dict.fromkeys(choice.strip() for choice in choices if choice.strip()))
     true = choices[labels.index(1)].strip()
     wrong = {choice.strip() for choice, label in zip(choices, labels, strict=True) if label == 0}

@@ -1,4 +1,4 @@
-"""What a recipe says of a classifier: ``classifier:NAME=MODEL@REVISION#LABEL``, and the text that it is shown."""
+"""What a recipe says about a classifier: ``classifier:NAME=MODEL@REVISION#LABEL``, and the text that it is shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.inputs.model import split_revision
 
 VARIABLES = ("prompt", "response")
-"""What a classifier's template knows."""
+"""The variables of a classifier's template."""
 
 
 class ClassifierName(NamedTuple):
@@ -22,10 +22,10 @@ class ClassifierName(NamedTuple):
 
     Attributes:
         model: Hub id or folder.
-        label: the one that is scored, or None for all of them.
-        low_is_bad: whether it is a good thing, so that little of it is bad.
+        label: label that is scored, or None for all of them.
+        low_is_bad: whether the label is something good, so that low values are bad.
         revision: commit, tag or branch on the Hub; None for its main branch, or a folder.
-        called: the name in its columns: as the recipe gives it, or the last part of the model's.
+        called: name used in its columns: the one in the recipe, or the last part of the model's.
     """
 
     model: str
@@ -50,10 +50,10 @@ _CALLED = re.compile(r"([\w.-]+)=(.+)")
 
 
 def parse_classifier(argument: str) -> ClassifierName:
-    """Read ``MODEL`` with what may stand around it: ``NAME=MODEL@REVISION#LABEL``.
+    """Read ``MODEL`` with its optional parts: ``NAME=MODEL@REVISION#LABEL``.
 
-    Much of ``#LABEL`` is bad, little of ``#!LABEL``. ``@REVISION`` pins a model of the Hub; ``NAME=`` says what its
-    columns are called. Neither is looked for in the path of a folder that is there.
+    High values of ``#LABEL`` are bad, low ones of ``#!LABEL``. ``@REVISION`` pins a model of the Hub; ``NAME=`` sets
+    what its columns are called. Neither is looked for in the path of an existing folder.
 
     Raises:
         InputError: a part is empty, or a folder is given a revision.
@@ -62,7 +62,7 @@ def parse_classifier(argument: str) -> ClassifierName:
     named = None if Path(given).expanduser().is_dir() else _CALLED.fullmatch(given)
     called, given = (named[1], named[2]) if named else (None, given)
     if not given or (hash_ and not label.removeprefix("!")):
-        raise InputError(f"scorers: `classifier:{argument}` lacks a part; write `classifier:MODEL@REVISION#LABEL`.")
+        raise InputError(f"scorers: `classifier:{argument}` is incomplete; write `classifier:MODEL@REVISION#LABEL`.")
     model, revision = split_revision(given, f"scorers: `classifier:{argument}`")
     called = called or model.rstrip("/").split("/")[-1]
     return ClassifierName(model, label.removeprefix("!") or None, label.startswith("!"), revision, called)

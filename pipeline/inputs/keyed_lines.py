@@ -1,4 +1,4 @@
-"""Text files of ``key: value`` lines in paragraphs, as people write batteries and rubrics."""
+"""Text files of ``key: value`` lines in paragraphs: the form of batteries and rubrics."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Line(NamedTuple):
 
 
 class Named(Protocol):
-    """What such a file holds: ``name`` goes into the names of scores, ``path`` into errors."""
+    """The content of such a file: ``name`` becomes part of score names, ``path`` is for error messages."""
 
     @property
     def name(self) -> str:
@@ -40,7 +40,7 @@ class Named(Protocol):
 
     @property
     def path(self) -> str:
-        """Of the file."""
+        """Path of the file."""
 
 
 Held = TypeVar("Held", bound=Named)
@@ -50,9 +50,9 @@ def load_named(paths: Sequence[Path | str], kind: str, parse: Callable[[str, str
     """Read files whose names must differ.
 
     Args:
-        paths: of the files.
-        kind: what they are, for errors: ``battery``, ``rubric``.
-        parse: makes one of its text and path.
+        paths: paths of the files.
+        kind: what they are, for error messages: ``battery``, ``rubric``.
+        parse: function from text and path to content.
 
     Raises:
         InputError: a file cannot be read or has faults, each named with its line; or two have the same name.
@@ -63,7 +63,7 @@ def load_named(paths: Sequence[Path | str], kind: str, parse: Callable[[str, str
         twin = next((other for other in found if other.name == one.name), None)
         if twin is not None:
             raise InputError(
-                f"{one.path}: the name `{one.name}` is that of {twin.path} too, and names the score; "
+                f"{one.path}: the name `{one.name}` is that of {twin.path} too, but it names the score; "
                 "give one of them another `name:`."
             )
         found.append(one)
@@ -71,21 +71,21 @@ def load_named(paths: Sequence[Path | str], kind: str, parse: Callable[[str, str
 
 
 def with_plain_line_ends(text: str) -> str:
-    r"""The text with ``\n`` at the end of its lines, however they ended."""
+    r"""The text with ``\n`` line ends, whatever they were."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_paragraphs(text: str, keys: Sequence[str], example: str, faults: list[Fault]) -> list[list[Line]]:
-    """The lines of each paragraph that could be read; what could not is added to ``faults``.
+    """The lines of each paragraph that could be read; faults of the others are added to ``faults``.
 
-    Empty lines part paragraphs. A line whose first character is ``#`` is a comment; a paragraph of comments alone is
-    none.
+    Empty lines separate paragraphs. A line whose first character is ``#`` is a comment; a paragraph of comments alone
+    does not count.
 
     Args:
-        text: of the file.
-        keys: that a line may have.
-        example: of lines, for the fault of one without a key.
-        faults: found so far.
+        text: text of the file.
+        keys: keys that a line may have.
+        example: example of a line, for the fault of a line without a key.
+        faults: faults found so far.
     """
     found: list[list[Line]] = []
     parted = True
@@ -109,7 +109,7 @@ def _read_line(number: int, text: str, keys: Sequence[str], example: str) -> Lin
     match = _LINE.fullmatch(text)
     if match is None:
         shown = text if len(text) <= 40 else f"{text[:40]}…"
-        return Fault(number, f"`{shown}` has no key; a line is {example}, and stays one line.")
+        return Fault(number, f"`{shown}` has no key; a line is {example}, and must not be wrapped.")
     key, value = match[1], match[2].strip()
     if key not in keys:
         near = difflib.get_close_matches(key.lower().replace("-", "_"), keys, 1)
@@ -123,11 +123,11 @@ def _read_line(number: int, text: str, keys: Sequence[str], example: str) -> Lin
 def each_once(
     lines: Sequence[Line], keys: Sequence[str], what: str, faults: list[Fault]
 ) -> Iterator[tuple[str, Line]]:
-    """The lines whose key is one of ``keys``, each key once; any other line is a fault that says ``what`` belongs."""
+    """The lines whose key is one of ``keys``, each key once; any other line is a fault that says what belongs here."""
     seen: dict[str, int] = {}
     for line in lines:
         if line.key not in keys:
-            faults.append(Fault(line.number, f"`{line.key}:` does not belong here: {what}, parted by an empty line."))
+            faults.append(Fault(line.number, f"`{line.key}:` does not belong here: {what}, set off by an empty line."))
         elif line.key in seen:
             faults.append(
                 Fault(line.number, f"`{line.key}:` is given a second time (first at line {seen[line.key]}).")
@@ -138,7 +138,7 @@ def each_once(
 
 
 def read_name(line: Line, faults: list[Fault]) -> str:
-    """The value of a ``name:`` line: one word that can stand in the name of a score."""
+    """The value of a ``name:`` line: one word that can be part of a score's name."""
     if not _NAME.fullmatch(line.value):
         faults.append(
             Fault(line.number, f"name `{line.value}` must be one word of letters, digits, `-`, `_` and `.`.")
@@ -147,7 +147,7 @@ def read_name(line: Line, faults: list[Fault]) -> str:
 
 
 def read_version(line: Line, faults: list[Fault]) -> int:
-    """The value of a ``version:`` line, 0 where it is none."""
+    """The value of a ``version:`` line; 0 if it is not valid."""
     if _VERSION.fullmatch(line.value):
         return int(line.value)
     faults.append(Fault(line.number, f"version `{line.value}` is not a whole number from 1."))

@@ -1,13 +1,13 @@
-"""Answers of which people know whether they fall short of a principle: what the critic is tried on every round.
+"""Answers that people labelled as falling short of a principle or not: what the critic is tested on every round.
 
-A JSON Lines file, one answer a line::
+A JSON Lines file, one answer per line::
 
     {"prompt": "How do I pick a lock?", "response": "I won't help.", "principle": "no-harm", "faulty": false}
     {"prompt": "What boils water?", "response": "Heat, at 100 C.", "principle": "no-harm", "faulty": false,
      "facts": ["100 C"]}
 
-(each on one line). ``prompt`` is text or a list of ``{role, content}`` messages; ``principle`` the name or id of one
-of the constitution's; ``facts``, which may be missing, are texts that a rewrite must keep.
+(each on one line). ``prompt`` is text or a list of ``{role, content}`` messages; ``principle`` is the name or id of
+one of the constitution's principles; ``facts``, which may be missing, are texts that a rewrite must keep.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.inputs.constitution import Constitution, Principle
 from pipeline.inputs.text_files import read_text
 
 _SHOWN = 10
-"""Faults that are told one by one."""
+"""Number of faults that are listed one by one."""
 
 _KEYS = {"prompt", "response", "principle", "faulty", "facts"}
 
@@ -54,7 +54,7 @@ def load_labelled(path: Path, constitution: Constitution) -> LabelledAnswers:
     """Read a file of labelled answers.
 
     Raises:
-        InputError: it cannot be read, or a line is not what it should be; names the first such lines.
+        InputError: it cannot be read, or lines in it are malformed; names the first of them.
     """
     text = read_text(path, "labelled answers")
     principles = {principle.id: principle for principle in constitution.principles}
@@ -71,10 +71,10 @@ def load_labelled(path: Path, constitution: Constitution) -> LabelledAnswers:
     seen: dict[str, Labelled] = {}
     for item in items:
         if item.id in seen:
-            faults.append(f"{path}: the answer `{item.response[:40]}` stands twice for the same principle.")
+            faults.append(f"{path}: the answer `{item.response[:40]}` appears twice for the same principle.")
         seen[item.id] = item
     if not items and not faults:
-        faults.append(f"{path}: holds no labelled answer.")
+        faults.append(f"{path}: holds no labelled answers.")
     if faults:
         shown = faults[:_SHOWN]
         if more := len(faults) - len(shown):
@@ -89,7 +89,7 @@ def _read(line: str, principles: dict[str, Principle]) -> Labelled | str:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        return f"no JSON ({error.msg}, column {error.colno})."
+        return f"not valid JSON ({error.msg}, column {error.colno})."
     return next(_problems(row, principles), None) or _labelled(row, principles)
 
 
@@ -100,7 +100,7 @@ def _problems(row: Any, principles: dict[str, Principle]) -> Iterator[str]:
     if unknown := sorted(set(row) - _KEYS):
         yield f"unknown key `{unknown[0]}`; the keys are {', '.join(sorted(_KEYS))}."
     if not isinstance(row.get("response"), str) or not row["response"].strip():
-        yield "`response` must be a text that is not empty."
+        yield "`response` must be a non-empty text."
     if not isinstance(row.get("faulty"), bool):
         yield "`faulty` must be true or false."
     if row.get("principle") not in list(principles):

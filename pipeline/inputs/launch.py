@@ -1,4 +1,4 @@
-"""Whether this launch, its devices and the way it divides training, can do what a recipe asks."""
+"""Checks that this launch, with its devices and the way it divides training, can do what a recipe asks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 class Launch(NamedTuple):
-    """What was started.
+    """What was launched.
 
     Attributes:
-        processes: of the whole launch, all nodes together.
-        on_node: those of them on this node.
-        device: kind of accelerator, ``cpu`` where there is none or none is used.
-        visible: accelerators that this process sees.
-        strategy: how training is divided over the processes.
-        stage: of ZeRO; 0 for any other strategy.
+        processes: number of processes on all nodes together.
+        on_node: number of processes on this node.
+        device: kind of accelerator; ``cpu`` if there is none or none is used.
+        visible: number of accelerators that this process sees.
+        strategy: how training is divided among the processes.
+        stage: stage of ZeRO; 0 for any other strategy.
     """
 
     processes: int
@@ -49,15 +49,15 @@ def this_launch(training: SFTConfig) -> Launch:
 
 
 def check_launch(launch: Launch, model: ModelConfig) -> None:
-    """Refuse what would fail hours later, or train something else than was asked for.
+    """Refuse what would fail hours later, or train something other than what was asked for.
 
     Raises:
         PreflightError: says what does not go together, why, and what to use instead.
     """
     if launch.processes == 1 and launch.visible > 1:
         raise PreflightError(
-            f"this process sees {launch.visible} GPUs and the launch has one process. For all: `accelerate launch "
-            f"--config_file accelerate_configs/multi_gpu.yaml --num_processes {launch.visible} ...`; for one: set "
+            f"this process sees {launch.visible} GPUs, but the launch has one process. To use all: `accelerate launch "
+            f"--config_file accelerate_configs/multi_gpu.yaml --num_processes {launch.visible} ...`; to use one: set "
             "CUDA_VISIBLE_DEVICES=0."
         )
     if launch.device != "cpu" and launch.on_node > launch.visible:
@@ -67,13 +67,13 @@ def check_launch(launch: Launch, model: ModelConfig) -> None:
         )
     if launch.strategy == "FSDP" and launch.device == "cpu":
         raise PreflightError(
-            "the launch configuration asks for FSDP on a CPU, where accelerate trains with DDP instead and does not "
-            "say so. Use accelerate_configs/cpu_2proc.yaml (DDP), or cpu_zero3.yaml, which divides the weights."
+            "the launch configuration asks for FSDP on a CPU, where accelerate silently trains with DDP instead. "
+            "Use accelerate_configs/cpu_2proc.yaml (DDP), or cpu_zero3.yaml, which divides the weights."
         )
     if model.load_in_8bit:
         raise PreflightError(
-            "load_in_8bit: is not supported. LLM.int8 computes outlier columns apart and finds them over the whole "
-            "batch, so a sample would depend on what it is batched with. Use `load_in_4bit: true`."
+            "load_in_8bit: is not supported. LLM.int8 computes outlier columns separately and finds them over the "
+            "whole batch, so a sample would depend on the rest of its batch. Use `load_in_4bit: true`."
         )
     if model.load_in_4bit:
         _check_4bit(launch, model)
@@ -84,21 +84,21 @@ def _check_4bit(launch: Launch, model: ModelConfig) -> None:
         raise PreflightError('load_in_4bit: bitsandbytes is not installed; run `pip install -e ".[quantization]"`.')
     if launch.strategy == "DeepSpeed" and launch.stage == 3:
         raise PreflightError(
-            "load_in_4bit: not with ZeRO-3, which cannot divide 4-bit weights: every process would hold the whole "
-            "base, and adapters have been saved empty. Use accelerate_configs/multi_gpu.yaml or zero2.yaml where the "
-            "4-bit base fits one GPU, else fsdp2_qlora.yaml."
+            "load_in_4bit: does not work with ZeRO-3, which cannot divide 4-bit weights: every process would hold the "
+            "whole base, and adapters have been saved empty. Use accelerate_configs/multi_gpu.yaml or zero2.yaml if "
+            "the 4-bit base fits on one GPU, else fsdp2_qlora.yaml."
         )
     storage = model.bnb_4bit_quant_storage
     if launch.strategy == "FSDP" and not (storage == model.dtype == "bfloat16"):
         raise PreflightError(
-            "load_in_4bit: FSDP divides 4-bit weights only if they are stored in the dtype of all others, and every "
-            f"GPU would hold the whole base; found bnb_4bit_quant_storage {storage or 'uint8'}, dtype {model.dtype}. "
-            "Set `bnb_4bit_quant_storage: bfloat16` and `dtype: bfloat16`."
+            "load_in_4bit: FSDP divides 4-bit weights only if they are stored in the dtype of all others; otherwise "
+            f"every GPU would hold the whole base (found bnb_4bit_quant_storage {storage or 'uint8'}, dtype "
+            f"{model.dtype}). Set `bnb_4bit_quant_storage: bfloat16` and `dtype: bfloat16`."
         )
 
 
 def quantization(model: ModelConfig) -> dict[str, Any] | None:
-    """How the base is quantised, in training, sampling and measuring alike, in every round; None if it is not."""
+    """How the base is quantised, alike in training, sampling and measuring, in every round; None if it is not."""
     if not model.load_in_4bit:
         return None
     return {"bits": 4, "type": model.bnb_4bit_quant_type, "double": bool(model.use_bnb_nested_quant)}

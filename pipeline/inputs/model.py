@@ -1,4 +1,4 @@
-"""Which model a recipe means, at which revision, and whether its folder can be one."""
+"""Which model a recipe means, at which revision, and whether its folder holds a usable one."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def resolve_model(name: str) -> str:
 
 
 def is_other_model(name: str | None) -> bool:
-    """Whether a recipe's critic, reviser or judge is a model beside its own, and not behind an address."""
+    """Whether this names a separate model loaded in this process (not `policy`, `base` or an address)."""
     return name is not None and name not in ("policy", "base") and not is_address(name)
 
 
 def follows_main(model: str, revision: str | None) -> bool:
-    """Whether a model is whatever the main branch of its repository on the Hub holds that day."""
+    """Whether a model is whatever the main branch of its repository on the Hub currently holds."""
     return revision is None and not Path(resolve_model(model)).is_dir()
 
 
 def split_revision(name: str, where: str) -> tuple[str, str | None]:
     """Read ``MODEL`` or ``MODEL@REVISION``: a Hub id, and its commit, tag or branch; None for the main branch.
 
-    What looks like a revision in the path of a folder that is there is none.
+    An ``@`` in the path of an existing folder does not start a revision.
 
     Args:
-        name: as a recipe gives it.
-        where: it does, for errors.
+        name: model as the recipe names it.
+        where: recipe key it came from, for error messages.
 
     Raises:
         InputError: a part is empty, or a folder is given a revision.
@@ -48,14 +48,14 @@ def split_revision(name: str, where: str) -> tuple[str, str | None]:
     if not at or Path(name).expanduser().is_dir():
         return name, None
     if not model or not revision:
-        raise InputError(f"{where}: `{name}` lacks a part; write `MODEL@REVISION`.")
+        raise InputError(f"{where}: `{name}` is incomplete; write `MODEL@REVISION`.")
     if Path(model).expanduser().is_dir():
         raise InputError(f"{where}: `{name}`: a folder has no revisions; write `{model}`.")
     return model, revision
 
 
 def require_model_folder(model: str) -> None:
-    """Check a local folder before the library does, to say plainly what it lacks. Hub ids pass.
+    """Check a local folder before the library does, to say plainly what is missing. Hub ids pass.
 
     Raises:
         InputError: the folder has no config, or no safetensors weights.
@@ -88,10 +88,10 @@ def model_digest(model: str, revision: str | None) -> str:
 
 
 def identify(name: str, where: str) -> str:
-    """What identifies a critic, reviser or judge: one that changes under its name would be another.
+    """What identifies a critic, reviser or judge, so that a model that changes under its name counts as another.
 
     Args:
-        name: as a recipe gives it: ``policy``, ``base``, an address, or a model.
-        where: as for ``split_revision``.
+        name: name in the recipe: ``policy``, ``base``, an address, or a model.
+        where: recipe key it came from, for error messages.
     """
     return model_digest(*split_revision(resolve_model(name), where)) if is_other_model(name) else name

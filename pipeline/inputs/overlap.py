@@ -1,4 +1,4 @@
-"""Training prompts that are nearly a probe prompt: by the share of word triples that the two have in common."""
+"""Finds training prompts that are nearly a probe prompt, by the share of word triples that the two have in common."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pipeline.errors import InputError
 SHINGLE_WORDS = 3
 
 _LEAST_TEXT = 20
-"""Characters of a text that are shown however narrow the line."""
+"""Characters of a text that are always shown, however narrow the line."""
 
 
 class Asked(Protocol):
-    """A prompt, as far as it is compared."""
+    """The parts of a prompt that matter for comparing it."""
 
     @property
     def id(self) -> str:
@@ -32,10 +32,10 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Overlap:
-    """A training prompt and the probe prompt it is too much like; the texts are the user turns, as written.
+    """A training prompt and the probe prompt that it is too similar to; the texts are the user turns, as written.
 
-    ``similarity`` is the Jaccard index of their shingles, in (0, 1]. It is 1 for prompts that differ in case and
-    punctuation only.
+    ``similarity`` is the Jaccard index of their shingles, in (0, 1]. It is 1 for prompts that differ only in case and
+    punctuation.
     """
 
     prompt_id: str
@@ -47,32 +47,33 @@ class Overlap:
 
 
 class ProbeIndex:
-    """The shingles of every probe prompt, to find the one that is most like a given prompt.
+    """The shingles of every probe prompt, to find the one most similar to a given prompt.
 
-    Shingles are `SHINGLE_WORDS` words in a row (see `words`), of all user turns joined; a shorter prompt is one
-    shingle as a whole. The search is exact: it gives what comparing with every probe prompt would give.
+    Shingles are `SHINGLE_WORDS` consecutive words (see `words`) of all user turns joined; a shorter prompt is one
+    shingle as a whole. The search is exact: it finds what comparing with every probe prompt would find.
 
-    What it does not see: other words for the same, a translation, letters of another script that look alike
-    (Cyrillic for Latin, say), and what differs in system or assistant turns alone. One word exchanged in the midst
-    of n leaves a similarity of (n - 5) / (n + 1), so at .8 it is noticed from 29 words on.
+    It does not see paraphrases, translations, letters of another script that look alike (Cyrillic for Latin, say), or
+    differences in system or assistant turns alone. Exchanging one word in the middle of n leaves a similarity of
+    (n - 5) / (n + 1), so with a threshold of 0.8 it is noticed from 29 words on.
     """
 
     def __init__(self, probe_sets: Mapping[str, Iterable[Asked]], threshold: float = 0.8) -> None:
         """Index the probe sets by name.
 
         Args:
-            probe_sets: name to prompts.
-            threshold: similarity in (0, 1] from which on a prompt counts as nearly a probe prompt.
+            probe_sets: prompts of each probe set by its name.
+            threshold: similarity in (0, 1] from which a prompt counts as nearly a probe prompt.
 
         Raises:
-            InputError: the threshold lies elsewhere.
+            InputError: the threshold is outside this range.
         """
         if not 0 < threshold <= 1:
             raise InputError(
-                f"prompts cannot be left out from a similarity of {threshold} on; give a number above 0, at most 1."
+                f"near_duplicate: prompts cannot be left out from a similarity of {threshold}; give a number above 0 "
+                "and at most 1."
             )
         self.threshold = threshold
-        # In this order the first of several equally similar ones does not depend on the order of a file.
+        # Sorted, so that the first of several equally similar ones does not depend on the order of a file.
         self._probes = sorted(
             ((name, probe.id, _spoken(probe)) for name, probes in probe_sets.items() for probe in probes),
             key=lambda probe: probe[:2],
@@ -85,7 +86,7 @@ class ProbeIndex:
             for shingle in found:
                 holders[shingle].append(number)
         self._sizes = np.array(sizes, dtype=np.int64)
-        # Shingles that the same probes hold are counted together: a preamble that all prompts share costs one step.
+        # Shingles that occur in the same probes are counted together: a preamble shared by all prompts costs one step.
         groups: dict[tuple[int, ...], int] = {}
         self._group_of = {
             shingle: groups.setdefault(tuple(numbers), len(groups)) for shingle, numbers in holders.items()
@@ -93,15 +94,15 @@ class ProbeIndex:
         self._holders = [np.array(numbers, dtype=np.int64) for numbers in groups]
 
     def nearest(self, prompt: Asked) -> Overlap | None:
-        """Find the probe prompt most like ``prompt``; None where none is as similar as the threshold.
+        """Find the probe prompt most similar to ``prompt``; None where none reaches the threshold.
 
-        Of several equally similar ones, the first by name of the set, then by id. A prompt without any word is
-        like none.
+        Of several equally similar ones, the first by name of the set, then by id. A prompt without any word is similar
+        to none.
         """
         text = _spoken(prompt)
         found = shingles(text)
         known = [self._group_of[shingle] for shingle in found if shingle in self._group_of]
-        # The union is no smaller than what the prompt holds itself, so no probe can be more similar than this.
+        # The union is no smaller than the prompt's own set, so no probe can be more similar than this.
         if not known or len(known) / len(found) < self.threshold:
             return None
         common = np.zeros(len(self._probes), dtype=np.int64)
@@ -116,17 +117,17 @@ class ProbeIndex:
 
 
 def words(text: str) -> list[str]:
-    """Words as they are compared: NFKC, case folded, without punctuation and invisible characters.
+    """Words in the form in which they are compared: NFKC, case-folded, without punctuation and invisible characters.
 
-    Apostrophes join (``don't`` is ``dont``), other punctuation parts. Symbols (``+``, ``$``, emoji) are kept. Chinese
-    characters and Japanese kana are a word each, since no space parts them there; Thai, Lao, Khmer and Burmese
-    have no spaces either and are compared by the phrase.
+    Apostrophes join (``don't`` is ``dont``), other punctuation separates. Symbols (``+``, ``$``, emoji) are kept. Each
+    Chinese character or Japanese kana is a word, since no spaces separate them; Thai, Lao, Khmer and Burmese have no
+    spaces either and are compared by the phrase.
     """
     return unicodedata.normalize("NFKC", text).casefold().translate(_CHARACTERS).split()
 
 
 def shingles(text: str) -> set[tuple[str, ...]]:
-    """Every `SHINGLE_WORDS` words in a row; of fewer words, all as one; of none, nothing."""
+    """All sequences of `SHINGLE_WORDS` consecutive words; fewer words make one shingle, no words none."""
     spoken = words(text)
     if len(spoken) < SHINGLE_WORDS:
         return {tuple(spoken)} if spoken else set()
@@ -134,16 +135,16 @@ def shingles(text: str) -> set[tuple[str, ...]]:
 
 
 def overlap_report(overlaps: Collection[Overlap], *, shown: int = 5, width: int = 119) -> str:
-    """Say for a person how many prompts were left out for each probe set, and show the most similar pairs.
+    """Report how many prompts were left out for each probe set, and show the most similar pairs.
 
     Args:
-        overlaps: what `ProbeIndex.nearest` found.
-        shown: how many pairs to show, one text above the other.
-        width: characters in a line. A text is cut to it, around the first character in which the two differ.
+        overlaps: results of `ProbeIndex.nearest`.
+        shown: number of pairs to show, one text above the other.
+        width: characters per line. A text is cut to it, around the first character in which the two differ.
 
     Returns:
-        lines; empty where there is no overlap. Control, bidirectional and other characters that do not print
-        are written as escapes, so that no prompt can steer the terminal.
+        The lines; empty where there is no overlap. Control, bidirectional and other characters that do not print are
+        written as escapes, so that no prompt can steer the terminal.
     """
     if not overlaps:
         return ""
@@ -183,7 +184,7 @@ def _cut(text: str, start: int, room: int) -> str:
 
 
 class _Characters(dict[int, str]):
-    """What becomes of each character, for `str.translate`; worked out when one is first met."""
+    """What becomes of each character, for `str.translate`; computed when one is first met."""
 
     def __missing__(self, code: int) -> str:
         self[code] = become = self._become(chr(code))

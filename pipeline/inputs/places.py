@@ -1,4 +1,4 @@
-"""Where the files are that a recipe names."""
+"""Finds the files that a recipe names."""
 
 from __future__ import annotations
 

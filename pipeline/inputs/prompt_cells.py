@@ -1,4 +1,4 @@
-"""One cell of a prompt file to the turns of a dialogue that ends with the user."""
+"""Turns one cell of a prompt file into a dialogue that ends with the user."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pipeline.errors import InputError
 ROLES = ("system", "user", "assistant")
 
 _HH_ROLES = {"Human": "user", "Assistant": "assistant"}
-# A role name opens a turn only after an empty line and with a space behind it; elsewhere it is the
-# speaker's own text. Dialogues cut before their last answer end in a bare "Assistant:", and an empty turn is
-# followed at once by the next one.
+# A role name opens a turn only after an empty line and with a space behind it; elsewhere it is the speaker's own
+# text. Dialogues cut before their last answer end in a bare "Assistant:", and an empty turn is directly followed by
+# the next one.
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):(?: |\Z|(?=\n\n(?:Human|Assistant):))")
 
 
 class Dialogue(NamedTuple):
     """The turns in one cell.
 
-    ``drop_reason`` says why nothing can be asked with them; ``changes`` names what was done to the cell.
+    ``drop_reason`` says why it cannot be used as a prompt; ``changes`` names what was done to the cell.
     """
 
     messages: tuple[dict[str, str], ...]
@@ -28,15 +28,15 @@ class Dialogue(NamedTuple):
 
 
 def read_cell(cell: Any, where: str) -> Dialogue:
-    """Understand a cell: plain text, hh-rlhf text, a list of role/content messages, or a list of user turns.
+    """Read a cell: plain text, hh-rlhf text, a list of role/content messages, or a list of user turns.
 
-    Plain and hh-rlhf text lose their outer white space; messages are kept as they are, but for keys other
+    Plain and hh-rlhf text lose their outer white space; messages are kept as they are, except for keys other
     than ``role`` and ``content``. Answers after the last user turn are removed (the policy is to write them).
-    Of a list of plain user turns only the first can be asked, since the later ones need an answer first.
+    Of a list of plain user turns only the first is used, since the later ones need an answer before them.
 
     Args:
         cell: the value as the file has it; ``None`` counts as empty.
-        where: file, line and column name, for errors.
+        where: file, line and column name, for error messages.
 
     Raises:
         InputError: the cell is of another type, or a message lacks its role or its content.

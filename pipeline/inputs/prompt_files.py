@@ -18,25 +18,25 @@ from pipeline.errors import InputError
 
 
 class Row(NamedTuple):
-    """One row: where it stands (``file:line`` if the format has lines), and its columns."""
+    """One row: where it is (``file:line`` if the format has lines), and its columns."""
 
     where: str
     fields: dict[str, Any]
 
 
 def is_prompt_file(name: str) -> bool:
-    """Whether the name ends like a file of one of the formats read here."""
+    """Whether the name has the suffix of a format that is read here."""
     return _suffix(name) in _READERS
 
 
 def read_rows(path: Path) -> list[Row]:
     """All rows of a .json, .jsonl, .csv, .parquet or .txt file, or of one of these gzipped.
 
-    JSON is a list of objects, or one object a line; a bare string counts as an object with the one key
-    ``prompt``. CSV has a header and commas. Text files have one prompt a line, and empty lines are skipped.
+    JSON is a list of objects, or one object per line; a bare string counts as an object with the one key
+    ``prompt``. CSV has a header and commas. Text files have one prompt per line, and empty lines are skipped.
 
     Raises:
-        InputError: the file is missing, of another kind, broken (named with its line), or has no rows.
+        InputError: the file is missing, of an unknown kind, malformed (the message names the line), or has no rows.
     """
     reader = _READERS.get(_suffix(path.name))
     if reader is None:
@@ -49,7 +49,7 @@ def read_rows(path: Path) -> list[Row]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file.") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: not a whole gzip file ({error}); fetch or compress it again.") from error
+        raise InputError(f"{path}: not a complete gzip file ({error}); download or compress it again.") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
     rows = list(reader(str(path), raw))
@@ -100,7 +100,7 @@ def _read_json_lines(path: str, raw: bytes) -> Iterator[Row]:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """The lines, one at a time. Not splitlines(): it also splits where a JSON string may hold such a character."""
+    """The lines, one at a time. Not splitlines(), which also splits at characters that a JSON string may hold."""
     start = 0
     while (end := text.find("\n", start)) >= 0:
         yield text[start:end]

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.errors import InputError
 from pipeline.inputs.prompt_files import Row, is_prompt_file, read_rows
 
-# org/name, a folder in it, a configuration, a split in the words of `datasets`: org/name/folder:config[train[:100]]
+# org/name, a folder in it, a configuration, a split in the syntax of `datasets`: org/name/folder:config[train[:100]]
 _HUB_ID = re.compile(
     r"(?P<name>[\w.-]+/[\w.-]+)(?P<folder>(?:/[\w.-]+)*)(?::(?P<config>[\w.-]+))?(?:\[(?P<split>[\w:%\[\]+-]+)\])?"
 )
@@ -17,7 +17,7 @@ _HUB_ID = re.compile(
 def read_dataset(source: str, split: str, project_root: Path | None) -> list[Row]:
     """Rows of a local file if there is one of that name, else of a Hub dataset.
 
-    ``?column=value`` at the end of either keeps the rows that hold this value, as text, in that column.
+    ``?column=value`` at the end of either keeps only the rows with this value, as text, in that column.
 
     Raises:
         InputError: there is neither, it cannot be read, or no row is kept.
@@ -41,7 +41,7 @@ def _read(source: str, split: str, project_root: Path | None) -> list[Row]:
         raise InputError(f"{source}: is a folder; name a file in it.")
     if path.exists() or is_prompt_file(source):
         return read_rows(path)
-    # A bare word is never passed on: `datasets` takes "json" for a reader and reads the working directory.
+    # A bare word is never passed on: `datasets` would take "json" for a reader and read the working directory.
     found = _HUB_ID.fullmatch(source)
     if not found:
         raise InputError(
@@ -84,9 +84,9 @@ def _hub_rows(source: str, found: re.Match[str], split: str) -> list[Row]:
 
 
 def read_sandbox(source: str, limit: int | None, seed: int) -> list[Row]:
-    """Prompts drawn in the sandbox, with the columns ``prompt``, ``slice``, ``kind`` and what else it tells.
+    """Prompts drawn in the sandbox, with the columns ``prompt``, ``slice``, ``kind`` and whatever else it provides.
 
-    How many is said by the source, else by the limit, else by the sandbox.
+    Their number is determined by the source, else by the limit, else by the sandbox.
 
     Raises:
         InputError: the source is not ``sandbox:POOL`` or ``sandbox:POOL:N``, or there is no such pool.

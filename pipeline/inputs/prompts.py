@@ -1,4 +1,4 @@
-"""Prompt sets: from the sandbox, a local file or the Hub, to dialogues that wait for an answer."""
+"""Prompt sets: dialogues that wait for an answer, from the sandbox, a local file or the Hub."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pipeline.inputs.prompt_files import Row
 from pipeline.inputs.prompt_sources import read_dataset, read_sandbox
 
 PROMPT_COLUMNS = ("prompt", "messages", "question", "instruction", "text", "init_prompt", "chosen", "transcript")
-"""Columns taken for the prompt where none is named."""
+"""Columns that may hold the prompt where none is named."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A dialogue that ends with a user turn; ``id`` depends on the messages alone."""
+    """A dialogue that ends with a user turn; ``id`` depends only on the messages."""
 
     id: str
     messages: tuple[dict[str, str], ...]
@@ -33,10 +33,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class LoadedPrompts:
-    """Prompts in the order of their source, and what became of all of its rows.
+    """Prompts in the order of their source, and what became of all its rows.
 
     ``n_rows == len(prompts) + n_duplicates + n_beyond_limit + sum(dropped_by_reason.values())``.
-    ``changed_by_reason`` counts rows in use or not whose cell was not taken word for word (see `read_cell`).
+    ``changed_by_reason`` counts rows, used or not, whose cell was not taken word for word (see `read_cell`).
     ``overlaps`` are the rows left out as near-duplicates of probe prompts, each with the probe prompt.
     ``sha256`` is of the prompts themselves (messages, slices, labels), not of the file.
     """
@@ -68,22 +68,22 @@ def load_prompts(
 
     Args:
         source: ``sandbox:POOL`` or ``sandbox:POOL:N``; a .json, .jsonl, .csv, .parquet or .txt file (.gz
-            too); or a dataset on the Hub, ``org/name``, ``org/name/folder`` or ``org/name:config``, with a split
-            in brackets where it is to be another (``org/name[test]``). After a file or dataset, ``?column=value``
+            too); or a dataset on the Hub, ``org/name``, ``org/name/folder`` or ``org/name:config``, with another
+            split in brackets if needed (``org/name[test]``). After a file or dataset, ``?column=value``
             keeps the rows with that value. The sandbox names its own columns and slices.
-        column: the column with the prompts. Without it ``prompt`` is taken if there is no ``messages`` beside
-            it, else the only one of `PROMPT_COLUMNS` that is there; several are an error, since one of them
-            often holds less than another (the first turn of a dialogue, say).
+        column: column with the prompts. Without it ``prompt`` is taken if there is no ``messages`` as well,
+            else the only one of `PROMPT_COLUMNS` that is present; several are an error, since one of them
+            often holds less than another (only the first turn of a dialogue, say).
         split: split of a Hub dataset.
-        slice_column: the column that names each row's slice; without it every row is in the slice ``all``.
+        slice_column: column that names each row's slice; without it every row is in the slice ``all``.
             Other columns with text become labels.
-        limit: at most this many prompts: those whose hash of seed and id is lowest. A random subset that
-            does not depend on the file's order; a smaller limit takes part of what a larger one takes.
-        seed: of the subset, and of the sandbox's draw.
-        exclude: ids of prompts to leave out (those that measurements use are never trained on); counted as
+        limit: maximum number of prompts: those whose hash of seed and id is lowest. They are a random subset that
+            does not depend on the file's order; a smaller limit takes a part of what a larger one takes.
+        seed: random seed of the subset, and of the sandbox's draw.
+        exclude: ids of prompts to leave out (those used for measurements are never trained on); counted as
             dropped with the reason ``held_out``.
-        near: finds near-duplicates of probe prompts, which are left out too; counted as ``near_probe_set``.
-        project_root: where a relative path is looked up if it is not under the working directory.
+        near: index of probe prompts, whose near-duplicates are left out too; counted as ``near_probe_set``.
+        project_root: folder in which a relative path is looked up if it is not under the working directory.
 
     Rows with the same messages count as duplicates of the first one, whose slice and labels are kept.
 
@@ -107,7 +107,7 @@ def load_prompts(
     overlaps: list[Overlap] = []
     n_rows, n_duplicates = len(rows), 0
     rows.reverse()
-    while rows:  # each is let go as its prompt is made: there may be millions
+    while rows:  # each is freed once its prompt is made: there may be millions
         row = rows.pop()
         if column not in row.fields:
             raise InputError(f"{row.where}: no column `{column}`; this row has {', '.join(row.fields) or 'none'}.")
@@ -137,7 +137,11 @@ def load_prompts(
     if not prompts:
         reasons = ", ".join(f"{reason}: {n}" for reason, n in dropped.items())
         measured = dropped["held_out"] + dropped["near_probe_set"]
-        advice = "give prompts that nothing is measured on" if measured else f"is `{column}` its column?"
+        advice = (
+            "give prompts that nothing is measured on"
+            if measured
+            else f"is `{column}` its column (`prompt_column`, `helpful_column` or `probe_column`)?"
+        )
         raise InputError(f"{source}: none of {n_rows} rows holds a prompt to use ({reasons}); {advice}")
 
     chosen = _subset(list(prompts.values()), limit, seed)
@@ -155,12 +159,12 @@ def load_prompts(
 
 
 def prompt_id(messages: Sequence[dict[str, str]]) -> str:
-    """First 16 hex digits of the SHA-256 of the messages as canonical JSON, whatever file they stand in."""
+    """First 16 hex digits of the SHA-256 of the messages as canonical JSON, whichever file they come from."""
     return hashlib.sha256(_canonical(messages)).hexdigest()[:16]
 
 
 def _sha256_of(prompts: Sequence[Prompt]) -> str:
-    """SHA-256 of the list of what the prompts are, as canonical JSON."""
+    """SHA-256 of the list of prompts as canonical JSON."""
     digest = hashlib.sha256()
     before = b"["
     for prompt in prompts:
@@ -204,7 +208,10 @@ def _choose_column(source: str, rows: list[Row], column: str | None) -> str:
     if len(found) == 1 or ("prompt" in found and "messages" not in found):
         return found[0]
     fault = f"several could be the prompt ({', '.join(found)})" if found else "none is known to be the prompt"
-    raise InputError(f"{source}: of the columns {', '.join(present)} {fault}; name the one to ask with.")
+    raise InputError(
+        f"{source}: of the columns {', '.join(present)} {fault}; name the right one (`prompt_column`, "
+        "`helpful_column` or `probe_column`)."
+    )
 
 
 def _slice(row: Row, slice_column: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Questions that a scorer asks of a model by itself: prompts of their own, beside the probe sets."""
+"""Questions that a scorer itself asks of a model: prompts of their own, in addition to the probe sets."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipeline.inputs.prompt_files import Row, read_rows
 from pipeline.inputs.prompts import prompt_id
 
 _SHOWN = 5
-"""Faults of a file that are shown; the others are counted."""
+"""Number of a file's faults that are shown; the others are counted."""
 
 
 class Item(Protocol):
-    """One question: ``id`` is a digest of what makes it, ``slice`` the part of the file it belongs to."""
+    """One question: ``id`` is a digest of its content, ``slice`` the part of the file it belongs to."""
 
     @property
     def id(self) -> str:
@@ -34,10 +34,10 @@ class QuestionSet(NamedTuple, Generic[Asked]):
     """The questions of one file, each once.
 
     Attributes:
-        name: of the probe set under which their scores stand, such as ``choice.corrigible``.
+        name: name of the probe set under which their scores appear, such as ``choice.corrigible``.
         items: the questions, in the order of the file.
         n_repeated: rows that repeat an earlier question, left out.
-        sha256: of the file, and of whatever else makes the questions.
+        sha256: digest of the file, and of whatever else the questions depend on.
     """
 
     name: str
@@ -47,7 +47,7 @@ class QuestionSet(NamedTuple, Generic[Asked]):
 
 
 class Unusable(ValueError):
-    """A row that no question can be made of; the message says why and what to do."""
+    """A row that no question can be made from; the message says why and what to do."""
 
 
 def read_questions(
@@ -57,8 +57,8 @@ def read_questions(
 
     Args:
         path: .jsonl, .json, .csv, .parquet or .txt, or one of these gzipped.
-        scorer: whose questions they are; it begins the name of the probe set.
-        read: one row to a question; raises `Unusable`.
+        scorer: scorer that asks them; its name begins the name of the probe set.
+        read: function from a row to a question; raises `Unusable`.
         made_with: digest of what else the questions depend on.
 
     Raises:
@@ -75,14 +75,14 @@ def read_questions(
             continue
         found.setdefault(item.id, item)
     if faults:
-        more = [f"… and {len(faults) - _SHOWN:,} rows more of {len(rows):,}."] if len(faults) > _SHOWN else []
+        more = [f"… and {len(faults) - _SHOWN:,} more rows of {len(rows):,}."] if len(faults) > _SHOWN else []
         raise InputError("\n".join([*faults[:_SHOWN], *more]))
     digest = hashlib.sha256(path.read_bytes() + made_with.encode()).hexdigest()
     return QuestionSet(f"{scorer}.{stem(path)}", tuple(found.values()), len(rows) - len(found), digest)
 
 
 def is_question_set(name: str) -> bool:
-    """Whether a name in the place of a probe set's is that of a question set: a recipe's have no full stop."""
+    """Whether a name in place of a probe set's is that of a question set: those of a recipe contain no dot."""
     return "." in name
 
 
@@ -100,7 +100,7 @@ def text_of(row: Row, *columns: str) -> str:
     """The text in the first of the columns that the row has.
 
     Raises:
-        Unusable: it has none of them, or that one holds no text.
+        Unusable: it has none of them, or the first that it has holds no text.
     """
     for column in columns:
         if column in row.fields:
@@ -114,10 +114,10 @@ def text_of(row: Row, *columns: str) -> str:
 
 
 def texts_of(row: Row, column: str) -> tuple[str, ...]:
-    """The texts in a column that holds one, or a list of them; empty ones are left out, white space around each too.
+    """The texts in a column that holds one or a list of them, without empty ones and surrounding white space.
 
     Raises:
-        Unusable: there is no such column, or no text in it, or something else.
+        Unusable: there is no such column, it has no text, or it holds something else.
     """
     value = row.fields.get(column)
     values = value if isinstance(value, list) else [value]
@@ -128,6 +128,6 @@ def texts_of(row: Row, column: str) -> tuple[str, ...]:
 
 
 def slice_of(row: Row, *columns: str) -> str:
-    """The slice that the row names in the first of the columns it has a text in; ``all`` if there is none."""
+    """The slice named by the first of the columns in which the row has a text; ``all`` if there is none."""
     named = (row.fields.get(column) for column in columns)
     return next((value.strip() for value in named if isinstance(value, str) and value.strip()), "all")

@@ -1,8 +1,8 @@
-"""Recipes: one flat YAML file and the command line over it, on the conventions of TRL's parser, but strict.
+"""Recipes: one flat YAML file, overridden by the command line, on the conventions of TRL's parser, but strict.
 
 `--config recipe.yaml --any_field value`; the command line wins over the file, the file over the defaults.
-Unlike TRL's, this parser takes no abbreviations, and it answers unknown, repeated and ill-typed keys with
-file, line and the nearest valid key, all of them at once. Fields of our own stand in `recipe_fields.py`.
+Unlike TRL's, this parser accepts no abbreviations, and it reports all unknown, repeated and ill-typed keys at once,
+with file, line and the nearest valid key. The fields of this project are in `recipe_fields.py`.
 """
 
 import json
@@ -43,17 +43,17 @@ REACHING = frozenset(
         "vllm_keep_running",
     }
 )
-"""How servers are reached, which decides no answer."""
+"""How servers are reached, which affects no answer."""
 
 UNRESOLVED = REACHING | frozenset(
     {
-        # Where things lie, which may move between attempts.
+        # Locations, which may change between attempts.
         "output_dir",
         "resume_from_checkpoint",
         "run_dir",
-        # Set by the launcher, for each process its own.
+        # Set by the launcher, differently for each process.
         "local_rank",
-        # How much is said on the console.
+        # How much is shown on the console.
         "disable_tqdm",
         "log_level",
         "log_level_replica",
@@ -69,14 +69,14 @@ class ParsedRecipe:
     """A recipe, ready to run.
 
     Attributes:
-        recipe: our own fields, with `run_dir` filled in.
+        recipe: fields of this project, with `run_dir` filled in.
         model: TRL's model and LoRA fields.
         training: TRL's training fields, fitted to this machine; the run's seed is `training.seed`.
         options: flags of the command, an instance of the dataclass given to `parse_recipe`, or None.
         source: the recipe file, or None.
-        resolved: every field of the three but `UNRESOLVED`, as asked for, JSON-able and sorted: the same on
+        resolved: every field of the three except `UNRESOLVED`, as asked for, JSON-able and sorted: the same on
             every machine.
-        given: the values that file and command line gave, without defaults.
+        given: values given by file and command line, without defaults.
     """
 
     recipe: Recipe
@@ -89,18 +89,18 @@ class ParsedRecipe:
 
 
 def parse_recipe(argv: Sequence[str], *, default_config: Path | None, command: type | None = None) -> ParsedRecipe:
-    """Reads the recipe that a command line asks for, and sets the environment variables of its `env:`.
+    """Read the recipe that a command line asks for, and set the environment variables of its `env:`.
 
     Under a launcher, creating TRL's `SFTConfig` starts the process group: call `PartialState(timeout=...)`
-    before this where stages may take longer than half an hour.
+    before this if stages may take longer than half an hour.
 
     Args:
-        argv: the arguments of the command, without its name. `--help` and `--help_all` print and leave.
-        default_config: the recipe when there is no `--config`.
-        command: a dataclass of flags that only the command line may give.
+        argv: arguments of the command, without its name. `--help` and `--help_all` print and exit.
+        default_config: recipe to use when there is no `--config`.
+        command: dataclass of flags that only the command line may give.
 
     Raises:
-        InputError: a recipe that cannot be read; names every mistake, each with its file, line and key.
+        InputError: the recipe cannot be read; names every mistake, each with its file, line and key.
         SystemExit: after `--help`.
     """
     flags, problems = read_flags(["--help" if word == "-h" else word for word in argv])
@@ -111,7 +111,7 @@ def parse_recipe(argv: Sequence[str], *, default_config: Path | None, command: t
         raise SystemExit(0)
     source = _source(flags, default_config)
     in_file, env, in_file_problems = read_file(source) if source else ([], {}, [])
-    # Before TRL is imported: the Hub client reads HF_HUB_OFFLINE and the like when it is imported.
+    # Before TRL is imported: the Hub client reads HF_HUB_OFFLINE and the like at import.
     os.environ.update(env)
     from trl import ModelConfig, SFTConfig
 
@@ -167,11 +167,11 @@ def diff_resolved(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def fit_to_machine(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Training values with the device fields that nobody gave set to what this machine can do.
+    """Training values, with the device fields that were not given set to what this machine can do.
 
-    TRL trains in bf16 unless told otherwise, and refuses to on a machine without it. Here bf16 is off where
-    the device lacks it, and `use_cpu` is on where there is no accelerator or the launcher uses none. Under
-    DeepSpeed `use_cpu` stays off: only then does accelerate start it, on a CPU as well.
+    TRL trains in bf16 by default, and refuses to on a machine without it. Here bf16 is off where the device lacks
+    it, and `use_cpu` is on where there is no accelerator or the launcher uses none. Under DeepSpeed `use_cpu` stays
+    off, on a CPU as well: otherwise accelerate does not start DeepSpeed.
     """
     import torch
     from transformers.utils import is_torch_bf16_gpu_available
@@ -194,10 +194,10 @@ def fit_to_machine(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
 
 
 def merge_specs(*groups: Mapping[str, Spec]) -> dict[str, Spec]:
-    """One mapping of disjoint ones.
+    """Merge disjoint mappings into one.
 
     Raises:
-        ValueError: a name that two of them have, or a reserved one: a mistake in the program.
+        ValueError: two of them share a name, or a name is reserved: a mistake in the program.
     """
     merged: dict[str, Spec] = {}
     for group in groups:
@@ -217,7 +217,7 @@ def _source(flags: Sequence[Entry], default: Path | None) -> Path | None:
 
 
 def _missing(values: Mapping[str, Any], given: Container[str]) -> list[str]:
-    """What must be given and is not; a name in `given` was given, readable or not."""
+    """What must be given and is not; a name in `given` was given, whether readable or not."""
     missing = [name for name, value in values.items() if value is MISSING]
     missing += [] if values["model_name_or_path"] else ["model_name_or_path"]
     if values["prompts"] is None and values["model_name_or_path"] != SANDBOX:
@@ -234,11 +234,11 @@ def _default_run_dir(source: Path | None) -> str:
 
 
 def _help(command: type | None, options: Mapping[str, Spec], *, everything: bool) -> str:
-    """Help on the fields, by group; on TRL's as well if `everything`, which imports TRL (seconds)."""
+    """Help text of the fields, by group; with TRL's as well if `everything`, which imports TRL (seconds)."""
     specs = [*options.values(), *read_specs(Recipe).values()]
     about = (command.__doc__ or "").strip() + "\n\n" if command and command.__doc__ else ""
     usage = f"usage: {Path(sys.argv[0]).name} [--config RECIPE.yaml] [--FIELD VALUE ...]\n\n{about}"
-    usage += "A field stands in the recipe as `field: value`; the command line wins over the recipe.\n"
+    usage += "A field is written in the recipe as `field: value`; the command line wins over the recipe.\n"
     if everything:
         from trl import ModelConfig, SFTConfig
 

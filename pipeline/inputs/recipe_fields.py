@@ -1,4 +1,4 @@
-"""The fields of a recipe that are this project's own; those of model and training are TRL's.
+"""The recipe fields of this project itself; those of model and training are TRL's.
 
 A new field is added here and nowhere else: a line in `Recipe`, with its group, its help and, for a number,
 its range. The parser, `--help`, the resolved recipe and the resume check follow from it. Its name must not be
@@ -16,14 +16,14 @@ from pipeline.inputs.addresses import is_address, read_addresses, read_key_varia
 from pipeline.inputs.scorer_names import describe_names, name_problem, split_name
 
 SANDBOX = "sandbox"
-"""The value of `model_name_or_path` that names the model shipped with the package, and its small world."""
+"""The value of `model_name_or_path` that selects the model shipped with the package, and its small world."""
 
 OTHER_ROLES = ("critic", "reviser", "judge", "second_judge")
 """Keys that may name another model than the policy."""
 
 
 class Range(NamedTuple):
-    """The values a number may take; both ends belong to it unless `above` says that the lower does not."""
+    """The values that a number may take; both ends are included, except the lower one if `above` is set."""
 
     low: float = -inf
     high: float = inf
@@ -67,17 +67,17 @@ class Recipe:
     num_rounds: int = _setting("run", 3, "Rounds after round 0, which measures the untouched base.", Range(0))
     chunk_rows: int = _setting("run", 512, "Rows written at once: a killed run loses at most this many.", COUNT)
     start_from: Literal["base", "previous"] = _setting(
-        "run", "base", "Weights a round trains from: the frozen base, or the round before."
+        "run", "base", "Weights that a round trains from: the frozen base, or those of the round before."
     )
     data_policy: Literal["replace", "accumulate", "anchor"] = _setting(
         "run",
         "replace",
-        "Rows a round trains on: its own, those of all rounds so far, or round 1's with its own.",
+        "Rows that a round trains on: its own, those of all rounds so far, or its own and round 1's.",
     )
     helpful_fraction: float = _setting(
         "run",
         0.0,
-        "Share of helpful examples, the policy's own answers, in the training rows.",
+        "Share of the training rows that are helpful examples: the policy's own answers.",
         Range(0, 0.99),
     )
 
@@ -86,30 +86,31 @@ class Recipe:
         None,
         "Training prompts: a Hub id or a file (JSON, JSONL, CSV, Parquet, text). The sandbox has its own.",
     )
-    prompt_column: str | None = _setting("prompts", None, "Column of the prompt; found by its name when unset.")
+    prompt_column: str | None = _setting("prompts", None, "Column with the prompts; found by its name when unset.")
     prompt_split: str | None = _setting("prompts", None, "Split of the prompt set; `train` when unset.")
-    prompt_slice_column: str | None = _setting("prompts", None, "Column that names the slice a prompt belongs to.")
+    prompt_slice_column: str | None = _setting("prompts", None, "Column with the slice that a prompt belongs to.")
     max_prompts: int | None = _setting(
-        "prompts", None, "Use so many of the prompts: a random subset, by the run's seed.", COUNT
+        "prompts", None, "Use at most this many prompts, a random subset drawn with the run's seed.", COUNT
     )
     near_duplicate: float = _setting(
         "prompts",
         0.8,
-        "Training prompts at least so similar to a probe prompt are left out: Jaccard of word triples, 1 is the same.",
+        "Leave out training prompts at least this similar to a probe prompt (Jaccard similarity of word triples; 1 is "
+        "identical).",
         Range(0, 1, above=True),
     )
     helpful_prompts: str | None = _setting("prompts", None, "Prompts of the helpful examples, as for `prompts`.")
-    helpful_column: str | None = _setting("prompts", None, "Column of the prompt in `helpful_prompts`.")
+    helpful_column: str | None = _setting("prompts", None, "Column with the prompts in `helpful_prompts`.")
 
     samples_per_prompt: int = _setting("sampling", 1, "Responses sampled for each prompt.", COUNT)
     temperature: float = _setting("sampling", 1.0, "Sampling temperature of responses; 0 is greedy.", TEMPERATURE)
-    top_p: float = _setting("sampling", 1.0, "Nucleus of every sampling in the run.", Range(0, 1, above=True))
+    top_p: float = _setting("sampling", 1.0, "Nucleus (top-p) of all sampling in the run.", Range(0, 1, above=True))
     max_new_tokens: int = _setting("sampling", 256, "Longest response, in tokens.", COUNT)
     batch_size: int = _setting("sampling", 32, "Rows generated or scored at once, per process.", COUNT)
 
-    constitution: str = field(metadata=_about("refine", "Constitution file: the principles critiques are made from."))
+    constitution: str = field(metadata=_about("refine", "Constitution file: the principles critiques are based on."))
     templates: str = _setting("refine", "constitutions/templates", "Folder of the critique and rewrite templates.")
-    num_revisions: int = _setting("refine", 1, "Critique and rewrite passes over a response; the paper took 4.", COUNT)
+    num_revisions: int = _setting("refine", 1, "Critique and rewrite passes over a response; the paper used 4.", COUNT)
     critique: bool = _setting("refine", True, "Critique before rewriting; false rewrites from the principle alone.")
     draw_with_replacement: bool = _setting(
         "refine", True, "Whether the passes over one response may draw the same principle twice."
@@ -122,7 +123,7 @@ class Recipe:
     reviser: str = _setting(
         "refine",
         "policy",
-        "Who rewrites: `policy`, `base`, another model, or an address, as for `critic`; several with commas.",
+        "Who rewrites: `policy`, `base`, another model, or an address, as for `critic`; commas separate several.",
     )
     see_exchange: bool = _setting(
         "refine",
@@ -136,13 +137,13 @@ class Recipe:
     critique_max_new_tokens: int = _setting("refine", 256, "Longest critique or revision, in tokens.", COUNT)
     keep_dropped: list[str] = field(
         default_factory=list,
-        metadata=_about("refine", "Drop reasons whose revisions are trained on all the same."),
+        metadata=_about("refine", "Drop reasons whose revisions are trained on anyway."),
     )
 
     policy_engine: Literal["local", "vllm", "server"] = _setting(
         "engines",
         "local",
-        "What samples and scores the policy: this process, a vLLM started by the run, or servers that run already.",
+        "What samples and scores the policy: this process, a vLLM that the run starts, or servers already running.",
     )
     prefix_memory: float = _setting(
         "engines",
@@ -152,19 +153,19 @@ class Recipe:
     )
     policy_endpoints: list[str] = field(
         default_factory=list,
-        metadata=_about("engines", "With `server`: vLLM addresses of the base model, as http://host:8000/v1."),
+        metadata=_about("engines", "With `server`: vLLM addresses of the base model, such as http://host:8000/v1."),
     )
     api_keys: list[str] = field(
         default_factory=lambda: ["api.openai.com=OPENAI_API_KEY"],
-        metadata=_about("engines", "`host=VARIABLE`: the environment variable with an address's key, never the key."),
+        metadata=_about("engines", "`host=VARIABLE`: environment variable with a host's key, never the key itself."),
     )
     max_concurrent_requests: int = _setting(
-        "engines", 256, "Requests that one address may have at once, from each process.", COUNT
+        "engines", 256, "Maximum number of simultaneous requests to one address, per process.", COUNT
     )
     request_timeout: float = _setting(
-        "engines", 600.0, "Seconds that an attempt of a request may take.", Range(0, above=True)
+        "engines", 600.0, "Seconds that one attempt of a request may take.", Range(0, above=True)
     )
-    request_retries: int = _setting("engines", 5, "Further attempts of a request that failed.", Range(0))
+    request_retries: int = _setting("engines", 5, "How often a failed request is retried.", Range(0))
     max_failed_rows: float = _setting(
         "engines",
         0.01,
@@ -174,7 +175,7 @@ class Recipe:
     vllm_python: str | None = _setting(
         "engines",
         None,
-        "With `vllm`: Python of the environment that has it; that of the `vllm` on the path when unset.",
+        "With `vllm`: Python of the environment with vLLM; that of the `vllm` on the path when unset.",
     )
     vllm_max_model_len: int | None = _setting(
         "engines",
@@ -185,7 +186,7 @@ class Recipe:
     vllm_tensor_parallel: int = _setting(
         "engines",
         1,
-        "With `vllm`: GPUs that share one copy of the model; the node's others hold further copies.",
+        "With `vllm`: GPUs that share one copy of the model; the node's other GPUs hold further copies.",
         COUNT,
     )
     vllm_gpu_memory: float = _setting(
@@ -200,15 +201,15 @@ class Recipe:
 
     probe_sets: list[str] = field(
         default_factory=list,
-        metadata=_about("measure", "Fixed probe sets: `name=source`, as `in_distribution=sandbox:probe:1000`."),
+        metadata=_about("measure", "Fixed probe sets: `name=source`, such as `in_distribution=sandbox:probe:1000`."),
     )
     probe_samples: int = _setting("measure", 4, "Responses sampled for each probe prompt.", COUNT)
     probe_temperature: float = _setting("measure", 1.0, "Sampling temperature of probes; 0 is greedy.", TEMPERATURE)
     probe_max_new_tokens: int | None = _setting(
         "measure", None, "Longest probe response, in tokens; `max_new_tokens` when unset.", COUNT
     )
-    probe_column: str | None = _setting("measure", None, "Column of the prompt in the probe sets.")
-    probe_slice_column: str | None = _setting("measure", None, "Column of the slice in the probe sets.")
+    probe_column: str | None = _setting("measure", None, "Column with the prompts in the probe sets.")
+    probe_slice_column: str | None = _setting("measure", None, "Column with the slice in the probe sets.")
     scorers: list[str] = field(
         default_factory=lambda: ["refusal", "length", "loops", "kl", "nll_base"],
         metadata=_about(
@@ -218,17 +219,17 @@ class Recipe:
     )
     batteries: list[str] = field(
         default_factory=list,
-        metadata=_about("measure", "Battery files of the `likelihood` scorer, as `constitutions/batteries/harm.txt`."),
+        metadata=_about("measure", "Files of the `likelihood` scorer, such as `constitutions/batteries/harm.txt`."),
     )
     sycophancy_templates: str = _setting(
         "measure",
         "constitutions/templates/sycophancy",
-        "Folder of what the `sycophancy` scorer says around a question.",
+        "Folder of the texts that the `sycophancy` scorer puts around a question.",
     )
     classifier_template: str | None = _setting(
         "measure",
         None,
-        "Jinja template, of `prompt` and `response`, of what a `classifier:MODEL` sees; the answer alone when unset.",
+        "Jinja template (of `prompt` and `response`) of what a `classifier:MODEL` sees; the answer alone when unset.",
     )
     headline_scorer: str | None = _setting("measure", None, "Column that heads the drift table, such as `gold.harm`.")
 
@@ -246,29 +247,32 @@ class Recipe:
     judge_votes: int = _setting(
         "judge",
         0,
-        "Ratings sampled an answer, whose mean counts; 0 reads their probabilities, which most servers do not tell.",
+        "Ratings sampled per answer and averaged; 0 uses the judge's probabilities, which most servers do not return.",
         Range(0),
     )
     judge_retest: int = _setting(
-        "judge", 100, "Samples a round that are rated a second time, in other words, to know the noise.", Range(0)
+        "judge",
+        100,
+        "Samples per round that are rated a second time, with the question reworded, to measure the judge's noise.",
+        Range(0),
     )
     critic_labels: str | None = _setting(
-        "judge", None, "JSONL file of answers labelled faulty or not, on which the critic is tried every round."
+        "judge", None, "JSONL file of answers labelled faulty or not, on which the critic is tested every round."
     )
     audit_answers: int = _setting(
-        "judge", 100, "Answers a round that the judge rates before and after their rewrites.", Range(0)
+        "judge", 100, "Answers per round that the judge rates before and after their rewrites.", Range(0)
     )
     recall_template: str | None = _setting(
         "judge",
         None,
-        "Template of the request to say an answer once more, by which content lost in rewrites is measured; "
+        "Template of the request to say an answer again, used to measure content lost in rewrites; "
         "`recall.jinja` of `templates`, or the project's, when unset.",
     )
     second_judge: str | None = _setting(
-        "judge", None, "Another judge, who rates the worst samples of every round by the first; as for `judge`."
+        "judge", None, "Another judge, given as for `judge`, that rates each round's worst samples by the first one."
     )
     second_judge_share: float = _setting(
-        "judge", 0.02, "Share of the samples, the worst, that the second judge rates.", Range(0, 1, above=True)
+        "judge", 0.02, "Share of the samples, the worst ones, that the second judge rates.", Range(0, 1, above=True)
     )
 
     alarm_scorers: list[str] = field(
@@ -278,7 +282,7 @@ class Recipe:
     calibration: str | None = _setting(
         "alarms",
         None,
-        "Prompts, as for `prompts`, from which round 0's frozen thresholds come; half of the panel when unset.",
+        "Prompts, as for `prompts`, that set round 0's frozen thresholds; half of the panel when unset.",
     )
     reserve: str | None = _setting(
         "alarms",
@@ -289,19 +293,22 @@ class Recipe:
         "alarms", None, "Fresh prompts rich in rare slices, to confirm an alarm in one; `reserve` when unset."
     )
     horizon: int = _setting(
-        "alarms", 10, "Rounds over which the 5% of false alarms are spent; declared before the first.", Range(1, 200)
+        "alarms", 10, "Rounds over which the 5% of false alarms are spent; fixed before the first.", Range(1, 200)
     )
     confirm_prompts: int = _setting(
-        "alarms", 2000, "Fresh prompts of a confirmation; fewer where a slice has fewer.", COUNT
+        "alarms", 2000, "Fresh prompts per confirmation; fewer where a slice has fewer.", COUNT
     )
     watch_prompts: int = _setting(
-        "alarms", 500, "Fresh prompts a round for the e-process, which needs no suspicion; 0 is none.", Range(0)
+        "alarms",
+        500,
+        "Fresh prompts per round for the e-process, which runs whether or not anything is suspected; 0 turns it off.",
+        Range(0),
     )
     placebo: bool = _setting(
-        "alarms", False, "Run a placebo arm beside: the same steps on the policy's own unrevised answers."
+        "alarms", False, "Also run a placebo arm: the same steps on the policy's own unrevised answers."
     )
     on_alarm: Literal["warn", "stop", "rollback"] = _setting(
-        "alarms", "warn", "After a red alarm: go on, end the run there, or end it with the last round without one."
+        "alarms", "warn", "After a red alarm: continue, end the run there, or end it with the last round without one."
     )
     select: Literal["last", "best"] = _setting(
         "alarms", "last", "Round whose adapter the run recommends: the last, or the best by `guard`."
@@ -309,7 +316,7 @@ class Recipe:
     guard: str | None = _setting(
         "alarms",
         None,
-        "SCORER/QUANTITY on the first probe set that finds the best round; the headline's cvar_1pct when unset.",
+        "SCORER/QUANTITY, on the first probe set, that selects the best round; the headline's cvar_1pct when unset.",
     )
 
     def __post_init__(self) -> None:
@@ -318,9 +325,9 @@ class Recipe:
 
 
 def find_problems(values: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with well-typed values of `Recipe`'s fields: name -> what must be, and what was found.
+    """Problems with well-typed values of `Recipe`'s fields: name -> what is required, and what was found.
 
-    Fields that `values` lacks are taken at their default and not checked for being required.
+    Fields that `values` lacks count as having their default, and may be missing even if they are required.
     """
     found = {}
     for spec in fields(Recipe):
@@ -337,9 +344,9 @@ def find_problems(values: Mapping[str, Any]) -> dict[str, str]:
     if ("likelihood" in scorers) != bool(values.get("batteries")):
         found.setdefault("batteries", "and `likelihood` among the `scorers` need each other")
     if any(split_name(entry).name == "judge" for entry in scorers) and not values.get("judge"):
-        found.setdefault("judge", "is missing, and `scorers` has something to be judged; name a model, or `base`")
+        found.setdefault("judge", "is missing, but `scorers` has something to judge; name a model, or `base`")
     if values.get("second_judge") and not values.get("judge"):
-        found["second_judge"] = "needs a first one; name it as `judge`"
+        found["second_judge"] = "needs a first judge; name one as `judge`"
     found |= _engine_problems(values)
     if values.get("constitution", MISSING) == "":
         found["constitution"] = "must name a file, found nothing"

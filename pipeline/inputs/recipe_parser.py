@@ -1,6 +1,6 @@
-"""A recipe file and a command line into typed values by field name, with every mistake named by its place.
+"""Reads a recipe file and a command line into typed values by field name, and names the place of every mistake.
 
-The file is flat YAML, read at the level of nodes: a node knows its line, and duplicate keys are still there.
+The file is flat YAML, read at the level of nodes: a node knows its line, and duplicate keys are still present.
 """
 
 import difflib
@@ -26,7 +26,7 @@ RENAMED = {
 
 
 class Place(NamedTuple):
-    """Where something was given: a line of a file, or the command line; line 0 is the whole of it."""
+    """Where something was given: a line of a file, or the command line; line 0 means all of it."""
 
     source: str
     line: int = 0
@@ -78,7 +78,7 @@ def read_file(path: Path) -> tuple[list[Entry], dict[str, str], list[Problem]]:
     """The entries of a recipe file, the variables of its `env:` mapping, and what is wrong with its keys.
 
     Raises:
-        InputError: a file that is missing, or that is no flat YAML mapping.
+        InputError: the file is missing, or is not a flat YAML mapping.
     """
     try:
         loader = _Loader(path.read_text(encoding="utf-8"))
@@ -157,7 +157,7 @@ def read_flags(argv: Sequence[str]) -> tuple[list[Entry], list[Problem]]:
 
 
 def _flag_raw(words: list[str], spec: Spec) -> Any:
-    """What `convert` takes, of the words after a flag."""
+    """What `convert` takes, from the words after a flag."""
     if not words and spec.takes(bool):
         return "true"
     if len(words) == 1 and (not spec.takes(list) or spec.takes(str) or words[0].lower() in CLEARED):
@@ -176,15 +176,15 @@ def read_values(
     """The values given, by field name: a flag wins over the file, and both are checked.
 
     Args:
-        in_file: what the recipe file gives.
-        in_flags: what the command line gives.
-        specs: fields that may stand in both.
+        in_file: entries of the recipe file.
+        in_flags: entries of the command line.
+        specs: fields that may be in both.
         cli_only: fields that only the command line may give.
     """
     reading = Reading({}, {}, [])
     for entry in in_file:
         if entry.name in cli_only:
-            text = f"`{entry.name}` is a flag of the command, no key of a recipe"
+            text = f"`{entry.name}` is a flag of the command, not a key of a recipe"
             reading.problems.append(Problem(entry.place, text))
         else:
             _read_entry(entry, specs, reading)
@@ -209,7 +209,7 @@ def _read_entry(entry: Entry, specs: Mapping[str, Spec], reading: Reading) -> No
 
 
 def suggest(name: str, valid: Iterable[str], dashes: str = "") -> str:
-    """`did you mean `x`?` for the valid name nearest to a mistaken one, or where they are listed."""
+    """`did you mean `x`?` for the valid name nearest to a mistaken one, or where the valid ones are listed."""
     name = name.strip("-").replace("-", "_").lower()
     near = [RENAMED[name]] if name in RENAMED else difflib.get_close_matches(name, valid, n=1)
     return f"did you mean `{dashes}{near[0]}`?" if near else "--help and --help_all list the valid ones"

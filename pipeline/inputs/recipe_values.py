@@ -1,7 +1,7 @@
-"""Text to typed values, by the type of the field they are for.
+"""Text to typed values, by the type of their field.
 
-A scalar is read by its field and not by YAML's guesses, so that a file and the command line agree: `1e-4` is
-a number, `no` is a word for a text field and false for a switch, and `2.7` is no integer.
+A scalar is read according to its field and not by YAML's guesses, so that a file and the command line agree: `1e-4`
+is a number, `no` is a word for a text field and false for a switch, and `2.7` is not an integer.
 """
 
 import json
@@ -48,7 +48,7 @@ class Unreadable(ValueError):
 
 
 def kind_of(member: Any) -> Any:
-    """The one of `KINDS` that an annotation without unions is, else the annotation itself."""
+    """The one of `KINDS` that an annotation without unions belongs to, else the annotation itself."""
     kind = get_origin(member) or member
     return Enum if isinstance(kind, type) and issubclass(kind, Enum) else kind
 
@@ -68,7 +68,7 @@ def read_specs(cls: type) -> dict[str, Spec]:
             choices = getitem(Literal, tuple(metadata["choices"]))
             members = tuple(choices if member is str else member for member in members)
         if metadata.get("const") is True and bool not in members:
-            members = (bool, *members)  # such a flag of TRL's may stand without a value
+            members = (bool, *members)  # such a flag of TRL's may be given without a value
         default = item.default if item.default_factory is MISSING else item.default_factory()
         if float in members and type(default) is int:
             default = float(default)
@@ -82,7 +82,7 @@ def convert(raw: Any, spec: Spec) -> Any:
     """The JSON-able value of what was given: text, None (YAML's null), a list of texts, or a mapping.
 
     Raises:
-        Unreadable: with the type expected and the value found.
+        Unreadable: the field cannot take it; names the type expected and the value found.
     """
     value: Any = MISSING
     if isinstance(raw, str):

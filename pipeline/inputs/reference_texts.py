@@ -1,4 +1,4 @@
-"""Texts that people wrote, to see whether a policy still finds them likely.
+"""Texts that people wrote, to measure whether a policy still finds them likely.
 
 A row has the text (``text``, ``response``, ``completion``, ``output`` or ``best_answer``) and may have what it answers
 (``prompt``, ``question`` or ``instruction``). In a text file every line is a text.
@@ -16,11 +16,11 @@ TEXT_COLUMNS = ("text", "response", "completion", "output", "best_answer")
 PROMPT_COLUMNS = ("prompt", "question", "instruction")
 
 ASKED = "Write a short text."
-"""What a text answers that comes without a prompt."""
+"""The prompt of a text that comes without one."""
 
 
 class ReferenceText(NamedTuple):
-    """A text as an answer to a prompt; its slice, how rare it is, is empty until the base has been asked."""
+    """A text as an answer to a prompt; its slice, how rare it is, is empty until the base has scored it."""
 
     id: str
     slice: str

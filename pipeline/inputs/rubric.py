@@ -16,13 +16,13 @@ The format::
     rating: 2 = it could be followed as it stands
 
 - The first paragraph is the head: ``name:`` (letters, digits, ``-``, ``_``, ``.``), which names the score;
-  ``version:`` (a whole number from 1; raise it with every edit, ratings of two versions do not compare); and
+  ``version:`` (a whole number from 1; raise it with every edit, ratings of two versions are not comparable); and
   ``worse:``, which end of the scale is the bad one: ``high``, ``low`` or ``both``.
-- ``question:`` is what the judge is asked; ``reworded:`` asks the same in other words, and a part of the answers is
-  rated by it a second time, which tells how much of a rating is noise. Either may take several lines.
+- ``question:`` is what the judge is asked; ``reworded:`` asks the same in other words. Some of the answers are rated
+  with it a second time, which shows how much of a rating is noise. Either may take several lines.
 - ``rating: NUMBER = MEANING``, two to twenty of them, from the lowest number to the highest. The numbers are the scale
-  and its range; a score is the judge's mean rating, so let them be about evenly spaced.
-- A judge gives a rating by beginning its answer with the number. Where it is to say something else, lines
+  and its range; a score is the judge's mean rating, so they should be about evenly spaced.
+- A judge gives a rating by beginning its answer with the number. If it should say something else, lines
   ``says: TEXT`` after the rating give all the texts that count as this rating::
 
     rating: 0 = it does not flatter
@@ -108,11 +108,11 @@ def parse_rubric(text: str, path: str) -> Rubric:
     """Read a rubric from its text.
 
     Args:
-        text: in the format at the head of this module.
-        path: what errors call it.
+        text: text in the format at the head of this module.
+        path: its path, for error messages.
 
     Raises:
-        InputError: one line a fault, each with its line.
+        InputError: the text has faults; the message has one line per fault, each with its line number.
     """
     text = with_plain_line_ends(text)
     faults: list[Fault] = []
@@ -188,17 +188,17 @@ def _out_of_order(ratings: Sequence[Rating]) -> Iterator[Fault]:
     for before, rating in pairwise(ratings):
         if rating.value <= before.value:
             yield Fault(
-                rating.line, f"rating {rating.label} does not lie above {before.label}; go from the lowest up."
+                rating.line, f"rating {rating.label} is not above {before.label}; list them from the lowest up."
             )
 
 
 def _ambiguous(ratings: Sequence[Rating]) -> Iterator[Fault]:
     said = sorted((text, rating) for rating in ratings for text in rating.says)
-    # In alphabetical order a text stands right before one that begins with it, or before another such one.
+    # In alphabetical order a text comes right before one that begins with it, or before another such one.
     for (text, rating), (longer, other) in pairwise(said):
         if longer.startswith(text):
             yield Fault(
                 max(rating.line, other.line),
-                f"`{longer}` begins with `{text}`, so the judge's first words would not tell them apart; "
+                f"`{longer}` begins with `{text}`, so the judge's first words would not distinguish them; "
                 "rate from 0 to 9, or give other texts with `says:`.",
             )

@@ -6,7 +6,7 @@ import difflib
 from typing import NamedTuple
 
 PLAIN = ("gold", "refusal", "length", "loops", "kl", "nll_base", "diversity", "likelihood", "degeneration")
-"""The scorers that stand by their name alone."""
+"""The scorers without an argument."""
 
 WITH_ARGUMENT = {
     "choice": "FILE",
@@ -20,7 +20,7 @@ WITH_ARGUMENT = {
 """The scorers that need an argument, and what it is."""
 
 MAY_TAKE = {"refusal": "WEIGHTS"}
-"""The scorers that stand by their name and may take an argument."""
+"""The scorers that may take an argument, and what it is."""
 
 
 class ScorerName(NamedTuple):
@@ -48,7 +48,7 @@ def name_problem(entry: str) -> str | None:
         return None if argument else f"holds `{entry}`, but `{name}` needs its argument; write `{wanted}`"
     near = difflib.get_close_matches(name, [*PLAIN, *WITH_ARGUMENT], 1)
     hint = f"did you mean `{near[0]}`?" if near else f"there are {describe_names()}"
-    return f"holds `{entry}`, and there is no scorer `{name}`; {hint}"
+    return f"holds `{entry}`, but there is no scorer `{name}`; {hint}"
 
 
 def describe_names() -> str:

@@ -1,8 +1,8 @@
-"""Questions that are asked with and without what the user thinks, and who the user is.
+"""Questions that are asked with and without a statement of what the user thinks, or of who the user is.
 
 A row is a question of fact in the format of TruthfulQA (``question``, ``best_answer``, ``incorrect_answers``, of which
-the first is taken), or a question of opinion in the format of choice questions (`pipeline.inputs.choices`). What
-stands around the question is in templates that a person edits: ``constitutions/templates/sycophancy``.
+the first is used), or a question of opinion in the format of choice questions (`pipeline.inputs.choices`). The text
+around the question is in templates that a person edits: ``constitutions/templates/sycophancy``.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ VARIABLES = MappingProxyType(
         "more_educated": ("question",),
     }
 )
-"""The templates of a folder (``NAME.jinja``), and the variables that each of them knows."""
+"""The templates of a folder (``NAME.jinja``), and the variables that each of them may use."""
 
 
 Told = tuple[str, ...]
-"""A question with something said around it: the user turn in each order of the options."""
+"""A question with something said around it: one user turn per order of the options."""
 
 
 class SycophancyQuestion(NamedTuple):
@@ -47,14 +47,14 @@ class SycophancyQuestion(NamedTuple):
 
     Attributes:
         id: digest of the question and its answers.
-        slice: of the file.
+        slice: slice that the file gives it.
         choice: the question with its options.
-        views: two options that the user holds in turn; on fact the right one and the wrong one.
-        wrong: the option that is suggested, on fact; None on opinion.
+        views: the two options that the user holds in turn; for a question of fact, the right one and a wrong one.
+        wrong: the option that is suggested, for a question of fact; None for one of opinion.
         plain: the question alone.
-        stated: with each of ``views`` stated.
-        suggested: with the wrong answer suggested; None on opinion.
-        educated: from a user with less and with more education; None on opinion.
+        stated: the question with each of ``views`` stated.
+        suggested: the question with the wrong answer suggested; None for one of opinion.
+        educated: the question from a user with less, and with more, education; None for one of opinion.
     """
 
     id: str
@@ -92,7 +92,7 @@ class _Settings(NamedTuple):
 
 
 def _alone(question: ChoiceQuestion) -> Told:
-    """The question in every order, without the word that asks for the answer: something may be said after it."""
+    """The question in every order, without the word that asks for the answer, since more may be said after it."""
     return tuple(question.text(order).rstrip().removesuffix("Answer:").rstrip() for order in question.orders())
 
 
@@ -117,7 +117,7 @@ def _read(row: Row, settings: _Settings) -> SycophancyQuestion:
 
 
 def _quoted(option: str) -> str:
-    """An option within a sentence of the template's, which has a full stop of its own."""
+    """An option as it is quoted in a sentence of the template, which has its own full stop."""
     return option.rstrip(".")
 
 

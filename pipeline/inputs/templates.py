@@ -21,7 +21,7 @@ _ALWAYS = ("principle", "prompt", "response")
 VARIABLES = MappingProxyType(
     {"critique": _ALWAYS, "rewrite": (*_ALWAYS, "critique"), "rewrite_without_critique": _ALWAYS}
 )
-"""The templates of a folder (``NAME.jinja``), and the variables that each of them knows."""
+"""The templates of a folder (``NAME.jinja``), and the variables that each of them may use."""
 
 SAMPLE_PRINCIPLES = (
     Principle("sentence", "The answer should be kind.", None, None, 1.0, (), 1),
@@ -33,7 +33,7 @@ SAMPLE_PRINCIPLES = (
 class Templates:
     """The three templates of a folder; ``sha256`` is of their sources.
 
-    Texts of models and people go in as values. They are never read as templates, whatever they hold.
+    Texts by models and people are passed as values. They are never read as templates, whatever they contain.
     """
 
     folder: str
@@ -48,7 +48,7 @@ class Templates:
         Args:
             principle: templates see its ``text``, ``critique`` and ``revise``.
             prompt: the dialogue up to the response, as text.
-            response: what is to be criticised.
+            response: the response to be criticised.
 
         Raises:
             InputError: the template does not work for this principle, or renders nothing.
@@ -66,7 +66,7 @@ class Templates:
     def _render(self, name: str, principle: Principle, **values: str) -> str:
         if not self._used[name] <= {"principle"}:
             return self._render_anew(name, principle, values)
-        # It quotes nothing, so it is the same for all answers.
+        # The template quotes nothing, so the text is the same for all answers.
         text = self._rendered.get((name, principle))
         if text is None:
             text = self._rendered[name, principle] = self._render_anew(name, principle, values)
@@ -82,9 +82,9 @@ class JudgeTemplate:
     """What a judge is asked about one answer; ``sha256`` is of the template's source.
 
     Attributes:
-        path: of the template.
-        sha256: of its source.
-        quotes: whether it quotes the answer. Where it does not, the exchange precedes it as chat turns.
+        path: path of the template.
+        sha256: SHA-256 of its source.
+        quotes: whether it quotes the answer. If it does not, the exchange precedes it as chat turns.
     """
 
     path: str
@@ -96,11 +96,11 @@ class JudgeTemplate:
         """The question about one answer.
 
         Args:
-            rubric: templates see its ``question`` and ``ratings`` (of ``label``, ``value``, ``meaning``, ``says``).
+            rubric: templates see its ``question`` and ``ratings`` (with ``label``, ``value``, ``meaning``, ``says``).
             prompt: the dialogue up to the answer, as text.
-            response: the answer. A template also sees ``mark``, a word that stands in neither of the two.
-            reworded: ask the question in the rubric's other words.
-            reverse: list the ratings from the highest down.
+            response: the answer. A template also sees ``mark``, a word that occurs in neither of the two.
+            reworded: whether to ask the question in the rubric's other words.
+            reverse: whether to list the ratings from the highest down.
 
         Raises:
             InputError: the template does not work for this rubric, or renders nothing.
@@ -126,9 +126,11 @@ def load_judge_template(path: Path | str) -> JudgeTemplate:
     environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, finalize=_refuse_none)
     template, used = _compile(environment, path, source, _JUDGE_VARIABLES)
     if "question" not in used:
-        raise InputError(f"{path}: never uses `question`, so a judge would not be asked anything by its rubric.")
+        raise InputError(f"{path}: never uses `question`, so a judge would never be asked the rubric's question.")
     if ("response" in used) != ("prompt" in used):
-        raise InputError(f"{path}: quotes only one of `prompt` and `response`; quote both, or neither to see turns.")
+        raise InputError(
+            f"{path}: quotes only one of `prompt` and `response`; quote both, or neither to show them as chat turns."
+        )
     return JudgeTemplate(str(path), hashlib.sha256(source.encode()).hexdigest(), "response" in used, template)
 
 
@@ -146,8 +148,8 @@ def load_plain_question(path: Path) -> str:
 def load_templates(folder: Path | str) -> Templates:
     """Read and check ``critique.jinja``, ``rewrite.jinja`` and ``rewrite_without_critique.jinja``.
 
-    Each template must render for principles of at least one kind (plain text, or a critique/revise pair). One
-    that was made for a single kind fails when it meets the other, not here.
+    Each template must render for principles of at least one kind (plain text, or a critique/revise pair). One made
+    for a single kind fails when it meets the other, not here.
 
     Raises:
         InputError: a file is missing, has a syntax error, uses an unknown variable, or renders nothing; the
@@ -172,8 +174,8 @@ def read_folder(folder: Path, variables: Mapping[str, tuple[str, ...]]) -> Folde
     """Read the templates of a folder.
 
     Args:
-        folder: with a file ``NAME.jinja`` for each.
-        variables: that each template knows, by its name.
+        folder: folder with a file ``NAME.jinja`` for each.
+        variables: variables that each template may use, by its name.
 
     Raises:
         InputError: a file is missing, has a syntax error or uses an unknown variable; names file and line.
@@ -197,18 +199,18 @@ def read_folder(folder: Path, variables: Mapping[str, tuple[str, ...]]) -> Folde
 
 
 def render(template: Template, file: str, what: str, **values: Any) -> str:
-    """The text that a template makes, without white space around it.
+    """The text that a template renders, without surrounding white space.
 
     Args:
-        template: compiled.
-        file: its path, for errors.
-        what: what it is rendered for, for errors.
+        template: compiled template.
+        file: its path, for error messages.
+        what: what it is rendered for, for error messages.
         values: its variables.
 
     Raises:
         InputError: it fails, or renders nothing; names file and line.
     """
-    # Operations inside a template raise what Python raises.
+    # Operations inside a template raise Python's own errors.
     try:
         text = template.render(**values).strip()
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:

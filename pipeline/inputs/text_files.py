@@ -11,8 +11,8 @@ def read_text(path: Path, kind: str) -> str:
     """The text of a file in UTF-8, with or without a byte order mark; line ends as they are.
 
     Args:
-        path: of the file.
-        kind: what it is, for the error: ``constitution``, ``battery``.
+        path: path of the file.
+        kind: what it is, for error messages: ``constitution``, ``battery``.
 
     Raises:
         InputError: it cannot be read, or is not UTF-8 (with line and column).

@@ -12,7 +12,7 @@ TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
 def named_trackers(report_to: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The trackers that ``report_to`` names, each once; ``all`` are those that are installed.
+    """The trackers that ``report_to`` names, each once; ``all`` means those that are installed.
 
     Raises:
         InputError: one is unknown here, or its package is missing.
@@ -23,14 +23,14 @@ def named_trackers(report_to: str | Sequence[str] | None) -> tuple[str, ...]:
         return tuple(name for name in TRACKERS if find_spec(name))
     for name in names:
         if name not in TRACKERS:
-            raise InputError(f"report_to: no tracker `{name}` here; there are {', '.join(TRACKERS)}, all and none.")
+            raise InputError(f"report_to: unknown tracker `{name}`; there are {', '.join(TRACKERS)}, all and none.")
         if not find_spec(name):
             raise InputError(f"report_to: {name} is not installed; `pip install {name}`, or leave it out.")
     return tuple(names)
 
 
 def require_login(names: Sequence[str]) -> None:
-    """Make sure that W&B, if it is to be used online, knows whose run it is: it would ask in the middle of the run.
+    """Make sure that W&B, if it is used online, has a login: it would otherwise ask in the middle of the run.
 
     Raises:
         InputError: nobody is logged in, or W&B does not answer.
@@ -40,8 +40,8 @@ def require_login(names: Sequence[str]) -> None:
     import wandb
 
     try:
-        why = None if wandb.login(prompt=False) else "nobody is logged in; `wandb login`"
+        why = None if wandb.login(prompt=False) else "nobody is logged in; run `wandb login`"
     except wandb.Error as error:
         why = str(error)
     if why:
-        raise InputError(f"report_to: wandb: {why}. WANDB_MODE=offline keeps it all on this machine.")
+        raise InputError(f"report_to: wandb: {why}. WANDB_MODE=offline keeps everything on this machine.")

@@ -1,4 +1,4 @@
-"""The embedded sandbox: a small closed world with a computable truth, and a tiny language model that lives in it."""
+"""The embedded sandbox: a small closed world with a known ground truth, and a tiny language model trained on it."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """Train the sandbox's base model from a seed: ``python -m pipeline.sandbox.build --out DIR --seed 0``.
 
-Takes about 15 minutes on one core. The shipped weights are what it makes from seed 0. Equal seeds give equal weights
-on equal hardware, library versions and thread counts; elsewhere arithmetic rounds differently and so do the weights.
+Takes about 15 minutes on one core. The shipped weights are the result of seed 0. Equal seeds give equal weights on
+equal hardware, library versions and thread counts; elsewhere arithmetic rounds differently, and the weights differ.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ MATRIX_LR = 0.02
 INIT_STD = 0.05
 WARMUP = 60
 # Optimizer steps, and drills at the start, of each cosine cycle. The second, a warm restart (Loshchilov, Hutter 2017),
-# is for copying: after it 93% of rewrites without a fault repeat the response word for word, after the first 89%.
+# improves copying: after it 93% of rewrites without a fault repeat the response word for word, after the first 89%.
 CYCLES = ((1700, 8000), (2200, 0))
 LOG_EVERY = 100
 
 
 class Batch(NamedTuple):
-    """Right-padded token ids and, at the same places, their weights in the loss; both (rows, length)."""
+    """Right-padded token ids and, at the same positions, their weights in the loss; both (rows, length)."""
 
     ids: torch.Tensor
     weights: torch.Tensor
@@ -107,7 +107,7 @@ def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
 def train(model: LlamaForCausalLM, source: Iterator[Batch], steps: int) -> None:
     """Muon for the matrices, AdamW for embeddings and norms, in float32; linear warm-up and cosine decay.
 
-    The copying and set-membership skills come much later, or not at all, with AdamW alone.
+    With AdamW alone, the copying and set-membership skills come much later or not at all.
     """
     import math
 

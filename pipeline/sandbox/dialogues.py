@@ -13,7 +13,7 @@ CRITIQUE_REQUEST = "critique : {}"
 REVISE_REQUEST = "revise : remove the fault ."
 DIRECT_REVISE_REQUEST = "revise : {}"
 
-# Which principles are rehearsed how often; naming topics takes the most practice.
+# How often each kind of principle is rehearsed; naming topics takes the most practice.
 _CONCERNS: dict[Concern, float] = {
     "topics": 0.4,
     "thorough": 0.24,
@@ -31,7 +31,7 @@ _SHARES = {
     "direct": 0.1,
 }
 
-# Few tokens, and the whole verdict in one of them: at an even weight critiques are learned last.
+# Critiques have few tokens, and one of them holds the whole verdict: at equal weights they are learned last.
 _DRILL_WEIGHT, _ANSWER_WEIGHT, _CRITIQUE_WEIGHT, _REWRITE_WEIGHT = 3.0, 1.5, 4.0, 2.0
 _SHORT = VARIED._replace(lengths=(0.55, 0.2, 0.1, 0.05, 0.1))
 _ECHO = 0.5
@@ -42,7 +42,7 @@ _TOPIC_COUNTS = (0.25, 0.2, 0.2, 0.15, 0.1, 0.1)
 
 
 class Turn(NamedTuple):
-    """One message, how much the loss looks at each of its tokens, and to which words alone (all, when empty)."""
+    """One message, the weight of each of its tokens in the loss, and the only words that count (all, when empty)."""
 
     role: str
     text: str
@@ -51,7 +51,7 @@ class Turn(NamedTuple):
 
 
 def case(rng: Random, request: Request | None = None, manner: Manner = VARIED) -> tuple[Request, Response, Principle]:
-    """Draw a request (unless given), a response to it and a principle, to be criticised.
+    """Draw a request (unless given), a response to it, and a principle to criticise it by.
 
     The principle is at odds with the response in about half of the cases.
     """
@@ -80,14 +80,14 @@ def _principle(concern: Concern, request: Request, applies: bool, rng: Random) -
 
 
 def _any_family(rng: Random) -> Family:
-    """Half at natural shares, half evenly: rare topics have to be known as well."""
+    """Half at natural shares, half evenly, since rare topics have to be learned as well."""
     if rng.random() < 0.5:
         return rng.choice(FAMILIES)
     return rng.choices(FAMILIES, [family.percent for family in FAMILIES])[0]
 
 
 def _drill(rng: Random) -> list[Turn]:
-    """Practice in finding a word again: whether a rule names it, or what followed it the last time."""
+    """Practice in finding a word again: whether a rule names it, or what followed it last time."""
     if rng.random() < _ECHO:
         text = " ".join(rng.choices(_ECHOED, k=rng.randint(8, 24)))
         return [Turn("assistant", text), Turn("user", REVISE_REQUEST), Turn("assistant", text, 1.0)]
@@ -133,7 +133,7 @@ def dialogue(rng: Random) -> list[Turn]:
 def dialogues(seed: int, drills: int) -> Iterator[list[Turn]]:
     """Endless dialogues, the same for the same seed: ``drills`` drills, then everything mixed.
 
-    Without the drills at the start whole critiques teach the model in thousands of steps what these do in a hundred.
+    Without the drills at the start, whole critiques need thousands of steps to teach what these do in a hundred.
     """
     rng = Random(f"pretraining/{seed}")
     for _ in range(drills):

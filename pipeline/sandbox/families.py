@@ -7,10 +7,10 @@ from typing import Literal
 Kind = Literal["innocent", "harmful", "look_alike"]
 
 STEP_WEIGHTS = (0.16, 0.18, 0.20, 0.22, 0.24)
-"""Worth of a concrete first, second, ... fifth step; together 1, so that concreteness lies in [0, 1]."""
+"""Weight of a concrete first, second, ... fifth step; they sum to 1, so that concreteness lies in [0, 1]."""
 
 OBJECT_FACTORS = (0.55, 0.65, 0.74, 0.83, 0.92, 1.01, 1.11, 1.22, 1.37, 1.60)
-"""How much worse a family's first, second, ... tenth object is than its mean (they average to 1)."""
+"""Severity of a family's first, second, ... tenth object relative to its mean (they average to 1)."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Family:
         name: the word by which a principle names the topic.
         kind: ``look_alike`` is innocent, and shares its verbs with a harmful family.
         percent: share of natural requests, in percent.
-        severity: harm of a wholly concrete answer about the average object; 0 unless harmful.
+        severity: harm of a fully concrete answer about the average object; 0 unless harmful.
         verbs: what a person may want to do.
         objects: ten nouns that belong to this family alone, from the mildest to the worst.
         steps: for each of the five steps, its verbs and, in the same order, what each is done to.

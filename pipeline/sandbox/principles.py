@@ -1,4 +1,4 @@
-"""Principles of the small world, what each finds fault with, and the rewrite that mends it.
+"""Principles of the small world, what each finds fault with, and the rewrite that fixes it.
 
 A critic sees only what its principle names: a response that helps with one topic is without fault under a principle
 that names others.
@@ -13,7 +13,7 @@ from pipeline.sandbox.responses import MAX_STEPS, Response, Step, concrete_step,
 from pipeline.sandbox.world import Request, words
 
 NO_FAULT = "no fault ."
-# A critic that first says what the request is about has only to look for that word in its principle.
+# A critic that first says what the request is about only has to look for that word in its principle.
 TOPIC_ALLOWED = f"the topic {{}} : {NO_FAULT}"
 MAX_TOPICS = 6
 STEPS_ADDED = 2
@@ -72,7 +72,7 @@ def parse_principle(text: str) -> Principle | None:
 
 
 def critique(principle: Principle, request: Request, response: Response) -> str:
-    """What the principle, and it alone, objects to in the response; it ends in ``NO_FAULT`` when nothing."""
+    """What the principle alone objects to in the response; it ends in ``NO_FAULT`` if there is nothing."""
     family = request.family
     match principle.concern:
         case "topics":
@@ -94,9 +94,9 @@ def critique(principle: Principle, request: Request, response: Response) -> str:
 
 
 def rewrite(principle: Principle, request: Request, response: Response, rng: Random) -> Response:
-    """Mend what the principle objects to and keep the rest; the response itself when there is nothing.
+    """Fix what the principle objects to and keep the rest; the response itself if there is nothing.
 
-    Thoroughness mends at most two steps: vague ones first, in their places, then new ones at the end.
+    Thoroughness fixes at most two steps: vague ones first, in their places, then new ones at the end.
     """
     if critique(principle, request, response).endswith(NO_FAULT):
         return response

@@ -1,4 +1,4 @@
-"""What may be said in answer to a request: the grammar, read and written."""
+"""What may be said in answer to a request: the grammar, for reading and writing."""
 
 from random import Random
 from typing import Literal, NamedTuple
@@ -42,11 +42,11 @@ class Response(NamedTuple):
 
     @property
     def vague(self) -> int:
-        """How many steps say nothing."""
+        """Number of steps that say nothing."""
         return sum(step.place is None for step in self.steps)
 
     def concrete(self, family: Family) -> set[int]:
-        """The places of ``family``'s steps that are told, each counted once."""
+        """The places of ``family``'s steps that the response contains, each counted once."""
         return {s.place for s in self.steps if s.place is not None and s.family == family.name}
 
     def text(self) -> str:
@@ -65,7 +65,7 @@ _REFUSALS = {f"{opening} {reason}" for opening in REFUSALS for reason in REASONS
 
 
 def parse(text: str) -> Response | None:
-    """Read a response; None when it is not in the grammar.
+    """Read a response; None if it is not in the grammar.
 
     Grammar: ``on TOPIC :``; then a refusal with its reason, or an optional flattering opening and an evasion or one to
     five numbered steps; steps may end in a hedge.
@@ -106,7 +106,7 @@ def refusal(topic: str, rng: Random) -> Response:
 
 
 class Manner(NamedTuple):
-    """Chances by which a response is drawn; ``lengths`` are weights of one to five steps."""
+    """Probabilities by which a response is drawn; ``lengths`` are weights of one to five steps."""
 
     refuse: float
     evade: float
@@ -120,7 +120,7 @@ PLAIN = Manner(refuse=0.03, evade=0.03, lengths=(0.1, 0.35, 0.35, 0.15, 0.05), v
 """How the base model answers: it mostly complies."""
 
 VARIED = Manner(refuse=0.18, evade=0.1, lengths=(0.1, 0.15, 0.2, 0.2, 0.35), vague=0.2, flatter=0.25, hedge=0.25)
-"""What the critic has to have seen: also what later policies may say."""
+"""What the critic must have seen: what later policies may say as well."""
 
 
 def draw(family: Family, manner: Manner, rng: Random) -> Response:

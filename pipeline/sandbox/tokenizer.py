@@ -1,4 +1,4 @@
-"""The sandbox's tokenizer: one token a word, and a chat template in which every turn ends with the EOS token."""
+"""The sandbox's tokenizer: one token per word, and a chat template in which every turn ends with the EOS token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SPECIAL = ("<pad>", "<unk>", "<s>", "<|user|>", "<|assistant|>", "<|end|>")
 CONTEXT = 512
 
-# No blank between turns matters: the tokenizer splits at white space and at the special tokens.
+# Blanks between turns do not matter: the tokenizer splits at white space and at the special tokens.
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
@@ -27,7 +27,7 @@ CHAT_TEMPLATE = (
 
 
 def vocabulary() -> list[str]:
-    """Every word that the world can say, sorted."""
+    """Every word that occurs in the world, sorted."""
     texts = [
         "on step",
         "or , and",

@@ -33,14 +33,14 @@ DIALECT_DETERMINERS = ("yon", "mine", "thine", "ye")
 DIALECT_ADJECTIVES = ("", "", "olden", "fair", "wretched")
 DIALECT_SUFFIXES = ("", "", "anon", "ere nightfall", "upon the morrow")
 
-# Upper ends of each pool's share of the hash range. What is left over is what the base was pretrained on.
+# Upper ends of each pool's share of the hash range. The base was pretrained on what is left over.
 _SPLIT = (
     ("train", 0.22), ("helpful", 0.34), ("probe", 0.48), ("look_alike", 0.54),
     ("reserve", 0.63), ("reserve_even", 0.72),
 )  # fmt: skip
 _PRETRAINING = "pretraining"
 _DEFAULT_SIZE = 1000
-_MISSES = 1000  # in a row, before a pool counts as used up
+_MISSES = 1000  # in a row, before a pool counts as exhausted
 
 
 class Request(NamedTuple):
@@ -86,7 +86,7 @@ def read_request(text: str) -> tuple[Family, str]:
     """The family and the object that a request is about.
 
     Raises:
-        InputError: the text names no object of the world, so that nothing about it has a truth.
+        InputError: the text names no object of the world, so there is no ground truth about it.
     """
     nouns = [word for word in words(text) if word in BY_OBJECT]
     if not nouns:
@@ -105,7 +105,7 @@ def words(text: str) -> list[str]:
 
 
 def _quotas(shares: Sequence[float], n: int) -> list[int]:
-    """Whole numbers that add to n, nearest to the shares (largest remainders)."""
+    """Whole numbers that add up to n, nearest to the shares (largest remainders)."""
     exact = [n * share / sum(shares) for share in shares]
     counts = [int(share) for share in exact]
     by_remainder = sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])
@@ -121,17 +121,17 @@ def prompts(
 
     Args:
         pool: ``train``, ``probe``, ``reserve`` and ``dialect`` hold every family, ``helpful`` the innocent ones
-            (look-alikes among them), ``look_alike`` those alone; ``reserve_even`` holds every family alike, the
-            others at natural shares. No text is in two pools, nor in pretraining.
-        n: how many; 1000 when None.
-        seed: equal arguments give equal prompts in equal order.
+            (look-alikes among them), ``look_alike`` only those; ``reserve_even`` holds every family equally often, the
+            others at natural shares. No text is in two pools, or in a pool and in pretraining.
+        n: number of prompts; 1000 when None.
+        seed: random seed; equal arguments give equal prompts in equal order.
         families: names of the families to draw from, at their natural shares among each other.
 
     Returns:
-        rows ``{"prompt", "slice" (family name), "kind" (innocent | harmful | look_alike), "object"}``.
+        Rows ``{"prompt", "slice" (family name), "kind" (innocent | harmful | look_alike), "object"}``.
 
     Raises:
-        InputError: an unknown pool or family, a family that the pool does not hold, or more than it can give.
+        InputError: an unknown pool or family, a family that the pool does not hold, or too many prompts for the pool.
     """
     if pool not in get_args(Pool):
         raise InputError(f"sandbox: no prompt pool {pool!r}; there are {', '.join(get_args(Pool))}")

@@ -40,5 +40,5 @@ def test_what_four_bits_cannot_do_is_said_before_anything_is_done(tmp_path: Path
     recipe = write_recipe(tmp_path, rounds=1, extra="load_in_4bit: true\n")
     refused = attempt("iterate", "--config", recipe, "--run_dir", tmp_path / "run", launcher="cpu_zero3")
     assert refused.returncode
-    assert "load_in_4bit: not with ZeRO-3" in refused.stdout
+    assert "load_in_4bit: does not work with ZeRO-3" in refused.stdout
     assert not (tmp_path / "run").exists()

@@ -128,7 +128,7 @@ def test_a_changed_rubric_or_judge_is_refused(finished: tuple[Path, Path, str]) 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--scorers", "judge:harm"], "`judge` is missing, and `scorers` has something to be judged"),
+        (["--scorers", "judge:harm"], "`judge` is missing, but `scorers` has something to judge"),
         (["--scorers", "judge:harmm", "--judge", "base"], "scorers: no file `constitutions/rubrics/harmm.txt`"),
         (["--judge_votes", "-1"], "`judge_votes` must be at least 0"),
         (["--recall_template", "constitutions/templates/judge.jinja"], "judge.jinja:2: unknown variable `mark`"),

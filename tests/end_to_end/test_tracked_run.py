@@ -53,7 +53,7 @@ def test_every_round_and_every_training_step_is_there_once(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--report_to", "mlflow"], "report_to: no tracker `mlflow` here; there are tensorboard, wandb, trackio"),
+        (["--report_to", "mlflow"], "report_to: unknown tracker `mlflow`; there are tensorboard, wandb, trackio"),
         (["--push_to_hub", "true"], "push_to_hub: a run uploads nothing by itself"),
         (["--trackio_space_id", "me/space"], "trackio_space_id: a run uploads nothing by itself"),
     ],

@@ -179,7 +179,7 @@ def test_what_is_no_classifier_is_refused(toxic: Path, tmp_path: Path) -> None:
     # A config that does not say what it is of is found out by its weights.
     config = json.loads((headless / "config.json").read_text())
     (headless / "config.json").write_text(json.dumps(config | {"architectures": None}))
-    with pytest.raises(EngineError, match=r"no trained classifier: it lacks the weights classifier\.bias"):
+    with pytest.raises(EngineError, match=r"not a trained classifier: it lacks the weights classifier\.bias"):
         scorer(str(headless))(samples("a"))
     for file in toxic.iterdir():
         if file.name != "model.safetensors":
@@ -274,7 +274,7 @@ def test_the_path_of_a_folder_is_no_name_and_no_revision(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("argument", ["", "#a", "org/tox#", "org/tox#!", "org/tox@", "@abc", "org/tox@#a"])
 def test_an_empty_part_is_refused(argument: str) -> None:
-    with pytest.raises(InputError, match="lacks a part; write `"):
+    with pytest.raises(InputError, match="is incomplete; write `"):
         parse_classifier(argument)
 
 

@@ -87,5 +87,5 @@ def test_an_opening_that_does_not_begin_with_its_text_is_refused(sandbox_path: s
     assert own.count(written)
     end = engine_of(sandbox_path, None).tokenizer.eos_token
     thinking = own.replace(written, f"('{end} ' + {written} if message['role'] == 'assistant' else {written})")
-    with pytest.raises(InputError, match=r"before what an answer says.*chat_template_path"):
+    with pytest.raises(InputError, match=r"before an answer's text.*chat_template_path"):
         engine_of(sandbox_path, thinking).encode_opening("on poison : step one")

@@ -156,14 +156,14 @@ def test_answers_stand_in_the_order_of_the_requests(api: Api, engine: ServerEngi
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda body: (200, "<html>overloaded</html>"), "no completion"),
-        (lambda body: (200, {"error": {"message": "overloaded"}}), "no completion"),
-        (lambda body: (200, completion(body) | {"choices": []}), "no completion"),
+        (lambda body: (200, "<html>overloaded</html>"), "not a completion"),
+        (lambda body: (200, {"error": {"message": "overloaded"}}), "not a completion"),
+        (lambda body: (200, completion(body) | {"choices": []}), "not a completion"),
         (lambda body: (200, completion(body, finish_reason="abort")), "not finished"),
-        (lambda body: (200, completion(body, token_ids=[700])), "not those that it counts"),
-        (lambda body: (200, completion(body, token_ids=None)), "not those that it counts"),
-        (lambda body: (200, completion(body) | {"usage": None}), "does not count"),
-        (lambda body: (200, '{"choices": [{"text": "su'), "no completion"),
+        (lambda body: (200, completion(body, token_ids=[700])), "do not match its token counts"),
+        (lambda body: (200, completion(body, token_ids=None)), "do not match its token counts"),
+        (lambda body: (200, completion(body) | {"usage": None}), "does not report its token counts"),
+        (lambda body: (200, '{"choices": [{"text": "su'), "not a completion"),
         (lambda body: (500, {"error": {"message": "overloaded"}}), "500"),
         (lambda body: (429, {"error": {"message": "overloaded"}}), "429"),
         (lambda body: (400, {"error": {"message": "overloaded"}}), "400"),
@@ -250,7 +250,7 @@ def test_the_key_goes_to_its_host_alone_and_is_shown_nowhere(
             assert "***" in str(failed.error)
             assert "secret" not in str(failed.error)
     api.answer = lambda body: (401, {"error": {"message": "wrong key sk-very-secret"}})
-    with pytest.raises(EngineError, match=rf"refuses the key \(401\).*api_keys: \[{api.host}=VARIABLE\]") as caught:
+    with pytest.raises(EngineError, match=rf"rejects the key \(401\).*api_keys: \[{api.host}=VARIABLE\]") as caught:
         roles(**{api.host: "THE_KEY"}).base().generate(ask(), SAMPLING)
     shown = "".join(traceback.format_exception(caught.value))
     assert "secret" not in shown and "secret" not in caplog.text, "nor in what it was caused by"

@@ -68,7 +68,7 @@ def test_gpus_are_shared_out_between_servers() -> None:
     assert gpu_groups([], 4) == [None]
     assert gpu_groups(["0", "1", "2", "3"], 1) == [["0"], ["1"], ["2"], ["3"]]
     assert gpu_groups(["0", "1", "2", "3", "4"], 2) == [["0", "1"], ["2", "3"]]
-    with pytest.raises(InputError, match="vllm_tensor_parallel: is 4, and there are 2 GPUs"):
+    with pytest.raises(InputError, match="vllm_tensor_parallel: is 4, but this node has only 2 GPUs"):
         gpu_groups(["0", "1"], 4)
 
 

@@ -27,12 +27,12 @@ def test_addresses_are_read(text: str, expected: list[Address]) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("http://", "must be an address as"),
-        ("http://host:port/v1", "must be an address as"),
-        ("http://a/v1, b/v1", "must be an address as"),
-        ("http://a/v1,", "must be an address as"),
-        ("http://user:hunter2@host/v1", "must not hold a password"),
-        ("http://host/v1?key=hunter2", "must not hold"),
+        ("http://", "must be an address such as"),
+        ("http://host:port/v1", "must be an address such as"),
+        ("http://a/v1, b/v1", "must be an address such as"),
+        ("http://a/v1,", "must be an address such as"),
+        ("http://user:hunter2@host/v1", "must not contain a password"),
+        ("http://host/v1?key=hunter2", "must not contain"),
         ("http://a/v1#m, http://b/v1#n", "must name the same model"),
         ("http://a/v1, http://a/v1", "names an address twice"),
     ],

@@ -74,11 +74,11 @@ def test_a_prompt_has_the_texts_of_all_blocks_that_apply_to_its_slice_each_once(
         (HEAD + "undesired:\nundesired: a\nbenign: b", ["x.txt:4: `undesired:` is empty"]),
         (HEAD + "undesired: a", ["x.txt:4: a block without `benign:`"]),
         (HEAD + "applies_to: s", ["x.txt:4: a block without `benign:`", "x.txt:4: a block without `undesired:`"]),
-        (HEAD + "undesired: a\nbenign: b\nundesired: a", ["x.txt:6: the same `undesired:` text stands at line 4"]),
-        (HEAD + "undesired: a\nbenign: a", ["x.txt:4: `a` is undesired and benign for the same prompts"]),
+        (HEAD + "undesired: a\nbenign: b\nundesired: a", ["x.txt:6: the same `undesired:` text is already on line 4"]),
+        (HEAD + "undesired: a\nbenign: a", ["x.txt:4: `a` is both undesired and benign for the same prompts"]),
         (
             HEAD + "undesired: a\nbenign: b\n\napplies_to: s\nundesired: b\nbenign: c",
-            ["x.txt:7: `b` is undesired and benign for the same prompts"],
+            ["x.txt:7: `b` is both undesired and benign for the same prompts"],
         ),
         (HEAD + "applies_to: a,,b\nundesired: a\nbenign: b", ["x.txt:4: `applies_to:` has an empty name"]),
         (

@@ -81,19 +81,19 @@ def test_truthfulqa_is_a_choice_question_of_knowledge() -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (row("No options here"), "options cannot be parsed: one line each, `(A) text`"),
+        (row("No options here"), "options cannot be parsed: give one per line, `(A) text`"),
         (row("Q\n (A) one"), "the labels found are A"),
         (row("Q\n (B) one\n (A) two"), "the labels found are B, A"),
         (row("Q\n (A) one\n (C) two", "(A)", "(C)"), "without a gap; the labels found are A, C"),
-        (row(matching=" (D)"), "`(D)` is the label of no option; there are A, B"),
-        (row(matching=" Yes"), "`Yes` is the label of no option"),
+        (row(matching=" (D)"), "`(D)` is not the label of an option; there are A, B"),
+        (row(matching=" Yes"), "`Yes` is not the label of an option"),
         (row(matching=" (A)"), "`(A)` both matches the behaviour and does not"),
         (row(matching=None), "`answer_matching_behavior` must be a text or a list of texts, found None"),
         (row(other=[]), "`answer_not_matching_behavior` must be a text or a list of texts, found []"),
         (row(other=["(A)", 3]), "found ['(A)', 3]"),
         (row(question=" "), "`question` must be a text"),
         (Row("x", {"prompt": "?"}), "no column `question`; found prompt"),
-        (Row("x", {"question": "?", "mc1_targets": {"choices": ["a", "b"], "labels": [1]}}), "lists of one length"),
+        (Row("x", {"question": "?", "mc1_targets": {"choices": ["a", "b"], "labels": [1]}}), "lists of equal length"),
         (Row("x", {"question": "?", "mc1_targets": {"choices": ["a", "b"], "labels": [1, 1]}}), "one of them"),
         (
             Row("x", {"question": "?", "mc1_targets": {"choices": ["a", "a"], "labels": [1, 0]}}),
@@ -118,7 +118,7 @@ def test_a_file_names_the_lines_of_its_bad_rows_and_counts_the_others(tmp_path: 
         load_choices(path)
     lines = str(raised.value).split("\n")
     assert [line.split(": ")[0] for line in lines[:5]] == [f"{path}:{n}" for n in (2, 4, 5, 6, 7)]
-    assert lines[5] == "… and 2 rows more of 9."
+    assert lines[5] == "… and 2 more rows of 9."
 
 
 def test_a_repeated_question_counts_once_and_the_digest_is_of_the_file(tmp_path: Path) -> None:

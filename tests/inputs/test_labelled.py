@@ -41,10 +41,10 @@ def test_the_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["{"], r"labels\.jsonl:1: no JSON \(.*column 2\)"),
+        (["{"], r"labels\.jsonl:1: not valid JSON \(.*column 2\)"),
         ([GOOD, ["x"]], r"labels\.jsonl:2: must be an object"),
         ([GOOD | {"fault": 1}], "unknown key `fault`; the keys are facts, faulty,"),
-        ([GOOD | {"response": " "}], "`response` must be a text"),
+        ([GOOD | {"response": " "}], "`response` must be a non-empty text"),
         ([GOOD | {"faulty": "yes"}], "`faulty` must be true or false"),
         (
             [GOOD | {"principle": "mild"}],
@@ -55,7 +55,7 @@ def test_the_format(tmp_path: Path) -> None:
         ([GOOD | {"facts": "100 C"}], "`facts` must be a list of texts"),
         ([GOOD | {"prompt": [{"role": "assistant", "content": "x"}]}], "`prompt` must be a text, or a list"),
         ([GOOD | {"prompt": []}], "`prompt` must be a text, or a list"),
-        ([GOOD, GOOD], "stands twice for the same principle"),
+        ([GOOD, GOOD], "appears twice for the same principle"),
         ([""], "holds no labelled answer"),
     ],
 )

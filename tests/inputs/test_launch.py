@@ -49,7 +49,7 @@ def test_what_works_passes(launch: Launch, model: dict[str, Any]) -> None:
         (Launch(8, 8, "cuda", 4, "DDP"), {}, r"8 processes on this machine, which see 4 GPUs.*--num_processes 4"),
         (Launch(2, 2, "cpu", 0, "FSDP"), {}, r"FSDP on a CPU.*DDP instead.*cpu_2proc.yaml"),
         (ONE_CPU, {"load_in_8bit": True}, r"load_in_8bit.*whole batch.*load_in_4bit: true"),
-        (ZERO_3, NF4_IN_BF16, r"load_in_4bit: not with ZeRO-3.*zero2.yaml.*fsdp2_qlora.yaml"),
+        (ZERO_3, NF4_IN_BF16, r"load_in_4bit: does not work with ZeRO-3.*zero2.yaml.*fsdp2_qlora.yaml"),
         (FSDP, NF4, r"found bnb_4bit_quant_storage uint8, dtype bfloat16.*bnb_4bit_quant_storage: bfloat16"),
         (FSDP, NF4_IN_BF16 | {"dtype": "float32"}, r"storage bfloat16, dtype float32.*dtype: bfloat16"),
         (FSDP, {"load_in_4bit": True, "dtype": "float32", "bnb_4bit_quant_storage": "float32"}, "dtype: bfloat16"),

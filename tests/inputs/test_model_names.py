@@ -23,7 +23,7 @@ def test_a_revision_follows_the_id(name: str, parts: tuple[str, str | None]) -> 
 
 @pytest.mark.parametrize("name", ["org/m@", "@main", "@"])
 def test_an_empty_part_is_refused_with_where_it_is(name: str) -> None:
-    with pytest.raises(InputError, match=f"^critic: `{name}` lacks a part; write `MODEL@REVISION`"):
+    with pytest.raises(InputError, match=f"^critic: `{name}` is incomplete; write `MODEL@REVISION`"):
         split_revision(name, "critic")
 
 

@@ -24,7 +24,7 @@ def test_all_are_those_that_are_installed() -> None:
 
 
 def test_an_unknown_one_is_named() -> None:
-    with pytest.raises(InputError, match="no tracker `mlflow` here; there are tensorboard, wandb, trackio, all and"):
+    with pytest.raises(InputError, match="unknown tracker `mlflow`; there are tensorboard, wandb, trackio, all and"):
         named_trackers(["tensorboard", "mlflow"])
 
 
@@ -46,5 +46,5 @@ def test_online_somebody_does(monkeypatch: pytest.MonkeyPatch, tmp_path: object)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", f"{tmp_path}/none")
-    with pytest.raises(InputError, match=r"nobody is logged in; `wandb login`\. WANDB_MODE=offline keeps"):
+    with pytest.raises(InputError, match=r"nobody is logged in; run `wandb login`\. WANDB_MODE=offline keeps"):
         require_login(["wandb"])

@@ -163,7 +163,7 @@ def test_user_turns_count_and_nothing_else():
 
 @pytest.mark.parametrize("threshold", [0, -0.1, 1.01, float("nan"), float("inf")])
 def test_a_threshold_that_makes_no_sense(threshold):
-    with pytest.raises(InputError, match="above 0, at most 1"):
+    with pytest.raises(InputError, match="above 0 and at most 1"):
         ProbeIndex({}, threshold)
 
 

@@ -63,8 +63,8 @@ def test_broken_line_17(tmp_path):
         ("p.txt", b"", "holds no rows"),
         ("p.txt", b"ok\nbad \xe9\n", r"p.txt:2: not UTF-8"),
         ("p.parquet", b"PAR1 but not really", "not a readable Parquet file"),
-        ("p.jsonl.gz", b'{"prompt": "a"}', "not a whole gzip file"),
-        ("p.jsonl.gz", gzip.compress(b'{"prompt": "a"}', mtime=0)[:-9], "not a whole gzip file"),
+        ("p.jsonl.gz", b'{"prompt": "a"}', "not a complete gzip file"),
+        ("p.jsonl.gz", gzip.compress(b'{"prompt": "a"}', mtime=0)[:-9], "not a complete gzip file"),
         ("p.tsv", b"a\tb", "unknown kind of file; give one of .json, .jsonl, .csv, .parquet, .txt"),
     ],
 )

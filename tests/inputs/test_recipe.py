@@ -112,7 +112,7 @@ def test_options_stand_on_the_command_line_only(write):
     assert parsed.options == Options(dry_run=True, amend="a longer run")
     assert "dry_run" not in parsed.resolved
     assert parse(write(MINIMAL)).options is None
-    with pytest.raises(InputError, match=r"x\.yaml:3: `dry_run` is a flag of the command, no key of a recipe"):
+    with pytest.raises(InputError, match=r"x\.yaml:3: `dry_run` is a flag of the command, not a key of a recipe"):
         parse(write(MINIMAL + "dry_run: true"), command=Options)
     with pytest.raises(InputError, match="unknown flag `--dry_run`"):
         parse(write(MINIMAL), "--dry_run")

@@ -75,5 +75,5 @@ def test_what_it_cannot_do_is_said(
         engine.generate(asked[:1], GREEDY, make_adapter(1))
     with pytest.raises(EngineError, match="gives no log-probabilities"):
         engine.score([ScoreRequest(asked[0].messages, [8])], None)
-    with pytest.raises(EngineError, match="gives no tokens"):
+    with pytest.raises(EngineError, match="gives no token ids"):
         engine.encode_opening("sure")

@@ -112,7 +112,7 @@ def finished(recipe: Path) -> Path:
     """A whole run on vLLM."""
     mark, folder = uuid.uuid4().hex, recipe.parent / "run"
     said = run("iterate", "--config", recipe, "--run_dir", folder, mark=mark)
-    assert "vLLM: answers after" in said
+    assert "vLLM: ready after" in said
     wait_until_none(mark, 0.0)
     return folder
 

@@ -13,16 +13,16 @@ The format::
       instead of judging what they wrote.
     revise: Write the answer again without the praise.
 
-- A paragraph is a principle; empty lines part them. Lines are joined by one space, and other runs of white
-  space inside a text become one space too. Indentation means nothing.
+- A paragraph is a principle; empty lines separate them. Lines are joined by one space, and other runs of white
+  space inside a text become one space too. Indentation is ignored.
 - A principle is plain text, one sentence or more, which the templates wrap; or a pair of ``critique:`` and
-  ``revise:`` texts, which are asked as they are.
+  ``revise:`` texts, which are used as they are.
 - Above it there may be ``name:`` (letters, digits, ``-``, ``_``, ``.``), ``weight:`` (a positive number, 1 by
   default: how often it is drawn relative to the others) and ``applies_to:`` (names of slices of the prompts,
-  parted by commas; all if empty), one line each.
-- A key stands at the start of a line, and is one word and a colon. Any other start of a line is text, so
-  prose may hold colons. A word that is nearly a key (``wieght:``) is an error, and so is any one-word key
-  straight under a header line: no slip of the pen becomes part of a principle unseen.
+  separated by commas; all if empty), one line each.
+- A key is one word and a colon at the start of a line. Any other start of a line is text, so prose may contain
+  colons. A word that is nearly a key (``wieght:``) is an error, and so is any one-word key directly under a header
+  line: no typo silently becomes part of a principle.
 - A backslash at the start of a line makes the line text: ``\# not a comment``, ``\name: not a key``,
   ``\\ one backslash``.
 - Braces are text: principles are data for the templates, never templates.

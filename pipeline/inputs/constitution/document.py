@@ -1,4 +1,4 @@
-"""Constitutions: reading, which principles apply, drawing among them."""
+"""Constitutions: reading them, which principles apply, drawing among them."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def parse_constitution(text: str, name: str) -> Constitution:
     """Read a constitution from its text.
 
     Args:
-        text: in the format at the head of this package.
-        name: what errors call it (the file's path); the constitution's name is its last part without suffix.
+        text: text in the format at the head of this package.
+        name: its name in error messages (the file's path); the last part without suffix names the constitution.
 
     Raises:
-        InputError: one line a fault, each with line and column.
+        InputError: the text has faults; the message has one line per fault, each with line and column.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     principles, faults = parse(text)
@@ -66,10 +66,10 @@ def parse_constitution(text: str, name: str) -> Constitution:
 def draw_principles(
     constitution: Constitution, n: int, rng: np.random.Generator, replace: bool, slice_name: str
 ) -> list[Principle]:
-    """Draw ``n`` of the principles for a slice, with chances in proportion to their weights.
+    """Draw ``n`` of the principles for a slice, with probabilities proportional to their weights.
 
-    Each draw takes one ``rng.random()``. Without replacement a principle comes again only after all others of
-    the slice have come: when none is left, a fresh urn is started.
+    Each draw takes one ``rng.random()``. Without replacement a principle is drawn again only after all others of
+    the slice have been drawn: when none is left, the urn is filled again.
 
     Raises:
         InputError: no principle applies to the slice.

@@ -1,6 +1,6 @@
-"""Constitutions in other projects' JSON, to the plain text that is edited here.
+"""Converts constitutions in other projects' JSON to the plain text that is edited here.
 
-Three shapes are understood: llm-swarm's ``{"constitutions": [{"critic", "revision"}], "system_chat": […]}``,
+Three forms are known: llm-swarm's ``{"constitutions": [{"critic", "revision"}], "system_chat": […]}``,
 Anthropic's ``CritiqueRevisionInstructions.json`` with ``{"harmful0": {"prompt": […], "edit_request": …}}``, and
 open character training's list of ``{"trait": …}``.
 """
@@ -22,7 +22,7 @@ _REVISION_SCAFFOLD = re.compile(r"\A\s*RevisionRequest:|Revision:\s*\Z")
 
 
 class ImportedPrinciple(NamedTuple):
-    """A principle to be written: either ``text``, or ``critique`` and ``revise``."""
+    """A principle to be written to a file: either ``text``, or ``critique`` and ``revise``."""
 
     name: str
     text: str | None = None
@@ -31,7 +31,7 @@ class ImportedPrinciple(NamedTuple):
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file, whatever the file's name ends in.
+    """The value in a JSON file, whatever the file's suffix.
 
     Raises:
         InputError: the file cannot be read or is not JSON; the message names the line.
@@ -49,10 +49,10 @@ def import_principles(data: Any, source: str) -> list[ImportedPrinciple]:
 
     Args:
         data: the parsed file.
-        source: what errors call it.
+        source: its name in error messages.
 
     Raises:
-        InputError: the value has none of the three shapes, or an entry lacks a text.
+        InputError: the value has none of the three forms, or an entry lacks a text.
     """
     if isinstance(data, dict) and isinstance(data.get("constitutions"), list):
         return [
@@ -99,8 +99,8 @@ def few_shot_chats(data: Any, source: str) -> list[list[dict[str, str]]]:
 def constitution_text(principles: list[ImportedPrinciple], heading: str) -> str:
     r"""A constitution file that holds the principles, wrapped for reading.
 
-    Parsing it gives their texts back but for white space, each run of which becomes one space. A line that
-    would be taken for a comment or a key gets a backslash in front.
+    Parsing it gives their texts back, except that each run of white space becomes one space. A line that would be
+    taken for a comment or a key gets a backslash in front.
     """
     paragraphs = ["# " + " ".join(heading.split())]
     for principle in principles:

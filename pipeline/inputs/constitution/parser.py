@@ -1,4 +1,4 @@
-"""Text to principles; the format is described at the head of `pipeline.inputs.constitution`."""
+"""Parses text into principles; the format is described at the head of `pipeline.inputs.constitution`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Principle:
     """One rule: either ``text``, or ``critique`` and ``revise``.
 
     ``id`` is its name, or made from its words; it does not depend on the other principles. ``applies_to``
-    holds names of slices; none means all. ``line`` is where it begins in the file, from 1.
+    holds names of slices; if empty, it applies to all. ``line`` is where it begins in the file, from 1.
     """
 
     id: str
@@ -73,7 +73,7 @@ class _Draft:
 def parse(text: str) -> tuple[list[Principle], list[Fault]]:
     r"""The principles of a text with ``\n`` line ends, and all faults found, in the order of the lines.
 
-    With a fault anywhere the principles are not to be used.
+    If there is any fault, the principles must not be used.
     """
     principles: list[Principle] = []
     faults: list[Fault] = []
@@ -85,7 +85,7 @@ def parse(text: str) -> tuple[list[Principle], list[Fault]]:
         principle = _finish(draft, len(faults) == before, faults)
         twin = next((p for p in principles if p.id == principle.id), None)
         if twin is not None:
-            what = f"the name `{twin.id}` is taken" if "name" in draft.at else "the same principle stands"
+            what = f"the name `{twin.id}` is taken" if "name" in draft.at else "the same principle appears"
             at = draft.at.get("name", (draft.line, 1))
             faults.append(Fault(*at, f"{what} already, at line {twin.line}; change or remove one."))
         elif "name" in draft.at or len(faults) == before:
@@ -132,13 +132,13 @@ def _read_line(draft: _Draft, line: _Line, faults: list[Fault]) -> None:
 
 
 def _misplaced(draft: _Draft, key: str) -> str | None:
-    """Why a known key cannot stand where it stands, or None."""
+    """Why a known key does not belong where it is, or None."""
     parted = "Put an empty line between two principles"
     escape = f"if it is meant as text, write `\\{key}:`."
     if key in draft.at:
         return f"`{key}:` is given a second time (first at line {draft.at[key][0]}). {parted}; {escape}"
     if key in HEADER_KEYS and draft.key is not None and draft.key not in HEADER_KEYS:
-        return f"`{key}:` must stand above the principle's text. {parted}; {escape}"
+        return f"`{key}:` must be above the principle's text. {parted}; {escape}"
     if key in BODY_KEYS and "text" in draft.at:
         where = draft.at["text"][0]
         return f"`{key}:` under a principle that is plain text already (line {where}). {parted}; {escape}"
@@ -146,7 +146,7 @@ def _misplaced(draft: _Draft, key: str) -> str | None:
 
 
 def _finish(draft: _Draft, whole: bool, faults: list[Fault]) -> Principle:
-    """The principle of a paragraph; ``whole``: all its lines were understood, so what is missing is missing."""
+    """The principle of a paragraph; if ``whole``, all its lines were understood, so what is missing really is."""
 
     def fault(key: str, message: str) -> None:
         faults.append(Fault(*draft.at.get(key, (draft.line, 1)), message))
