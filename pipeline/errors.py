@@ -1,4 +1,4 @@
-"""The errors a person meets. Each message says what is wrong, where, and what to do about it."""
+"""The errors that users see. Each message says what is wrong, where, and what to do about it."""
 
 
 class PipelineError(Exception):
@@ -10,7 +10,7 @@ class InputError(PipelineError, ValueError):
 
 
 class RunError(PipelineError, RuntimeError):
-    """A run directory that cannot be continued: another recipe, another writer, damaged or missing files."""
+    """A run directory that cannot be continued: a different recipe, another writer, damaged or missing files."""
 
 
 class EngineError(PipelineError, RuntimeError):
@@ -18,8 +18,8 @@ class EngineError(PipelineError, RuntimeError):
 
 
 class LogProbabilityError(EngineError):
-    """A model that answers but does not tell how likely a text is."""
+    """A model that answers but does not report how likely a given text is."""
 
 
 class PreflightError(PipelineError, ValueError):
-    """Training that would silently learn the wrong thing: found before a step is taken."""
+    """Training that would silently learn the wrong thing, or that left no usable adapter."""
