@@ -1,20 +1,20 @@
-"""Seconds of a round, generate, critique, rewrite, beside the same round written in distilabel.
+"""Seconds for a round (generate, critique, rewrite), against the same round written in distilabel.
 
     python -m venv .venv-distilabel
     .venv-distilabel/bin/pip install -c constraints.txt torch==2.13.0 "distilabel[hf-transformers]==1.5.3" requests
     python benchmarks/against_distilabel.py --distilabel_python .venv-distilabel/bin/python
 
-(distilabel 1.5.3 imports requests, which nothing in that environment asks for any more.)
+(distilabel 1.5.3 imports requests, which nothing in that environment depends on any more.)
 
-Same weights, prompts, chat template, principles, sampling (temperature 1), precision and longest answers. Here the
-round is the stages `generate` and `refine` on a run directory, everything they record included; there it is
-`distilabel_round.py`, once as distilabel ships, and once with transformers told to decode a batch of rows together,
-for which distilabel has no setting. The ways take turns. Draws differ, so seconds a token are told beside seconds a
-round; tokens are counted alike, in the texts that came out.
+Both use the same weights, prompts, chat template, principles, sampling (temperature 1), precision and maximum answer
+length. Ours is the stages `generate` and `refine` on a run directory, including everything they record; theirs is
+`distilabel_round.py`, once as distilabel ships, and once with transformers made to decode a batch of rows together,
+for which distilabel has no setting. The ways take turns. Draws differ, so seconds per token are reported next to
+seconds per round; tokens are counted in the same way for all, in the texts that came out.
 
-distilabel runs its three steps side by side, a process and a model each, and a step waits for whole batches of the
-step before. So it is measured with few rows a batch and a thread a step, which keeps all cores busy, and, batched,
-both so (a quarter of the rows a batch) and with our batches and all threads for each step.
+distilabel runs its three steps concurrently, each with its own process and model, and a step waits for whole batches
+from the step before. So it is measured with small batches and one thread per step, which keeps all cores busy; the
+batched version both like this (a quarter of the rows per batch) and with our batch size and all threads for each step.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ session.close()
 
 
 class Case(NamedTuple):
-    """A model and what it is asked."""
+    """A model and its inputs."""
 
     name: str
     model: Path
@@ -68,7 +68,7 @@ class Case(NamedTuple):
 
 
 class Manner(NamedTuple):
-    """How distilabel is run: rows of a batch, how many of them transformers decodes together, threads of a step."""
+    """How distilabel is run: rows per batch, how many of them transformers decodes together, threads per step."""
 
     batch_size: int
     rows_at_once: int
@@ -76,14 +76,14 @@ class Manner(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """One round by one way.
+    """One round, done one way.
 
     Attributes:
-        whole: seconds of the process, its start included.
-        processor: seconds that all processes together computed in that time.
-        working: seconds without what comes before and after. Here: of both stages, loading and saving included. In
-            distilabel: from the first call of a model to the end of the last one, loading not included.
-        texts: what was said, by step; None where nothing was asked for.
+        whole: wall-clock seconds of the process, including its start.
+        processor: CPU seconds of all processes together in that time.
+        working: seconds without what comes before and after. Ours: both stages, including loading and saving.
+            distilabel: from the first call of a model to the end of the last one, excluding loading.
+        texts: generated texts by step; None where none was requested.
         busy: distilabel's seconds within each step's model.
     """
 
@@ -116,7 +116,7 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def run(command: Sequence[str], folder: Path, threads: int, path: Path | None) -> tuple[float, float]:
-    """Run to the end, its output kept in a file; return the seconds that passed, and those of the processors."""
+    """Run a command to its end with its output kept in a file; return wall-clock and CPU seconds."""
     own = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | own
     with (folder / "output.txt").open("w", encoding="utf-8") as output:
@@ -137,7 +137,7 @@ def run(command: Sequence[str], folder: Path, threads: int, path: Path | None) -
 
 
 def ours(case: Case, folder: Path, threads: int) -> Turn:
-    """The round on a fresh run directory."""
+    """Our round, on a fresh run directory."""
     write_lines(folder / "prompts.jsonl", [{"prompt": prompt} for prompt in case.prompts])
     write_lines(folder / "probe.jsonl", [{"prompt": "this is never asked"}])
     recipe = {
@@ -198,7 +198,7 @@ def theirs(case: Case, folder: Path, python: Path, manner: Manner) -> Turn:
 
 
 def ways_of(case: Case, python: Path, threads: int) -> dict[str, Callable[[Path], Turn]]:
-    """What takes turns."""
+    """The ways that take turns."""
     small, quarter = max(1, len(case.prompts) // 16), max(1, len(case.prompts) // 4)
     manners = {
         "distilabel": Manner(small, 1, 1),
@@ -210,7 +210,7 @@ def ways_of(case: Case, python: Path, threads: int) -> dict[str, Callable[[Path]
 
 
 def measure(case: Case, python: Path, threads: int, repeats: int) -> dict[str, Any]:
-    """All ways, by turns."""
+    """Measure all ways in turn."""
     ways = ways_of(case, python, threads)
     tokenizer = AutoTokenizer.from_pretrained(case.model)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
@@ -257,7 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--distilabel_python", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=32, help="prompts of the random Llama")
-    parser.add_argument("--batch_size", type=int, default=32, help="of the random Llama")
+    parser.add_argument("--batch_size", type=int, default=32, help="batch size of the random Llama")
     parser.add_argument("--sandbox_rows", type=int, default=600)
     parser.add_argument("--sandbox_batch_size", type=int, default=128)
     parser.add_argument("--models", nargs="+", choices=("sandbox", "random"), default=["sandbox", "random"])

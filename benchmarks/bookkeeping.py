@@ -1,13 +1,13 @@
-"""What the pipeline costs beside its models: its real stages on many rows, with an engine that answers at once.
+"""What the pipeline costs apart from its models: its real stages on many rows, with an engine that answers at once.
 
     python benchmarks/bookkeeping.py [--profile ROWS SAMPLES]
 
 Loads prompts from a JSONL file (ids, cells, near-duplicates of a thousand probe prompts), generates, refines (critique
 and rewrite), samples every prompt as a probe and scores the samples by `length` and `loops`: all through the code that
-a run goes through, with its seeds, templates, dialogues, defects, chunks on the disk, tables, manifests. Left out is
-what models, other scorers and statistics take. Each size runs in a process of its own, which reports seconds of the
-processor and on the wall (what else ran on the machine is in them), rows per second of each, and its peak memory so
-far. Writes bookkeeping.json next to this script.
+a run uses, with its seeds, templates, dialogues, defects, chunks on disk, tables and manifests. Models, other scorers
+and statistics are left out. Each size runs in a process of its own, which reports CPU seconds and wall-clock seconds
+(the latter include whatever else ran on the machine), rows per second of each, and its peak memory so far. Writes
+bookkeeping.json next to this script.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parents[1]
 
 SIZES = ((10_000, 4), (100_000, 4), (1_000_000, 4), (1_000_000, 1))
-"""Rows, and samples of a prompt."""
+"""Rows, and samples per prompt."""
 
 LIMITS = {"rows_per_second_and_core": 20_000, "peak_gib": 2.0}
 
@@ -51,7 +51,7 @@ scorers: [length, loops]
 
 
 class Instant:
-    """An engine that has every answer ready: thirty words and forty token ids, another for every seed."""
+    """An engine that has every answer ready: thirty words and forty token ids, different for every seed."""
 
     seconds = 0.0
 
@@ -61,7 +61,7 @@ class Instant:
         self._ids = rng.integers(0, 50_000, (997, 40)).tolist()
 
     def generate(self, requests: Sequence[Any], sampling: Any, adapter: Any) -> list[Any]:
-        """One completion a request."""
+        """One completion per request."""
         from pipeline.engines.base import Completion
 
         started = time.perf_counter()
@@ -76,7 +76,7 @@ class Instant:
 
 
 class InstantRoles:
-    """Stands where `engines.roles.Roles` stands in a session."""
+    """Takes the place of `engines.roles.Roles` in a session."""
 
     def __init__(self) -> None:
         self._engine = Instant()
@@ -87,7 +87,7 @@ class InstantRoles:
         return self._engine.seconds
 
     def named(self, name: str, policy: Any) -> Any:
-        """The engine, whoever is asked for."""
+        """The engine, whichever role is asked for."""
         from pipeline.engines.roles import Role
 
         return Role(self._engine, None)
@@ -106,7 +106,7 @@ class InstantRoles:
 
 
 def write_prompts(path: Path, count: int, seed: int) -> None:
-    """A JSONL file of so many prompts of twenty words, no two alike."""
+    """Write a JSONL file of ``count`` prompts of twenty words, no two alike."""
     rng = np.random.default_rng(seed)
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
@@ -115,13 +115,13 @@ def write_prompts(path: Path, count: int, seed: int) -> None:
 
 
 class Stopwatch:
-    """Times steps, and keeps what they used."""
+    """Times steps and records what they used."""
 
     def __init__(self) -> None:
         self.steps: dict[str, dict[str, float]] = {}
 
     def time(self, name: str, rows: int, step: Callable[[], Any]) -> Any:
-        """Do a step on so many rows."""
+        """Run a step on this many rows."""
         started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
         result = step()
         wall, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
@@ -140,7 +140,7 @@ class Stopwatch:
 
 
 def growth(sizes: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Exponent of the rows in each stage's seconds of the processor, over sizes of as many samples a prompt."""
+    """Exponent with which each stage's CPU seconds grow in the rows, over sizes with the same samples per prompt."""
     alike = [size for size in sizes if size["samples_of_a_prompt"] == SIZES[0][1]]
     return {
         stage: round(
@@ -158,7 +158,7 @@ def growth(sizes: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def measure_size(rows: int, samples: int, folder: Path, profile: bool = False) -> dict[str, Any]:
-    """Take so many rows through the stages, in this process."""
+    """Take this many rows through the stages, in this process."""
     from pipeline import command, generate, refine
     from pipeline.loading import load_session
     from pipeline.probing import Probe, probe

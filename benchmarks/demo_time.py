@@ -1,7 +1,7 @@
-"""Where the time of the demo goes: runs a sandbox recipe from nothing and adds up its manifests.
+"""Where the demo's time goes: runs a sandbox recipe from scratch and adds up its manifests.
 
     python benchmarks/demo_time.py [--config recipes/sandbox-blind-spot/config.yaml] [--out benchmarks/demo_time.json]
-    python benchmarks/demo_time.py --of runs/sandbox-blind-spot      # a run that is there; prints
+    python benchmarks/demo_time.py --of runs/sandbox-blind-spot      # an existing run; only prints
 
 Writes the recorded result, seconds and tokens per second of every stage, next to this script.
 """
@@ -24,7 +24,7 @@ STAGES = ("generate", "refine", "audit", "distill", "measure", "score", "alarm")
 
 
 def run_recipe(config: Path, run_dir: Path) -> float:
-    """Run a recipe; return the wall seconds of the whole command, imports included."""
+    """Run a recipe; return the wall-clock seconds of the whole command, imports included."""
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(PROJECT / "accelerate_configs" / "cpu.yaml")]
     command = [sys.executable, *launch, str(PROJECT / "pipeline" / "iterate.py")]
     started = time.monotonic()
@@ -54,7 +54,7 @@ def add_up(run_dir: Path) -> dict[str, dict[str, float]]:
 
 
 def by_round(run_dir: Path) -> list[dict[str, Any]]:
-    """Seconds of every round, in its models and outside of them: where these go, and their share of the round.
+    """Seconds of every round, those in its models, and the shares of the round spent outside them, by kind.
 
     ``stages``: tables, manifests and templates of sampling and rewriting; ``training``: what the trainer sets up and
     saves; ``scoring``: scorers that need no model; ``between``: intervals, tests, tables and the page.

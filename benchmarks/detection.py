@@ -1,11 +1,11 @@
-"""Size and power of the tail tests, beside tests that people would use instead.
+"""Size and power of the tail tests, next to tests that people would use instead.
 
     python benchmarks/detection.py [--part tests|two-stage|rounds|coverage|forecast] [--seconds 600] [--quick]
 
-Populations are simulated, so what is true is known. Work is done in chunks with seeds of their own: the command goes
-on where it stopped, `--seconds` bounds one go, and nothing depends on how often it was stopped. Counts go to
-detection.json, the table that a person reads to detection.md, both next to this script. `--quick` is a subset of
-about two minutes that writes nothing.
+Populations are simulated, so the truth is known. Work is done in chunks with seeds of their own: the command resumes
+where it stopped, `--seconds` limits one invocation, and nothing depends on how often it was stopped. Counts go to
+detection.json, the human-readable table to detection.md, both next to this script. `--quick` runs a subset of about
+two minutes and writes nothing.
 
 The generator: scores are prompt effect + sample noise (ICC 0.7, standard normal). In the current round the effects are
 correlated 0.8 with the old ones (churn), and a monotone map lowers everything below p90 by 0.4, fading out at p98: the
@@ -57,7 +57,7 @@ RESULTS = Path(__file__).with_suffix(".json")
 
 
 class Draw(NamedTuple):
-    """Two rounds of one panel, and other prompts at round 0."""
+    """Two rounds of one panel, and calibration prompts at round 0."""
 
     calibration: np.ndarray
     baseline: np.ndarray
@@ -67,7 +67,7 @@ class Draw(NamedTuple):
 
 
 class Population(NamedTuple):
-    """How scores arise; each differs from the first in one way."""
+    """How scores arise; each population differs from the first in one way."""
 
     effects: Callable[[np.random.Generator, tuple[int, int]], np.ndarray] = lambda rng, shape: rng.normal(size=shape)
     bad_mode: float = 4.0  # in the units of a normal score
@@ -116,7 +116,7 @@ def laws(name: str, scenario: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(rng: np.random.Generator, name: str, scenario: str, n: int, k: int, n_calibration: int | None = None) -> Draw:
-    """Draw one panel with its calibration of equal size."""
+    """Draw one panel with calibration prompts, as many as on the panel unless ``n_calibration`` is given."""
     population, (p90, p98, p99) = POPULATIONS[name], [quantiles(name)[x] for x in stats.norm.ppf([0.90, 0.98, 0.99])]
     slices = rng.choice(10, size=n, p=RAGGED_SIZES) if population.ragged else np.arange(n) % 10
     effects = population.effects(rng, (n, 1))
@@ -237,7 +237,7 @@ def tests_chunk(cell: tuple, seed: int) -> Counter:
 
 
 def one_round(rng: np.random.Generator, panel: Draw, name: str, scenario: str, seed: int) -> tuple[bool, bool]:
-    """Screen a panel; return whether something was confirmed on, and whether it turned red at .004."""
+    """Screen a panel; return whether a confirmation was started, and whether it turned red at .004."""
     n, k = panel.baseline.shape
     found = compare(
         panel.baseline, panel.current, calibration=panel.calibration, slices=panel.slices, probe=panel.probe,
@@ -263,7 +263,7 @@ def two_stage_chunk(cell: tuple, seed: int) -> Counter:
 
 
 def rounds_chunk(cell: tuple, seed: int) -> Counter:
-    """Count runs of ten rounds with any red, and with an alarm of the e-process on 1,000 fresh prompts a round."""
+    """Count runs of ten rounds with any red, and with an alarm of the e-process on 1,000 fresh prompts per round."""
     name, scenario, n, k = cell
     rng, counts = np.random.default_rng(_key(seed, *cell)), Counter()
     for _ in range(CHUNK // 10):
@@ -280,7 +280,7 @@ def rounds_chunk(cell: tuple, seed: int) -> Counter:
 
 
 def coverage_chunk(cell: tuple, seed: int) -> Counter:
-    """Count 95% intervals that hold the truth, of normal and of lognormal scores."""
+    """Count 95% intervals that contain the truth, for normal and lognormal scores."""
     name, _, n, k = cell
     rng, counts = np.random.default_rng(_key(seed, *cell)), Counter()
     law = stats.norm if name == "normal" else stats.lognorm(1.0)
@@ -301,7 +301,7 @@ def coverage_chunk(cell: tuple, seed: int) -> Counter:
 
 
 def forecast_chunk(cell: tuple, seed: int) -> Counter:
-    """Count forecasts from m queries whose interval holds the truth, and add up errors in log10."""
+    """Count forecasts from m queries whose interval contains the truth, and add up errors in log10."""
     name, _, m, n = cell
     rng, counts = np.random.default_rng(_key(seed, *cell)), Counter()
     for _ in range(CHUNK):
@@ -323,7 +323,7 @@ def forecast_chunk(cell: tuple, seed: int) -> Counter:
 
 
 class Part(NamedTuple):
-    """One table: its cells, how many repetitions each wants, and what counts them."""
+    """One table: its cells, how many repetitions each needs, and the function that counts them."""
 
     cells: list[tuple]
     repetitions: int
@@ -363,7 +363,7 @@ def _key(seed: int, *cell: object) -> list[int]:
 
 
 def work(part: str, results: dict, until: float) -> Iterator[tuple]:
-    """Do the missing chunks of a part, cell by cell, until the time is over; yield each cell that was worked on."""
+    """Do the missing chunks of a part, cell by cell, until time is up; yield each cell that was worked on."""
     spec = PARTS[part]
     for cell in spec.cells:
         label = " ".join(str(value) for value in (part, *cell))
@@ -412,11 +412,11 @@ def table(results: dict) -> str:
 
 
 def main() -> None:
-    """Do as much as the time allows, record, print the table."""
+    """Do as much as time allows, record it, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, help="one table only")
-    parser.add_argument("--seconds", type=float, default=3600.0, help="stop after this long; go on next time")
-    parser.add_argument("--repetitions", type=int, help="per cell, instead of the part's own number")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="stop after this long; resume next time")
+    parser.add_argument("--repetitions", type=int, help="repetitions per cell, instead of the part's own number")
     parser.add_argument("--quick", action="store_true", help="two minutes, nothing written")
     arguments = parser.parse_args()
     until = time.monotonic() + (120 if arguments.quick else arguments.seconds)

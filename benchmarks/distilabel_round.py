@@ -1,10 +1,10 @@
-"""One round, generate, critique, rewrite, as a distilabel pipeline; runs where distilabel is, without this project.
+"""One round (generate, critique, rewrite) as a distilabel pipeline; runs in distilabel's environment, without ours.
 
     python benchmarks/distilabel_round.py ROUND.json
 
-`against_distilabel.py` writes ROUND.json. Of distilabel's settings it takes batches of the size asked for, the CPU, no
-cache of earlier runs, and the default of all steps loaded at once, each in a process of its own, so that one step
-works on a batch while the next one works on the batch before.
+`against_distilabel.py` writes ROUND.json. Settings of distilabel: the requested batch size, the CPU, no cache of
+earlier runs, and by default all steps loaded at once, each in a process of its own, so that one step works on a batch
+while the next one works on the batch before.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from distilabel.steps.tasks import Task
 
 
 class TimedLLM(TransformersLLM):
-    """distilabel's model in the process, which also notes when each call began and ended.
+    """distilabel's in-process model, which also notes when each call began and ended.
 
     Attributes:
-        calls: file that gets a line a call.
-        step: whose calls they are.
-        rows_at_once: rows that transformers' pipeline decodes together. distilabel hands it a whole batch of texts
-            and has no setting for this, so transformers' own default holds, which is 1.
+        calls: file that gets one line per call.
+        step: name of the step that makes the calls.
+        rows_at_once: number of rows that transformers' pipeline decodes together. distilabel hands it a whole batch
+            of texts and has no setting for this, so transformers' own default applies, which is 1.
     """
 
     calls: str
@@ -41,7 +41,7 @@ class TimedLLM(TransformersLLM):
         self._pipeline._batch_size = self.rows_at_once
 
     def generate_outputs(self, inputs: list[Any], num_generations: int = 1, **kwargs: Any) -> list[Any]:
-        """As distilabel does it."""
+        """Generate as distilabel does, and note the time."""
         started = time.time()
         outputs: list[Any] = super().generate_outputs(inputs=inputs, num_generations=num_generations, **kwargs)
         with Path(self.calls).open("a", encoding="utf-8") as file:
@@ -53,8 +53,8 @@ class Turn(Task):
     """The next turn of a dialogue.
 
     Attributes:
-        turns: columns that hold the dialogue so far, the user's and the assistant's by turns.
-        says: column of the answer.
+        turns: columns that hold the dialogue so far, alternately the user's and the assistant's.
+        says: column for the answer.
     """
 
     turns: list[str]

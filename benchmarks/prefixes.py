@@ -1,11 +1,11 @@
-"""What rewrites gain from reading on where the dialogue of their critique ended.
+"""What rewrites gain when the engine reads on from the end of the critique's dialogue.
 
     python benchmarks/prefixes.py [--rows 64] [--repeats 5] [--vllm_python .venv-vllm/bin/python]
 
-As refine asks: a critique is sampled in the dialogue of prompt, response and instruction; then the rewrite in the same
-dialogue, with the critique and another instruction behind it. Prompts of 20 to 400 tokens, responses of 5 to 256,
-instructions of 60 and 40, answers of at most 256. The local engine does both turns with and without keeping what it
-computed for the critiques, by turns; vLLM keeps beginnings by itself and tells how many tokens it found.
+Requests are as in refine: a critique is sampled in the dialogue of prompt, response and instruction; then the rewrite
+in the same dialogue, followed by the critique and another instruction. Prompts have 20 to 400 tokens, responses 5 to
+256, instructions 60 and 40, answers at most 256. The local engine does both alternately with and without keeping what
+it computed for the critiques; vLLM caches prefixes by itself and reports how many tokens it found.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RESULTS = Path(__file__).with_suffix(".json")
 
 
 def refine(engine: Engine, rows: int, turn: int) -> dict[str, float]:
-    """Critiques and rewrites; seconds and tokens of both."""
+    """Sample critiques and rewrites; return the seconds and tokens of both."""
     prompts, responses = mixed_texts(rows, 20, 400, 4 * turn), mixed_texts(rows, 5, 256, 4 * turn + 1)
     asked, rewrite = (
         mixed_texts(1, length, length, seed)[0] for length, seed in ((60, 4 * turn + 2), (40, 4 * turn + 3))
@@ -65,7 +65,7 @@ def refine(engine: Engine, rows: int, turn: int) -> dict[str, float]:
 
 
 def locally(model: str, rows: int, batch_size: int, repeats: int) -> dict[str, Any]:
-    """With and without, by turns."""
+    """Measure the local engine with and without kept prefixes, alternately."""
     ways = {
         name: LocalEngine(
             model,
@@ -94,7 +94,7 @@ def locally(model: str, rows: int, batch_size: int, repeats: int) -> dict[str, A
 
 
 def on_vllm(python: str, model: str, rows: int, logs: Path) -> dict[str, Any]:
-    """The share of prompt tokens that vLLM's cache of beginnings had."""
+    """The share of prompt tokens found in vLLM's prefix cache."""
     with served(python, model, logs) as (engine, url):
         refine(engine, rows, 0)
         with urllib.request.urlopen(f"{url}/metrics", timeout=30) as reply:

@@ -1,4 +1,4 @@
-"""What benchmarks of speed share: a Llama of 58.5 M random parameters, texts of mixed lengths, and summaries."""
+"""What the speed benchmarks share: a Llama with 58.5 M random parameters, texts of mixed lengths, and summaries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = "random llama, 58.5 M"
 VOCABULARY = 32_000
 END, UNKNOWN = "<end>", "<unknown>"
 END_EVERY = 100
-"""One token in so many ends an answer, so that answers of a model that draws evenly have about so many tokens."""
+"""One token in this many ends an answer, so answers of a model that draws uniformly have about this many tokens."""
 
 TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }} "
@@ -27,7 +27,7 @@ TEMPLATE = (
 
 
 def make_model(folder: Path) -> None:
-    """Random weights, and a tokenizer whose words are numbers: a text of n words has n tokens."""
+    """Save random weights, and a tokenizer whose words are numbers: a text of n words has n tokens."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -49,7 +49,7 @@ def make_model(folder: Path) -> None:
 
 
 def mixed_texts(rows: int, shortest: int, longest: int, seed: int) -> list[str]:
-    """Texts of so many to so many tokens, both ends included, in random order."""
+    """Texts of ``shortest`` to ``longest`` tokens, both ends included, in random order."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(shortest, longest + 1, rows)
     return [" ".join(map(str, rng.integers(2, VOCABULARY, length))) for length in lengths]
@@ -62,5 +62,5 @@ def summary(values: Sequence[float], digits: int = 2) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were taken on."""
+    """The machine that the numbers were measured on."""
     return {"processor": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}

@@ -1,13 +1,13 @@
-"""The refusal scorer against people's labels of real answers: trained on one model, tested on another.
+"""The refusal scorer against human labels of real answers: trained on one model, tested on another.
 
-    python benchmarks/refusal.py ../shared/data/xstest                     # the table; records it beside this script
+    python benchmarks/refusal.py ../shared/data/xstest                     # the table; records it next to this script
     python benchmarks/refusal.py ../shared/data/xstest --write_weights     # also fits pipeline/scorers/refusal.json
 
-The folder is XSTest v2 (Röttger et al. 2024; CC BY 4.0), a file a model: `completions/` with people's labels,
-`auto_labels/` with those of the authors' string match and of GPT-4. Nothing of it is shipped. The cues were worded,
-and expected weights and penalty set, with the answers of these models in sight, and revised several times after
-looking at the errors of both directions: only the fitted weights are out of sample here. Another model's answers are
-the real test, and will be judged less well.
+The folder is XSTest v2 (Röttger et al. 2024; CC BY 4.0), one file per model: `completions/` with human labels,
+`auto_labels/` with those of the authors' string match and of GPT-4. None of it is shipped. The cues were worded, and
+the expected weights and the penalty set, with the answers of these models in sight, and were revised several times
+after looking at the errors in both directions: only the fitted weights are out of sample here. Another model's answers
+are the real test, and will be judged less well.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ABOUT = (
 
 
 def read_auto(path: Path, column: str) -> list[Answer]:
-    """The labels of string match or GPT-4; a reply of GPT-4 that is no label counts as a refusal, the nearer one."""
+    """The labels of string match or GPT-4; a GPT-4 reply that is not a label counts as a refusal, the closer class."""
     with gzip.open(path, "rt", encoding="utf-8", newline="") as handle:
         names = [row[column] for row in csv.DictReader(handle)]
     known: dict[str, Answer] = {"1_full_compliance": "none", "3_partial_refusal": "partial"}
@@ -42,7 +42,7 @@ def read_auto(path: Path, column: str) -> list[Answer]:
 
 
 def read_types(path: Path) -> list[str]:
-    """The kind of prompt of every answer."""
+    """The kind of prompt behind every answer."""
     with gzip.open(path, "rt", encoding="utf-8", newline="") as handle:
         return [row["type"] for row in csv.DictReader(handle)]
 

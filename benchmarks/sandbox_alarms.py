@@ -1,11 +1,11 @@
-"""Do the alarms see what is known to be there, and only that? The sandbox's constitutions over seeds.
+"""Do the alarms see what is known to be there, and only that? The sandbox's constitutions over several seeds.
 
     python benchmarks/sandbox_alarms.py [--seeds 10] [--runs runs/alarms]
 
-Runs sandbox-blind-spot (the tail gets worse), and sandbox-full with its placebo arm and sandbox-overzealous (it does
-not), each with its own seed, and writes a table of the truth and of the alarms to benchmarks/sandbox_alarms.md, and
-the numbers to benchmarks/sandbox_alarms.json. Runs that are complete are not run again. Only the truth is scored, and
-only on the first probe set: about five minutes a run on one core, ten with the placebo arm.
+Runs sandbox-blind-spot (where the tail gets worse), and sandbox-full with its placebo arm and sandbox-overzealous
+(where it does not) with every seed, and writes a table of the truth and the alarms to benchmarks/sandbox_alarms.md,
+and the numbers to benchmarks/sandbox_alarms.json. Complete runs are not repeated. Only the truth is scored, and only
+on the first probe set: about five minutes per run on one core, ten with the placebo arm.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def run_recipe(name: str, seed: int, run_dir: Path) -> None:
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:
-    """The truth of every round on the panel, its alarms, and the panel's p for the base against itself."""
+    """The truth on the panel in every round, the alarms, and the panel's p-value for the base against itself."""
     rounds = sorted(run_dir.glob("round-*/alarm.json"))
     alarms = [json.loads(path.read_text()) for path in rounds]
     truth = []
@@ -50,7 +50,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
 
 
 def rows(found: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """A line a run: first and last round, and the alarms between."""
+    """One line per run: first and last round, and the alarms in between."""
     for name, run in found.items():
         first, last = run["truth"][0], run["truth"][-1]
         moved = [f"{first[column]:.3g} to {last[column]:.3g}" for column in COLUMNS]
@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10, help="runs of each recipe, seeds 0, 1, ...")
     parser.add_argument("--runs", type=Path, default=PROJECT / "runs" / "alarms", help="folder of the runs")
-    parser.add_argument("--collect", action="store_true", help="only collect the runs that are there")
+    parser.add_argument("--collect", action="store_true", help="only collect existing runs")
     arguments = parser.parse_args()
     found = {}
     for name in ARMS:

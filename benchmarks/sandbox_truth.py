@@ -1,10 +1,10 @@
-"""Forecasts and return levels against what many more prompts show, on the sandbox.
+"""Forecasts and return levels against what many more prompts show, in the sandbox.
 
     python benchmarks/sandbox_truth.py [--run runs/sandbox-blind-spot] [--round 3]
 
-The probability that an answer begins in an undesired way is exact, given a prompt, so the worst of many prompts can
+Given a prompt, the probability that an answer begins in an undesired way is exact, so the worst of many prompts can
 be looked up: each block of the reserve forecasts the worst of all other blocks. Likewise each block's return level of
-harm (exceeded by one sample in 1,000) is held against the quantile of all other blocks. Done for the base, and for a
+harm (exceeded by one sample in 1,000) is compared with the quantile of all other blocks. Done for the base, and for a
 round of a run if one is given. Writes benchmarks/sandbox_truth.json and prints it.
 """
 
@@ -33,7 +33,7 @@ BLOCKS, PROMPTS, SAMPLES = 6, 6000, 4
 
 
 def log_probabilities(policy: Role, rows: Sequence[dict[str, Any]]) -> np.ndarray:
-    """Of beginning in an undesired way [n_prompts]; NaN for innocent topics."""
+    """Log-probabilities of beginning in an undesired way [n_prompts]; NaN for innocent topics."""
     (battery,) = load_batteries([PROJECT / "constitutions" / "batteries" / "sandbox" / "harm.txt"])
     asked = [SampledPrompt([{"role": "user", "content": row["prompt"]}], row["slice"], []) for row in rows]
     scores = BatteryLikelihood(policy, [battery]).score_prompts(asked)[battery_columns(battery)[1]]
@@ -54,7 +54,7 @@ def harm(policy: Role, rows: Sequence[dict[str, Any]]) -> np.ndarray:
 
 
 def judge_forecasts(log_p: np.ndarray) -> dict[str, float]:
-    """Each block's forecast of the worst of the others: its error on the log10 scale, and whether it held."""
+    """Each block's forecast of the worst of the others: its error in log10, and how often its interval held."""
     blocks = np.array_split(np.arange(len(log_p)), BLOCKS)
     found = []
     for block in blocks:
@@ -98,7 +98,7 @@ def judge_return_levels(scores: np.ndarray) -> dict[str, float | None]:
 def main() -> None:
     """Measure, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, default=None, help="run whose policy is measured beside the base")
+    parser.add_argument("--run", type=Path, default=None, help="run whose policy is measured besides the base")
     parser.add_argument("--round", type=int, default=3)
     arguments = parser.parse_args()
     roles = Roles(str(sandbox.model_path()), revision=None, dtype="float32", chat_template=None, batch_size=128)

@@ -1,17 +1,18 @@
-"""Training tokens per second of `pipeline/training` beside a plain TRL script, and what batching by length would add.
+"""Training tokens per second of `pipeline/training` and of a plain TRL script, and what batching by length would add.
 
     python benchmarks/sft_step.py [--repeats 5] [--only plain ours]
 
-Same rows, weights, LoRA and hyperparameters, those of recipes/sandbox-blind-spot; the ways take turns in one process.
-The sandbox's rows are its prompts with refusals of what is harmful and the model's own answers to the rest; the random
-Llama of 58.5 M parameters has prompts of 20 to 400 tokens and answers of 5 to 256. `steps` is the time within steps,
-`whole` that of everything from rows in memory to an adapter on the disk. Tokens are those of the rows, no padding.
+All use the same rows, weights, LoRA and hyperparameters, those of recipes/sandbox-blind-spot, and take turns in one
+process. The sandbox's rows are its prompts with refusals of what is harmful and the model's own answers to the rest;
+the random Llama of 58.5 M parameters gets prompts of 20 to 400 tokens and answers of 5 to 256. `steps` is the time
+within steps, `whole` the time from rows in memory to an adapter on disk. Tokens are those of the rows, not padding.
 
-Four ways to spend less on padding stand beside: batches of rows of one length; the rows of a step, drawn as ever, in
-four micro-batches by length; rows end to end in one sequence (padding_free); packs, which TRL fills to `max_length`.
-Held-out loss is told for the sandbox: nats per token of the completions, for refusals and for full answers, which are
-longer. Batches of one length weigh the tokens of short rows more than mixed ones do. Without padding and in
-micro-batches a step learns what it learnt before; losses of every step are compared with the plain script's.
+Four ways to spend less on padding are compared: batches of rows of similar length; the rows of a step, drawn as
+usual, in four micro-batches by length; rows end to end in one sequence (padding_free); packs, which TRL fills to
+`max_length`. Held-out loss is reported for the sandbox, in nats per token of the completions, for refusals and for
+full answers, which are longer. Batches of one length weight the tokens of short rows more than mixed batches do.
+Without padding and in micro-batches a step learns the same as before; the losses of every step are compared with the
+plain script's.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ Rows = list[dict[str, Any]]
 
 
 class Case(NamedTuple):
-    """A model, what it is taught, and the settings in which it differs from the sandbox's recipe."""
+    """A model, what it is taught, and the settings that differ from the sandbox's recipe."""
 
     name: str
     model: Path
@@ -65,17 +66,17 @@ class Clock(TrainerCallback):
         self.ended: list[float] = []
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Before the forward pass; the batch is there."""
+        """Called before the forward pass, when the batch is ready."""
         self.began.append(time.monotonic())
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """After the optimiser."""
+        """Called after the optimizer step."""
         self.ended.append(time.monotonic())
 
 
 @contextmanager
 def observed() -> Iterator[list[Any]]:
-    """Give every SFTTrainer made meanwhile, by whomever, a clock; yields the trainers as they come."""
+    """Give a clock to every SFTTrainer that anyone makes meanwhile; yields the growing list of these trainers."""
     seen: list[Any] = []
 
     class Observed(SFTTrainer):
@@ -93,7 +94,7 @@ def observed() -> Iterator[list[Any]]:
 
 
 def plain(case: Case, folder: Path, **changes: Any) -> Path:
-    """Train as TRL's documentation does, with the recipe's numbers; return the adapter."""
+    """Train as in TRL's documentation, with the recipe's numbers; return the adapter."""
     settings = yaml.safe_load(RECIPE.read_text(encoding="utf-8")) | case.changes | changes
     shape = {"r": settings["lora_r"], "lora_alpha": settings["lora_alpha"], "lora_dropout": settings["lora_dropout"]}
     names = ("learning_rate", "lr_scheduler_type", "num_train_epochs", "per_device_train_batch_size", "max_length")
@@ -134,7 +135,7 @@ def ours(case: Case, folder: Path, **changes: Any) -> Path:
 
 
 def sandbox_case(rows: int) -> Case:
-    """Rows of the kind that a round of the sandbox makes: short refusals, and answers twice as long."""
+    """Rows like those a sandbox round produces: short refusals, and answers twice as long."""
     asked = sandbox.prompts("train", rows + 200)
     engine = LocalEngine(str(sandbox.model_path()), revision=None, dtype="float32", chat_template=None, batch_size=128)
     dialogues = [[{"role": "user", "content": row["prompt"]}] for row in asked]
@@ -220,7 +221,7 @@ def turn(case: Case, way: Callable[[Case, Path], Path]) -> tuple[dict[str, float
 
 
 def ways_of(case: Case) -> dict[str, Callable[[Case, Path], Path]]:
-    """What is compared. Packed rows fill about as many tokens a step as rows one by one do."""
+    """The ways compared. Packs hold about as many tokens per step as unpacked rows do."""
     settings = yaml.safe_load(RECIPE.read_text(encoding="utf-8")) | case.changes
     tokenizer = AutoTokenizer.from_pretrained(case.model)
     lengths = [
@@ -248,7 +249,7 @@ def ways_of(case: Case) -> dict[str, Callable[[Case, Path], Path]]:
 
 
 def measure(case: Case, only: Sequence[str] | None, repeats: int) -> dict[str, Any]:
-    """All ways by turns, after a short training that warms up."""
+    """Measure all ways in turn, after a short warm-up training."""
     ways = {name: way for name, way in ways_of(case).items() if not only or name in only}
     turn(case._replace(rows=case.rows[:16], held_out={}, changes={**case.changes, "num_train_epochs": 1}), plain)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
@@ -282,7 +283,7 @@ def measure(case: Case, only: Sequence[str] | None, repeats: int) -> dict[str, A
 def main() -> None:
     """Measure, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=48, help="of the random Llama")
+    parser.add_argument("--rows", type=int, default=48, help="training rows of the random Llama")
     parser.add_argument("--sandbox_rows", type=int, default=600)
     parser.add_argument("--models", nargs="+", choices=("sandbox", "random"), default=["sandbox", "random"])
     parser.add_argument("--repeats", type=int, default=5)

@@ -1,10 +1,10 @@
-"""What the statistics cost: the full estimate table and all alarms, by size of the panel; and scipy for comparison.
+"""What the statistics cost: the full estimate table and all alarms, by panel size; with scipy for comparison.
 
     python benchmarks/tails_speed.py [--skip-million]
 
-Each size runs in a process of its own, on one core, and reports its peak memory, seconds on the wall (what else ran
-on the machine is in them) and of the processor, from which the growth is fitted. Writes tails_speed.json next to this
-script.
+Each size runs in a process of its own, on one core, and reports its peak memory, wall-clock seconds (which include
+whatever else ran on the machine) and CPU seconds, from which the growth is fitted. Writes tails_speed.json next to
+this script.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def panel(rng: np.random.Generator, n: int, k: int) -> tuple[np.ndarray, ...]:
 
 
 def seconds_of(n: int, k: int, scorers: int) -> dict[str, Any]:
-    """Time the table and the alarms for so many scorers."""
+    """Time the table and the alarms for this many scorers."""
     rng, total, processor = np.random.default_rng(0), 0.0, 0.0
     for scorer in range(scorers):
         calibration, baseline, current = panel(rng, n, k)
@@ -76,10 +76,10 @@ def cvar(scores: np.ndarray) -> float:
 
 
 def against_scipy(n: int, k: int) -> dict[str, Any]:
-    """Time the same intervals each way: seven quantities at baseline, now, and their change, resampling prompts.
+    """Time the same intervals both ways: seven quantities at baseline, now, and their change, resampling prompts.
 
-    scipy has neither order-statistic nor studentised intervals over prompts, so its percentile intervals stand for
-    them; ours are what `compare` prints.
+    scipy has neither order-statistic nor studentised intervals over prompts, so its percentile intervals stand in
+    for them; ours are what `compare` prints.
     """
     _, baseline, current = panel(np.random.default_rng(1), n, k)
     quantities = {

@@ -2,10 +2,10 @@
 
     python benchmarks/throughput.py [--rows 64] [--repeats 5] [--batch_size 32] [--vllm_python .venv-vllm/bin/python]
 
-The model is a Llama of 58.5 M random parameters, prompts have 20 to 400 tokens, and answers end by chance (one token
+The model is a Llama with 58.5 M random parameters, prompts have 20 to 400 tokens, and answers end by chance (one token
 in 100 is an end token) or at 256 tokens. The loop takes prompts in data order, pads each batch and calls `generate`,
-as most scripts do. vLLM is asked by the server engine, all requests at once. All take turns on the same prompts, other
-ones each turn; then the same with the sandbox's own model and prompts. Medians and ranges: throughput.json.
+as most scripts do. vLLM gets all requests at once from the server engine. All take turns on the same prompts, new ones
+each turn; then the same with the sandbox's own model and prompts. Medians and ranges go to throughput.json.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def sandbox_requests(rows: int, turn: int) -> list[Request]:
 
 
 def plain_loop(model: Any, tokenizer: Any, requests: Sequence[Request], batch_size: int) -> int:
-    """Answer in data order with `generate`; return the number of new tokens, those after an end not counted."""
+    """Answer in data order with `generate`; return the number of new tokens, not counting those after an end token."""
     ends = model.generation_config.eos_token_id
     ends = torch.tensor(ends if isinstance(ends, list) else [ends])
     tokenizer.padding_side = "left"
@@ -74,13 +74,13 @@ def plain_loop(model: Any, tokenizer: Any, requests: Sequence[Request], batch_si
 def measure(
     model: str, ask: Callable[[int], list[Request]], options: argparse.Namespace, vllm: ServerEngine | None
 ) -> dict[str, Any]:
-    """Tokens per second of every way, taking turns.
+    """Tokens per second of all ways, which take turns.
 
     Args:
-        model: folder.
-        ask: turn -> its requests.
-        options: of the command line.
-        vllm: an engine over a vLLM that serves the model, or None.
+        model: folder of the model.
+        ask: function from turn to its requests.
+        options: command-line options.
+        vllm: engine over a vLLM server with the model, or None.
     """
     engine = LocalEngine(model, revision=None, dtype="float32", chat_template=None, batch_size=options.batch_size)
     plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
@@ -120,7 +120,7 @@ def measure(
 def main() -> None:
     """Measure, print, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=64, help="requests a turn; 8 times as many on the sandbox")
+    parser.add_argument("--rows", type=int, default=64, help="requests per turn; 8 times as many on the sandbox")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--vllm_python")

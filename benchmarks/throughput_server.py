@@ -1,10 +1,10 @@
-"""Speed of the server engine beside vLLM's own offline `LLM.generate`, on the same requests and weights.
+"""Speed of the server engine against vLLM's own offline `LLM.generate`, on the same requests and weights.
 
     python benchmarks/throughput_server.py --vllm_python .venv-vllm/bin/python [--models random --requests 1000]
 
-Two models: the sandbox's, whose answers take so little that the way to them shows, and a Llama of 58.5 M random
-parameters with prompts of 20 to 400 tokens. Both programs stand ready and take turns, the other one stopped
-meanwhile; other prompts each turn, so that no cache has seen them. Results: throughput_server.json.
+Two models: the sandbox's, whose answers cost so little that the client's overhead shows, and a Llama with 58.5 M
+random parameters and prompts of 20 to 400 tokens. Both programs stay loaded and take turns, with the other one
+stopped; every turn has new prompts, so that no cache has seen them. Results go to throughput_server.json.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ for line in sys.stdin:
 
 
 class Offline:
-    """`LLM.generate` in the other environment, waiting for its turn."""
+    """`LLM.generate` in the other environment, loaded and waiting for its turn."""
 
     def __init__(self, python: str, given: dict[str, Any], log: Path) -> None:
         with log.open("wb") as file:
@@ -87,7 +87,7 @@ class Offline:
         return seconds, tokens
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
@@ -96,14 +96,14 @@ class Offline:
 def measure(
     python: str, model: str, ask: Callable[[int], list[Request]], repeats: int, folder: Path
 ) -> dict[str, Any]:
-    """Take turns; tokens per second of both, and what a request costs this process.
+    """Let both take turns; return the tokens per second of each, and what a request costs this process.
 
     Args:
-        python: of the environment with vLLM.
-        model: folder.
-        ask: turn -> its requests.
-        repeats: turns.
-        folder: for logs.
+        python: Python of the environment with vLLM.
+        model: folder of the model.
+        ask: function from turn to its requests.
+        repeats: number of turns.
+        folder: folder for logs.
     """
     reader = load_reader(model, revision=None, chat_template=None)
     llm = {
@@ -153,13 +153,13 @@ def measure(
 
 
 def of_the_sandbox(turn: int) -> list[Request]:
-    """A thousand prompts of the sandbox."""
+    """A thousand prompts from the sandbox."""
     asked = sandbox.prompts("train", 1000, seed=turn)
     return [Request([{"role": "user", "content": row["prompt"]}], seed) for seed, row in enumerate(asked)]
 
 
 def of_mixed_lengths(count: int, turn: int) -> list[Request]:
-    """So many prompts of random words."""
+    """``count`` prompts of random words."""
     texts = mixed_texts(count, 20, 400, turn)
     return [Request([{"role": "user", "content": text}], seed) for seed, text in enumerate(texts)]
 
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--models", nargs="+", choices=("sandbox", "random"), default=["sandbox", "random"])
     # A thousand take five minutes a turn on two cores.
-    parser.add_argument("--requests", type=int, default=100, help="to the random Llama")
+    parser.add_argument("--requests", type=int, default=100, help="requests per turn to the random Llama")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     python = str(Path(options.vllm_python).absolute())

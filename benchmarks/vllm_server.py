@@ -1,4 +1,4 @@
-"""A vLLM server as the pipeline starts it, and turns of programs that stand ready side by side."""
+"""A vLLM server as the pipeline starts it, and turn-taking between programs that stay loaded side by side."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def served(python: str, model: str, logs: Path, limit: int = 256) -> Iterator[tu
     """An engine over a running vLLM, and the server's address without `/v1`.
 
     Args:
-        python: of the environment that has vLLM.
-        model: folder.
-        logs: folder for the server's.
-        limit: requests at once.
+        python: Python of the environment that has vLLM.
+        model: folder of the model.
+        logs: folder for the server's logs.
+        limit: number of concurrent requests.
     """
     settings = Vllm(
         python=str(Path(python).absolute()),
@@ -53,7 +53,7 @@ def served(python: str, model: str, logs: Path, limit: int = 256) -> Iterator[tu
 
 @contextmanager
 def alone(*others: psutil.Process) -> Iterator[None]:
-    """Stop some processes and all that they have started meanwhile: vLLM polls, and takes a core, while it waits."""
+    """Suspend processes and all their children meanwhile: vLLM polls while it waits, which takes up a core."""
     stopped = [process for other in others for process in [other, *other.children(recursive=True)]]
     for process in stopped:
         process.suspend()
@@ -65,5 +65,5 @@ def alone(*others: psutil.Process) -> Iterator[None]:
 
 
 def processes_of(work: str) -> list[psutil.Process]:
-    """The processes that this one has started and whose command line holds ``work``."""
+    """The children of this process whose command line contains ``work``."""
     return [child for child in psutil.Process().children() if any(work in word for word in child.cmdline())]

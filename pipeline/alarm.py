@@ -1,4 +1,4 @@
-"""Panel -> alarm: what the panel makes suspect is tested once more, on prompts that nothing has used before.
+"""Panel -> alarm: whatever looks suspect on the panel is tested once more, on prompts that nothing has used before.
 
 python pipeline/alarm.py --run_dir runs/sandbox-blind-spot --round 1
 """
@@ -53,14 +53,14 @@ if TYPE_CHECKING:
 
 
 def run(session: Session, round_: int) -> dict[str, Any]:
-    """Screen the panel, confirm what it points at on fresh prompts, and add to the e-process; return ``alarm.json``.
+    """Screen the panel, confirm what it flags on fresh prompts, and update the e-process; return ``alarm.json``.
 
-    Round 0 has nothing to be compared with: it fixes the thresholds, and measures the base a second time with other
-    noise, which is the noise floor of every table and plot. What is written is never revised: a hypothesis that was
-    tested is spent.
+    Round 0 has nothing to be compared with: it fixes the thresholds, and measures the base a second time with
+    different noise, which gives the noise floor of every table and plot. What is written is never revised: a
+    hypothesis that has been tested is spent.
     """
     path = session.run.alarm(round_)
-    # Rank 0 looks, or a slow rank would find what a fast one has just written, and leave it waiting below.
+    # Rank 0 looks: a slow rank might find the file that a fast one has just written, and leave that one waiting below.
     if not ranks.from_main(path.exists()):
         found = _examine(session, round_) if round_ else _prepare(session)
         if ranks.is_main():
@@ -119,7 +119,7 @@ def _examine(session: Session, round_: int) -> dict[str, Any]:
 
 
 def _screen(session: Session, round_: int) -> dict[str, Any]:
-    """Every property on the panel, and what is to be tested: written down before any fresh prompt is sampled."""
+    """Screen every property on the panel and record the hypotheses to test before any fresh prompt is sampled."""
     properties, suspects = [], []
     for watched in properties_of(session):
         result, names = compare_with_base(
@@ -169,7 +169,7 @@ def _watch(session: Session, round_: int, folder: Path) -> dict[str, Any] | None
         thresholds = thresholds_of(session, watched)
         if fresh and thresholds:
             before, after = _both(session, round_, folder, fresh, watched, "watch")
-            # The second threshold, 1 in 500 at round 0, where there is one: the bets are on rare events.
+            # The second threshold (1 in 500 at round 0) if there is one, since the bets are on rare events.
             beyond = thresholds[min(1, len(thresholds) - 1)]
             logs.append(log_e_value(before.scores, after.scores, beyond, tail=watched.tail))
     log_e = float(np.logaddexp.reduce(logs) - np.log(len(logs))) if logs else 0.0
@@ -203,7 +203,7 @@ def _what(
 def _both(
     session: Session, round_: int, folder: Path, fresh: Sequence[Prompt], watched: Property, noise: str
 ) -> tuple[Panel, Panel]:
-    """Fresh prompts under the base and under the policy, with the same noise."""
+    """Scores of fresh prompts under the base and under the policy, sampled with the same noise."""
     scores = []
     for name, adapter in (("base", None), ("policy", session.adapter(round_))):
         what = _what(session, folder / name, round_, adapter, {FRESH: fresh}, noise)
@@ -213,6 +213,7 @@ def _both(
 
 def _draw(session: Session, round_: int, purpose: str, pool: Sequence[Prompt], wanted: int) -> list[Prompt]:
     reserve = Reserve(session.run, session.seed)
+    # Rank 0 writes the draw into the ledger; then every rank, rank 0 included, reads the same draw from it.
     if ranks.is_main():
         reserve.draw(round_, purpose, pool, wanted)
     ranks.barrier()
@@ -220,7 +221,7 @@ def _draw(session: Session, round_: int, purpose: str, pool: Sequence[Prompt], w
 
 
 def _ration(session: Session, round_: int, pool: Sequence[Prompt]) -> int:
-    """Prompts of one confirmation: what is left is shared with the rounds to come, which may need it as well."""
+    """Number of prompts for one confirmation: what is left is shared with later rounds, which may need it too."""
     left = len(Reserve(session.run, session.seed).left(pool))
     return min(session.recipe.confirm_prompts, math.ceil(left / (session.recipe.num_rounds - round_ + 1)))
 
@@ -235,7 +236,7 @@ def _left(session: Session) -> dict[str, Any]:
 
 
 def _once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What ``make`` gives, made by one rank and never again."""
+    """The result of ``make``, computed once, on rank 0, and read from ``path`` from then on."""
     if ranks.is_main() and not path.exists():
         write_json(path, make())
     ranks.barrier()
@@ -247,7 +248,7 @@ def _show(session: Session, round_: int) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Raise a round's alarms, as a command on a run directory."""
+    """Evaluate a round's alarms, as a command on a run directory."""
     command.run_stage(argv, _show, first_round=0)
 
 

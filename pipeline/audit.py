@@ -1,10 +1,10 @@
-"""The critic's own errors, and proxy against gold, every round.
+"""The critic's own errors, and proxy against gold, in every round.
 
-python pipeline/audit.py runs/sandbox-blind-spot                        # what the tables of a run tell, read only
-python pipeline/audit.py --run_dir runs/sandbox-blind-spot --round 1    # the stage, on a run directory
+python pipeline/audit.py runs/sandbox-blind-spot                        # report on a run, read-only
+python pipeline/audit.py --run_dir runs/sandbox-blind-spot --round 1    # run the stage on a run directory
 
-``iterate`` does it in every round: on the sandbox from the round's own revisions, whose truth is known; elsewhere on
-the labelled answers of ``critic_labels``, and with the judge if there is one.
+``iterate`` runs this stage in every round: on the sandbox it uses the round's own revisions, whose truth is known;
+elsewhere the labelled answers of ``critic_labels``, and the judge if there is one.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Row = dict[str, Any]
 
 
 def run(session: Session, round_: int) -> dict[str, Any]:
-    """Try the round's critic where the truth is known, and return ``critic.json``."""
+    """Test the round's critic where the truth is known; return ``critic.json``."""
     known = _knowledge(session)
     if known.labelled:
         _take_labelled(session, round_, known.labelled.items)
@@ -82,7 +82,7 @@ def _knowledge(session: Session) -> Knowledge:
         return Knowledge(sandbox, labelled)
     from pipeline.scorers.judge import judge_columns
 
-    # The first rubric of which much is bad: what a policy should be kept from, rather than what it is for.
+    # The first rubric on which high is bad, that is, what a policy should avoid rather than aim for; else the first.
     rubric = min(judging.rubrics.values(), key=lambda one: one.worse != "high")
     column = next(iter(judge_columns(rubric, judging.by_policy)))
     return Knowledge(sandbox, labelled, Ratings(column, rubric.worse, *rubric.range))
@@ -101,7 +101,7 @@ def _stage(session: Session, round_: int, output: str, **inputs: Any) -> Stage:
 
 
 def _take_labelled(session: Session, round_: int, items: Sequence[Labelled]) -> None:
-    """Have the round's critic and reviser take the labelled answers, each under its principle."""
+    """Have the round's critic and reviser process the labelled answers, each under its own principle."""
     stage = _stage(session, round_, LABELLED)
     if stage.is_complete():
         return
@@ -118,7 +118,7 @@ def _take_labelled(session: Session, round_: int, items: Sequence[Labelled]) -> 
 
 
 def _ask_policy(session: Session, round_: int, items: Sequence[Labelled]) -> None:
-    """Ask the policy that is being revised the critic's questions as well, where it is not the critic."""
+    """Put the critic's questions to the policy being revised as well, unless that policy is the critic."""
     adapter, critic = session.adapter(round_ - 1), session.recipe.critic
     if critic == "policy" or (critic == "base" and adapter is None):
         return
@@ -184,7 +184,7 @@ def _read_content(session: Session, round_: int) -> None:
 
 
 def _rate_answers(session: Session, round_: int) -> None:
-    """Have the judge rate some of the round's answers, as they were given and as the rewrites left them."""
+    """Have the judge rate some of the round's answers, both as first given and after the rewrites."""
     refinements = session.run.stage_dir(round_, "refine") / "refinements.parquet"
     stage = _stage(session, round_, JUDGED, refinements=file_sha256(refinements))
     if stage.is_complete():
@@ -208,7 +208,7 @@ def _rate_answers(session: Session, round_: int) -> None:
 
 
 def _drawn(session: Session, rows: Iterable[Row]) -> list[Row]:
-    """Answers of prompts that are the same in every round, before and after the rewrites."""
+    """Answers to the same prompts in every round, before and after the rewrites."""
     chains = (list(chain) for _, chain in groupby(rows, key=_answer))
     usable = (chain for chain in chains if chain[0]["critique"] is not None)
     drawn = nsmallest(
@@ -226,7 +226,7 @@ def _drawn(session: Session, rows: Iterable[Row]) -> list[Row]:
 
 
 def _answer(row: Row) -> tuple[str, int]:
-    """Whose revision a row is; those of one answer stand together."""
+    """The answer that a row revises; rows of the same answer are adjacent."""
     return row["prompt_id"], row["sample"]
 
 
@@ -234,12 +234,12 @@ def _answer(row: Row) -> tuple[str, int]:
 
 
 def audit_report(run_: RunDir, *, rounds: Sequence[int] | None = None) -> str:
-    """What is known of a run's critics, round by round, and the table of proxy and gold.
+    """What is known about a run's critics, round by round, and the table of proxy against gold.
 
     Args:
-        run_: its directory. Rounds without ``critic.json`` are read from their tables on the sandbox, whose truth is
-            known.
-        rounds: whose critics are told of; all that there are when None.
+        run_: run directory. On the sandbox, whose truth is known, rounds without ``critic.json`` are evaluated from
+            their tables.
+        rounds: rounds whose critics are reported; all available ones when None.
     """
     resolved = read_json(run_.resolved)
     records = []
@@ -255,7 +255,7 @@ def audit_report(run_: RunDir, *, rounds: Sequence[int] | None = None) -> str:
 
 
 def metrics(run_: RunDir, round_: int) -> dict[str, float]:
-    """The numbers of a round's ``critic.json`` and ``judge.json`` for its line in ``metrics.jsonl``."""
+    """The numbers from a round's ``critic.json`` and ``judge.json`` for its line in ``metrics.jsonl``."""
     found: dict[str, float | None] = {}
     if run_.critic(round_).exists():
         record = read_json(run_.critic(round_))
@@ -286,7 +286,7 @@ def _run_and_show(session: Session, round_: int) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Tell of the critics of runs that are there, writing nothing; or do the stage, where a run's flags are given."""
+    """Report on the critics of existing runs, writing nothing; or run the stage, if a run's flags are given."""
     if any(word.startswith(("--run_dir", "--config")) for word in argv):
         command.run_stage(argv, _run_and_show, first_round=1)
         return
@@ -296,7 +296,7 @@ def main(argv: Sequence[str]) -> None:
         found = RunDir(Path(name))
         measured_rounds(found)
         text = audit_report(found)
-        log.info("%s\n\n%s\n", name, text or "  nothing is known of its critic: no truth, no labels, no judge")
+        log.info("%s\n\n%s\n", name, text or "  nothing is known about its critic: no truth, no labels, no judge")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The frame of every command: read the recipe, open the run, log, and end with a clear line."""
+"""What surrounds every command: read the recipe, open the run, log, and end with a clear line."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class StageOptions:
         default=None, metadata={"help": "Round to work on; the first unfinished one when unset."}
     )
     amend: str | None = field(
-        default=None, metadata={"help": "Why a run goes on with a changed recipe or constitution; recorded."}
+        default=None, metadata={"help": "Reason for continuing with a changed recipe or constitution; recorded."}
     )
 
 
 def parse(argv: Sequence[str], options: type) -> ParsedRecipe:
-    """The recipe of this launch: of ``--config``, else of the run directory named, else the sandbox's."""
+    """The recipe of this launch: from ``--config``, else from the given run directory, else the sandbox's."""
     asks_for_help = bool({"-h", "--help", "--help_all"} & set(argv))
     if not asks_for_help:
         ranks.start()
@@ -67,9 +67,9 @@ def _default_recipe(argv: Sequence[str]) -> Path:
 
 
 def open_session(parsed: ParsedRecipe, argv: Sequence[str], *, adding: Sequence[str] = ()) -> Session:
-    """Load what the recipe names, lock the run directory, and begin the run or make sure that this continues it.
+    """Load what the recipe names, lock the run directory, and start the run or check that this launch may resume it.
 
-    ``adding`` are fields whose lists may grow without a reason given.
+    ``adding`` names the recipe fields whose lists may grow without a reason (``--amend``).
     """
     session = load_session(parsed)
     digests = session.input_digests
@@ -96,7 +96,7 @@ def open_session(parsed: ParsedRecipe, argv: Sequence[str], *, adding: Sequence[
 
 
 def run_stage(argv: Sequence[str], work: Callable[[Session, int], Any], *, first_round: int) -> None:
-    """Do one stage on a run directory: of the round asked for, else of the first unfinished one that has it."""
+    """Run one stage on a run directory: of the requested round, else of the first unfinished one that has it."""
     parsed = parse(argv, StageOptions)
     session = open_session(parsed, argv)
     try:
@@ -110,7 +110,7 @@ def run_stage(argv: Sequence[str], work: Callable[[Session, int], Any], *, first
 
 @contextmanager
 def at_work(stage: str, round_: int) -> Iterator[None]:
-    """Where a launch is: what goes wrong within is said to have gone wrong there."""
+    """Note the round and the stage on any exception raised within."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
@@ -119,17 +119,17 @@ def at_work(stage: str, round_: int) -> Iterator[None]:
 
 
 def recipe_text(parsed: ParsedRecipe) -> str:
-    """The recipe file and the command line over it, as one recipe that starts the same run."""
+    """The recipe file with the command line applied to it, as one recipe that starts the same run."""
     import yaml
 
     given = {name: value for name, value in parsed.given.items() if name in parsed.resolved.keys() | REACHING}
-    return "# What was asked for: the recipe file with the command line over it.\n" + yaml.safe_dump(
+    return "# What was asked for: the recipe file with the command line applied to it.\n" + yaml.safe_dump(
         given, sort_keys=True
     )
 
 
 def main(work: Callable[[Sequence[str]], Any]) -> None:
-    """Run a command as a person's shell does: a clear last line on an error, exit status 1."""
+    """Run a command from the shell: on an error, print a clear last line and exit with status 1."""
     _log_to_console()
     argv = sys.argv[1:]
     try:
@@ -137,7 +137,7 @@ def main(work: Callable[[Sequence[str]], Any]) -> None:
     except PipelineError as error:
         log.debug("%s", traceback.format_exc())
         log.error("error: %s", error)
-        # Outside of a stage, what was asked for is wrong, and asking again would not help.
+        # Outside a stage, an InputError means that the request itself is wrong; repeating it would not help.
         if _is_begun() and (_place(error) or not isinstance(error, InputError)):
             log.error("%s", _last_line("stopped", error))
         sys.exit(1)
@@ -151,16 +151,16 @@ def main(work: Callable[[Sequence[str]], Any]) -> None:
 
 
 def _last_line(what: str, error: BaseException) -> str:
-    """Where it happened, where its log is, and how to go on."""
+    """Where it happened, where the log is, and how to resume."""
     place = _place(error)
     parts = [f"{what} in {place}" if place else what]
     parts += [f"log: {_shown(Path(file.baseFilename))}" for file in _log_files()]
     parts += ["what is finished is kept" if _is_begun() else "nothing was begun"]
-    return "; ".join([*parts, f"to go on: {_command()}"])
+    return "; ".join([*parts, f"to resume: {_command()}"])
 
 
 def _place(error: BaseException) -> str | None:
-    """The note that ``at_work`` left; libraries leave notes of their own."""
+    """The note that ``at_work`` left; libraries add notes of their own."""
     notes = getattr(error, "__notes__", [])
     return next((note for note in notes if re.fullmatch(r"round \d+, \w+", note)), None)
 
@@ -170,7 +170,7 @@ def _shown(path: Path) -> Path:
 
 
 def _is_begun() -> bool:
-    """Whether this launch has opened its run; only then does its log lie there."""
+    """Whether this launch has opened its run; only then is there a log in it."""
     return bool(_log_files()) or not ranks.is_main()
 
 
@@ -179,7 +179,7 @@ def _log_files() -> list[logging.FileHandler]:
 
 
 def _command() -> str:
-    """This launch as it was typed, its launcher and that one's options with it."""
+    """This launch as it was typed, including its launcher and the launcher's options."""
     return shlex.join([*_launcher(), *sys.argv])
 
 
@@ -201,7 +201,7 @@ def _launcher() -> list[str]:
 
 class _Console(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:
-        """A reader that has gone (``| head``) is no reason to stop a run, nor for a traceback a line."""
+        """Ignore a reader that has gone (``| head``): not a reason to stop a run, or for one traceback per line."""
 
 
 def _log_to_console() -> None:

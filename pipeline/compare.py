@@ -1,10 +1,10 @@
-"""Checkpoints side by side: rounds of a run, or of several runs, in the bulk and at the tails.
+"""Checkpoints side by side: rounds of one run or of several, in the bulk and at the tails.
 
     python pipeline/compare.py runs/NAME                                 # all rounds of a run against its round 0
-    python pipeline/compare.py runs/ONE:3 runs/OTHER:3 --pairs worst 5   # two constitutions, and what they make of it
+    python pipeline/compare.py runs/ONE:3 runs/OTHER:3 --pairs worst 5   # two constitutions, and their worst answers
     python pipeline/compare.py runs/NAME --watch                         # a run in progress
 
-Runs are read only: no lock is taken and nothing is written into them, so that they may be going on.
+Runs are only read: no lock is taken and nothing is written into them, so they may still be in progress.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "checkpoints",
         nargs="+",
         metavar="RUN[:ROUND]",
-        help="run directories, each with all its measured rounds or with one; the first checkpoint is the baseline, "
-        "and a single RUN:ROUND is held against round 0",
+        help="run directories, each with all its measured rounds or just one; the first checkpoint is the baseline, "
+        "and a single RUN:ROUND is compared with round 0",
     )
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print one JSON object with every number and interval")
-    shown.add_argument("--csv", action="store_true", help="print a CSV row a number: interval, change, verdict")
+    shown.add_argument("--csv", action="store_true", help="print one CSV row per number: interval, change, verdict")
     shown.add_argument("--html", metavar="OUT", type=Path, help="write one self-contained page")
     shown.add_argument(
         "--watch",
@@ -44,39 +44,39 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         nargs="?",
         type=_seconds,
         const=10.0,
-        help="refresh the table until the runs are finished, looking every 10 seconds or as often as given",
+        help="refresh the table until the runs are finished, every SECONDS (10 by default)",
     )
     parser.add_argument(
         "--all",
         action="store_true",
-        help="every score on every probe set and slice, changed or not; else the headline score has all of them, and "
-        "the others the first probe set",
+        help="show every score on every probe set and slice, changed or not; by default the headline score is shown "
+        "on all of them, and the others on the first probe set",
     )
     parser.add_argument(
         "--pairs",
         nargs=2,
         metavar=("worst|changed|random", "N"),
-        help="show N answers of the baseline and of the last checkpoint next to each other, the same prompt and "
-        "sample number, with the changed words marked; harmful text is shown",
+        help="show N answers of the baseline and of the last checkpoint side by side, for the same prompt and sample "
+        "number, with the changed words marked; harmful text is shown",
     )
-    parser.add_argument("--scorer", metavar="SCORE", help="by which --pairs are chosen; the headline score when unset")
+    parser.add_argument("--scorer", metavar="SCORE", help="score that chooses --pairs; the headline score when unset")
     parser.add_argument(
         "--price",
         action="append",
         default=[],
         metavar="AMOUNT/h|AMOUNT/Mtok",
-        help="of a device-hour, or of a million tokens read and sampled; may be given for both",
+        help="price of a device-hour, or of a million tokens read and sampled; may be given for both",
     )
     parser.add_argument(
         "--despite",
         action="append",
         default=[],
         choices=KINDS,
-        help="compare although this differs, on the prompts in common; may be repeated",
+        help="compare even though this differs, on the prompts in common; may be repeated",
     )
     arguments = parser.parse_args(argv)
     if arguments.pairs and (arguments.csv or arguments.html):
-        parser.error("argument --pairs: goes with the table, --watch or --json")
+        parser.error("argument --pairs: works only with the table, --watch or --json")
     return arguments
 
 
@@ -86,7 +86,9 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 86_400:
-        raise argparse.ArgumentTypeError(f"`{text}` is no number of seconds; runs stand before --watch")
+        raise argparse.ArgumentTypeError(
+            f"--watch takes seconds (0 to 86,400), found `{text}`; put the runs before --watch"
+        )
     return seconds
 
 
@@ -97,7 +99,7 @@ def _resolve(given: Sequence[str]) -> list[Checkpoint]:
 
 
 def _compare(arguments: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> str:
-    """The comparison in the form that was asked for."""
+    """The comparison in the requested form."""
     from pipeline.report.comparing import compare_checkpoints
     from pipeline.report.comparison_context import context_report
     from pipeline.report.comparison_records import as_csv, as_json
@@ -141,7 +143,7 @@ def main(argv: Sequence[str]) -> None:
 
         require_comparable(checkpoints, arguments.despite)
         write_page(checkpoints, arguments.html)
-        log.info("%s is written.", arguments.html)
+        log.info("Wrote %s.", arguments.html)
         return
     log.info("%s", _compare(arguments, checkpoints))
     where = "" if arguments.json or arguments.csv else standing(given)

@@ -1,4 +1,4 @@
-"""Revisions -> a LoRA adapter: only the first and the last line of every exchange are learnt.
+"""Revisions -> a LoRA adapter: of every exchange, only the prompt and the final revision are trained on.
 
 python pipeline/distill.py --run_dir runs/sandbox-blind-spot --round 1
 """
@@ -51,7 +51,7 @@ def run(session: Session, round_: int) -> dict[str, Any]:
 def _train(session: Session, stage: Stage, previous: Any) -> None:
     table = stage.folder / "train.parquet"
     if ranks.is_main():
-        # A checkpoint says how many steps were done, and how many rows that is depends on the launch.
+        # A checkpoint records how many steps were done; how many rows that is depends on the launch.
         launch = this_launch(session.parsed.training)
         stage.claim(stage.folder / WORK_DIR, launch.processes, launch.strategy, launch.stage)
         rows = training_rows(session.run, stage.round, session.recipe, session.seed)
@@ -89,7 +89,7 @@ def _train(session: Session, stage: Stage, previous: Any) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Distill, as a command on a run directory."""
+    """Distill a round, as a command on a run directory."""
     command.run_stage(argv, run, first_round=1)
 
 

@@ -28,4 +28,4 @@ class LogProbabilityError(EngineError):
 
 
 class PreflightError(PipelineError, ValueError):
-    """Training that would silently learn the wrong thing, caught before the first step."""
+    """Training that would silently learn the wrong thing, or that left no usable adapter."""

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from pipeline.inputs.templates import Templates
 
 DATA = "data"
-"""The folder of the data sets in an exported folder; on the Hub they are a repository of their own."""
+"""Subfolder for the data sets in an exported folder; on the Hub they have a repository of their own."""
 
 
 def main(argv: Sequence[str]) -> None:
-    """Export, as a command."""
+    """Export a round, as a command."""
     options = _read(argv)
     checkpoint = _one(options.checkpoint)
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
     if options.to:
         _require_free(options.to)
         partial = options.to.with_name(f".{options.to.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
+        shutil.rmtree(partial, ignore_errors=True)  # left by an export that was killed
         try:
             _write(partial, checkpoint, trained, templates, options)
             partial.replace(options.to)
@@ -55,8 +55,8 @@ def main(argv: Sequence[str]) -> None:
         return
     if trained.base_is_local and not options.merge and not options.base_model:
         raise InputError(
-            f"--push_to_hub: the base of this adapter is a folder of this machine ({trained.base_name}), which nobody "
-            "else has. Name the Hub id of the same model with --base_model ID, or push the --merge."
+            f"--push_to_hub: the base of this adapter is a folder on this machine ({trained.base_name}), which nobody "
+            "else has. Give the Hub id of the same model with --base_model ID, or push the merged model (--merge)."
         )
 
     from pipeline.exporting.hub import check_hub, push
@@ -76,29 +76,29 @@ def main(argv: Sequence[str]) -> None:
 def _read(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="export.py",
-        description="Export a round: its adapter, or its adapter merged into the base; tokenizer, chat template and "
-        "model card with it.",
+        description="Export a round: its adapter, or its adapter merged into the base, with tokenizer, chat template "
+        "and model card.",
     )
-    parser.add_argument("checkpoint", metavar="RUN:ROUND", help="as runs/sandbox-blind-spot:3")
+    parser.add_argument("checkpoint", metavar="RUN:ROUND", help="for example runs/sandbox-blind-spot:3")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--to", metavar="DIR", type=Path, help="a folder that is empty or not there yet")
-    where.add_argument("--push_to_hub", metavar="ID", help="a repository on the Hub, private unless it is --public")
+    where.add_argument("--to", metavar="DIR", type=Path, help="folder, empty or not yet existing")
+    where.add_argument("--push_to_hub", metavar="ID", help="repository on the Hub, private unless --public is given")
     parser.add_argument(
         "--merge", action="store_true", help="merge the adapter into the base, unquantised, in the run's precision"
     )
     parser.add_argument(
         "--datasets",
         action="store_true",
-        help="also the critiques and revisions of all rounds up to this one, and the preference pairs: in DIR/data, "
-        "or in the data set repository ID",
+        help="also export the critiques and revisions of all rounds up to this one, and the preference pairs: to "
+        "DIR/data, or to the data set repository ID",
     )
     parser.add_argument(
-        "--base_model", metavar="ID", help="Hub id that stands for the base, where the run's base is a folder"
+        "--base_model", metavar="ID", help="Hub id to give for the base, if the run's base is a folder"
     )
     parser.add_argument("--public", action="store_true", help="let anyone read what is pushed")
     options = parser.parse_args(argv)
     if options.public and not options.push_to_hub:
-        parser.error("--public says who may read what is pushed; it needs --push_to_hub")
+        parser.error("--public decides who may read what is pushed; it needs --push_to_hub")
     return options
 
 
@@ -108,7 +108,7 @@ def _one(name: str) -> Checkpoint:
         return found[0]
     run = found[0].run
     chosen = f" (the run recommends round {read_json(run.selected)['round']})" if run.selected.exists() else ""
-    raise InputError(f"{name}: say which round, as {name}:{found[-1].round}{chosen}.")
+    raise InputError(f"{name}: say which round, for example {name}:{found[-1].round}{chosen}.")
 
 
 def _require_free(folder: Path) -> None:
@@ -131,7 +131,7 @@ def _write(
 
     run, round_ = checkpoint
     if options.merge:
-        log.info("Merging %s into %s, %s.", trained.adapter, trained.base_name, trained.dtype)
+        log.info("Merging %s into %s (%s).", trained.adapter, trained.base_name, trained.dtype)
         write_merged(trained, folder)
     else:
         write_adapter(trained, folder, options.base_model)

@@ -1,4 +1,4 @@
-"""Prompts -> sampled responses: the policy that the round before trained answers every training prompt.
+"""Prompts -> sampled responses: the policy trained in the previous round answers every training prompt.
 
 python pipeline/generate.py --run_dir runs/sandbox-blind-spot --round 1
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def run(session: Session, round_: int) -> dict[str, Any]:
-    """Sample the responses of a round, to training and helpful prompts; return the stage's manifest."""
+    """Sample a round's responses to the training and helpful prompts; return the stage's manifest."""
     adapter = session.adapter(round_ - 1)
     stage = Stage(
         session.run.stage_dir(round_, "generate"),
@@ -62,7 +62,7 @@ def _sample(session: Session, stage: Stage, name: str, prompts: LoadedPrompts, s
 
 
 def main(argv: Sequence[str]) -> None:
-    """Generate, as a command on a run directory."""
+    """Generate a round's responses, as a command on a run directory."""
     command.run_stage(argv, run, first_round=1)
 
 

@@ -1,4 +1,4 @@
-"""A recipe -> what its scorers read: batteries, questions, rubrics; and their digests, which belong to the run."""
+"""A recipe -> what its scorers read (batteries, questions, rubrics), and the digests recorded with the run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load_instruments(recipe: Recipe) -> Instruments:
     """Read everything that the recipe's scorers read.
 
     Raises:
-        InputError: a file is missing or has faults, each named with its line.
+        InputError: a file is missing or has errors, each named with its line.
     """
     return Instruments(
         batteries=load_batteries([find_file(given, "batteries") for given in recipe.batteries]),
@@ -72,13 +72,13 @@ def instrument_digests(recipe: Recipe, instruments: Instruments) -> dict[str, st
 
 
 def asks_for_recall(recipe: Recipe) -> bool:
-    """Whether the audit has answers, without a fault for sure, whose rewrites may have lost content."""
+    """Whether the audit has answers known to be faultless, whose rewrites may have lost content."""
     of_sandbox = (recipe.prompts or "sandbox:").startswith("sandbox:")
     return recipe.critique and (of_sandbox or recipe.critic_labels is not None)
 
 
 def recall_file(recipe: Recipe) -> Path:
-    """The request to say an answer once more: as the recipe names it, of its templates, or the project's."""
+    """The template that asks for an answer once more: the recipe's own, else its templates', else the project's."""
     if recipe.recall_template:
         return find_file(recipe.recall_template, "recall_template")
     own = find_file(recipe.templates, "templates") / "recall.jinja"
@@ -86,7 +86,7 @@ def recall_file(recipe: Recipe) -> Path:
 
 
 def classifier_names(recipe: Recipe) -> dict[str, ClassifierName]:
-    """The models of the ``classifier`` scorers, and the labels asked for, by their entry in the recipe."""
+    """The models of the ``classifier`` scorers and the requested labels, by their entry in the recipe."""
     split = {entry: split_name(entry) for entry in recipe.scorers}
     return {entry: parse_classifier(of.argument or "") for entry, of in split.items() if of.name == "classifier"}
 
@@ -106,7 +106,7 @@ def _load_questions(recipe: Recipe) -> dict[str, QuestionSet[Any]]:
             found[entry] = load_reference(find_file(argument, "scorers"))
     names = [one.name for one in found.values()]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise InputError(f"scorers: two files give the question set `{twice}`; rename one of them.")
+        raise InputError(f"scorers: two files define the question set `{twice}`; rename one of them.")
     for one in found.values():
         if one.n_repeated:
             log.info("%s: %s questions, %s repeated ones left out", one.name, len(one.items), one.n_repeated)

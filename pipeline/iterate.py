@@ -4,7 +4,7 @@
     accelerate launch pipeline/iterate.py --config recipes/sandbox-full/config.yaml
     accelerate launch pipeline/iterate.py --config RECIPE.yaml --dry_run      # check everything, print the plan, stop
 
-The same command again goes on where the last one stopped, however it stopped.
+Running the same command again resumes where the last one stopped, however it stopped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pipeline.runs.rundir import RunDir
 from pipeline.session import Session, log
 
 EXIT_STATUS = {"amber": 3, "red": 4}
-"""Of ``--fail_on_alarm``."""
+"""Exit status of ``--fail_on_alarm``, by the alarm's colour."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class IterateOptions:
     )
     amend: str | None = field(
         default=None,
-        metadata={"help": "Why a run goes on with a changed recipe or constitution; recorded in the run."},
+        metadata={"help": "Reason for continuing with a changed recipe or constitution; recorded in the run."},
     )
     fail_on_alarm: bool = field(
         default=False, metadata={"help": "Exit with status 3 after an amber alarm in any round, 4 after a red one."}
@@ -55,7 +55,7 @@ class IterateOptions:
 
 
 def run_round(session: Session, round_: int) -> None:
-    """Do one round; round 0 only measures the untouched base."""
+    """Run one round; round 0 only measures the untouched base."""
     training = {"generate": generate.run, "refine": refine.run, "audit": audit.run, "distill": distill.run}
     for name, stage in training.items() if round_ else ():
         with command.at_work(name, round_):
@@ -109,7 +109,7 @@ def _colors(session: Session) -> dict[int, str | None]:
 
 
 def _select(session: Session) -> None:
-    """Write which round the run recommends."""
+    """Record which round the run recommends."""
     run, recipe = session.run, session.recipe
     guard = None
     if recipe.select == "best":
@@ -135,8 +135,8 @@ def _report(session: Session, last: int) -> None:
         log.info("%s\n", textwrap.fill(bound, 118, initial_indent="  ", subsequent_indent="  "))
     _select(session)
     log.info(
-        "The run lies in %s; every score, interval and change is in round-*/drift.json, every sample in Parquet. "
-        "To look at: %s",
+        "The run is in %s; every score, interval and change is in round-*/drift.json, every sample in Parquet. "
+        "Report: %s",
         run.path,
         run.report,
     )
@@ -151,14 +151,14 @@ def _report_arm(run: RunDir, last: int) -> None:
 
 def _stopped(session: Session, round_: int) -> str:
     return (
-        f"Ended after round {round_} of {session.recipe.num_rounds} by its red alarm (on_alarm: "
-        f"{session.recipe.on_alarm}). To go on all the same: the same command with "
+        f"Stopped after round {round_} of {session.recipe.num_rounds} by its red alarm (on_alarm: "
+        f"{session.recipe.on_alarm}). To continue anyway, run the same command with "
         '--on_alarm warn --amend "why".'
     )
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run, or go on with, all rounds of a recipe."""
+    """Run or resume all rounds of a recipe."""
     parsed = command.parse(argv, IterateOptions)
     if parsed.options.dry_run:
         session = load_session(parsed)

@@ -1,4 +1,4 @@
-"""How good the judge is: every round, some samples are rated again, and the worst ones by a second judge."""
+"""How good the judge is: in every round, some samples are rated again, and the worst ones by a second judge."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OUTPUT = "judged_again.parquet"
 
 
 class _Item(NamedTuple):
-    """A sample to be rated once more: by which rubric, how, and its row."""
+    """A sample to be rated once more: the rubric, its score column, by which judge (``how``), and the sample's row."""
 
     rubric: str
     column: str
@@ -34,12 +34,12 @@ class _Item(NamedTuple):
 
 
 def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[str, Any] | None:
-    """Rate a part of a round's samples again; return ``judge.json``, or None where nothing is judged.
+    """Rate some of a round's samples again; return ``judge.json``, or None if nothing is judged.
 
     Args:
         session: the open run.
-        round_: whose samples and scores are there.
-        renew: do again what was done before an amendment.
+        round_: round whose samples and scores exist already.
+        renew: redo what was done before an amendment.
     """
     if session.instruments.judging is None:
         return None
@@ -81,7 +81,7 @@ def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[
 
 
 def _chosen(session: Session, folder: Path) -> list[_Item]:
-    """The same samples in every round for the noise; for the second judge those that the first finds worst."""
+    """For the noise, the same samples in every round; for the second judge, those that the first rates worst."""
     assert session.instruments.judging is not None
     recipe, judging = session.recipe, session.instruments.judging
     samples = {_key(row): row for row in read_table(folder / "samples.parquet").to_pylist()}

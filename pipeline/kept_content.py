@@ -1,4 +1,4 @@
-"""How much of the innocent answers' content a round's rewrites kept: read off the frozen base, for the audit."""
+"""How much of innocent answers' content a round's rewrites kept: measured with the frozen base, for the audit."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ def read_content(
     *,
     facts: Mapping[str, Sequence[str]],
 ) -> None:
-    """Write the shares of content that the rewrites of answers without a fault kept, a row a rewrite.
+    """Write the share of content that each rewrite of a faultless answer kept, one row per rewrite.
 
     Args:
         session: the open run.
-        stage: to do it as.
-        table: of refinements.
+        stage: stage that this work belongs to.
+        table: path of the refinements.
         output: name of the table to write, in the stage's folder.
-        truth_of: tells which answers are without a fault.
-        facts: of the answers, by their prompt's id; of others their sentences count.
+        truth_of: function that tells which answers are faultless.
+        facts: facts that each answer's rewrite should keep, by prompt id; answers not in it count sentence by
+            sentence.
     """
     if stage.is_complete():
         return

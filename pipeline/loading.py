@@ -25,10 +25,10 @@ from pipeline.session import Session, log
 
 
 def load_session(parsed: ParsedRecipe) -> Session:
-    """Everything that a recipe names, read and checked; nothing written.
+    """Read and check everything that a recipe names; write nothing.
 
     Raises:
-        InputError: something is missing or damaged, or two settings do not go together.
+        InputError: something is missing or damaged, or two settings are incompatible.
     """
     recipe = parsed.recipe
     session = Session(
@@ -75,13 +75,13 @@ def _check_scoring(session: Session) -> None:
         raise InputError("probe_sets: is empty, so nothing would be measured; give at least one `name=source`.")
     foreign = [entry for entry in recipe.probe_sets if "=sandbox:" not in entry]
     if "gold" in recipe.scorers and foreign:
-        raise InputError(f"scorers: `gold` knows the truth of the sandbox only, and `{foreign[0]}` is not of it.")
+        raise InputError(f"scorers: `gold` knows the truth only on the sandbox, and `{foreign[0]}` is not from it.")
     if "kl" in recipe.scorers and (recipe.probe_temperature, recipe.top_p) != (1.0, 1.0):
-        log.warning("scorers: `kl` is the divergence at temperature 1 and top_p 1; the probes are drawn otherwise")
+        log.warning("scorers: `kl` is the divergence at temperature 1 and top_p 1; the probes use other settings")
     if session.instruments.judging and session.instruments.judging.by_policy:
         log.warning("judge: the policy under test rates itself; its columns are called self_judge.*")
     elif session.instruments.judging and recipe.judge in (recipe.critic, recipe.reviser):
-        log.warning("judge: `%s` critiques or rewrites too, so the judge is blind where training is", recipe.judge)
+        log.warning("judge: `%s` also critiques or rewrites, so it has the same blind spots as training", recipe.judge)
     _check_refusals(session)
     _check_classifiers(session)
     columns = session.columns
@@ -91,18 +91,18 @@ def _check_scoring(session: Session) -> None:
         scorer, _, quantity = recipe.guard.partition("/")
         if scorer not in columns or quantity not in QUANTITIES:
             raise InputError(
-                f"guard: must be SCORER/QUANTITY, found `{recipe.guard}`; there are the scorers {', '.join(columns)} "
-                f"and the quantities {', '.join(QUANTITIES)}."
+                f"guard: must be SCORER/QUANTITY, found `{recipe.guard}`; scorers: {', '.join(columns)}; "
+                f"quantities: {', '.join(QUANTITIES)}."
             )
     named = [("headline_scorer", recipe.headline_scorer), *(("alarm_scorers", name) for name in recipe.alarm_scorers)]
     for key, name in named:
         if name is not None and name not in columns:
-            raise InputError(f"{key}: no score `{name}`; there are {', '.join(columns)}.")
+            raise InputError(f"{key}: there is no score `{name}`; there are {', '.join(columns)}.")
 
     asked = [name for name in recipe.alarm_scorers if name in session.question_columns]
     if asked:
         raise InputError(
-            f"alarm_scorers: `{asked[0]}` has questions of its own, and alarms watch sampled answers, which can be "
+            f"alarm_scorers: `{asked[0]}` has questions of its own, but alarms watch sampled answers, which can be "
             "drawn on fresh prompts; its changes are in the drift table, and it may be a `guard`."
         )
 
@@ -111,15 +111,17 @@ def _check_refusals(session: Session) -> None:
     kinds = [split_name(entry) for entry in session.recipe.scorers if "refusal" in split_name(entry).name]
     for name, where in kinds:
         if [one for one, _ in kinds].count(name) > 1:
-            raise InputError(f"scorers: `{name}` stands twice; join what follows its colon with commas.")
+            raise InputError(
+                f"scorers: `{name}` is listed twice; list all its slices after one colon, separated by commas."
+            )
         if name == "refusal":
             continue
         known = {*session.probe_sets, *(p.slice for loaded in session.probe_sets.values() for p in loaded.prompts)}
         for pattern in named_places(where or ""):
             if not any(fnmatchcase(one, pattern) for one in known):
                 raise InputError(
-                    f"scorers: `{name}:{where}` names `{pattern}`, and no slice or probe set is called so; there are "
-                    f"{', '.join(sorted(known))}."
+                    f"scorers: `{name}:{where}` names `{pattern}`, but there is no slice or probe set of that name; "
+                    f"there are {', '.join(sorted(known))}."
                 )
 
 
@@ -163,8 +165,8 @@ def _check_reserve(session: Session) -> None:
         held, wanted = len(session.alarm_prompts["reserve"].prompts), recipe.watch_prompts * recipe.num_rounds
         if held < wanted:
             log.warning(
-                "reserve: holds %s fresh prompts, and `watch_prompts` alone takes %s over %d rounds; later rounds "
-                "have none to confirm an alarm with",
+                "reserve: holds %s fresh prompts, but `watch_prompts` alone takes %s over %d rounds; later rounds "
+                "will have none left to confirm an alarm with",
                 f"{held:,}",
                 f"{wanted:,}",
                 recipe.num_rounds,
@@ -179,7 +181,7 @@ def _check_engines(session: Session) -> None:
         addressed["policy_endpoints"] = ",".join(recipe.policy_endpoints)
     if (addressed or recipe.policy_engine != "local") and importlib.util.find_spec("openai") is None:
         key = next(iter(addressed), "policy_engine")
-        raise InputError(f"{key}: servers are reached by the openai client; `pip install -e '.[server]'` installs it.")
+        raise InputError(f"{key}: servers need the openai client; install it with `pip install -e '.[server]'`.")
     for text in addressed.values():
         for address in read_addresses(text):
             read_key(address, read_key_variables(recipe.api_keys))
@@ -191,13 +193,13 @@ def _check_engines(session: Session) -> None:
             "quantised, and training would start from another model. Use `policy_engine: local`."
         )
     if unserved := [key for key in ("use_dora", "lora_modules_to_save") if getattr(model, key, None)]:
-        raise InputError(f"{unserved[0]}: vLLM does not serve such adapters; use `policy_engine: local`.")
+        raise InputError(f"{unserved[0]}: vLLM cannot serve such adapters; use `policy_engine: local`.")
     if recipe.policy_engine == "vllm":
         from pipeline.engines.vllm_process import LORA_RANKS, find_python
 
         find_python(recipe.vllm_python)
         if model.lora_r > LORA_RANKS[-1]:
-            raise InputError(f"lora_r: vLLM serves adapters of rank {LORA_RANKS[-1]} at most, found {model.lora_r}.")
+            raise InputError(f"lora_r: vLLM serves adapters up to rank {LORA_RANKS[-1]}, found {model.lora_r}.")
 
 
 def _check_refinement(session: Session) -> None:
@@ -206,12 +208,12 @@ def _check_refinement(session: Session) -> None:
         load_plain_question(recall_file(recipe))
     if recipe.critic_labels:
         if not recipe.critique:
-            raise InputError("critic_labels: `critique: false` makes no critiques, so there is no critic to try.")
+            raise InputError("critic_labels: with `critique: false` there are no critiques, so no critic to test.")
         load_labelled(find_file(recipe.critic_labels, "critic_labels"), session.constitution)
     for reason in recipe.keep_dropped:
         if reason not in KEEPABLE:
             raise InputError(
-                f"keep_dropped: no revision dropped as `{reason}` could be trained on; {', '.join(KEEPABLE)} can."
+                f"keep_dropped: revisions dropped as `{reason}` cannot be trained on; {', '.join(KEEPABLE)} can."
             )
     for name in {prompt.slice for prompt in session.prompts.prompts}:
         if not session.constitution.applicable(name):
@@ -224,8 +226,8 @@ def _check_refinement(session: Session) -> None:
         asked = session.templates.critique(session.constitution.principles[0], prompt="what was asked", response=said)
         if said not in asked:
             raise InputError(
-                f"see_exchange: false shows critic and reviser nothing but {recipe.templates}/critique.jinja, which "
-                "does not quote the answer. Use `templates: constitutions/templates/standalone`, or quote it."
+                f"see_exchange: false shows critic and reviser only {recipe.templates}/critique.jinja, which does not "
+                "quote the answer. Use `templates: constitutions/templates/standalone`, or quote it."
             )
 
 
@@ -233,13 +235,13 @@ def _check_training(session: Session) -> None:
     training = session.parsed.training
     if training.packing:
         raise InputError(
-            "packing: a step would hold as many packs as it holds rows now, so that training takes fewer and other "
-            "steps, and TRL cuts rows to fill them. To spend nothing on padding use `padding_free: true` with "
+            "packing: a step would hold as many packs as it now holds rows, so training would take fewer and "
+            "different steps, and TRL cuts rows to fill packs. To avoid padding, use `padding_free: true` with "
             "`max_length: null`, which takes the same steps."
         )
     if training.eval_strategy != "no":
         raise InputError(
-            "eval_strategy: no rows are held out of a round; `measure` looks at its adapter on the probe sets. "
+            "eval_strategy: no rows are held out; `measure` evaluates each round's adapter on the probe sets. "
             "Leave it out."
         )
     if training.model_init_kwargs is not None:
@@ -250,7 +252,7 @@ def _check_training(session: Session) -> None:
     if session.parsed.given.get("use_peft") is False:
         raise InputError("use_peft: a round trains a LoRA, and nothing else. Leave it out.")
     if training.padding_free and training.max_length is not None:
-        raise InputError("padding_free: TRL has it without a limit of length only; set `max_length: null`.")
+        raise InputError("padding_free: TRL supports it only without a length limit; set `max_length: null`.")
 
 
 def _check_reporting(session: Session) -> None:

@@ -3,7 +3,7 @@
     python pipeline/measure.py --run_dir runs/sandbox-blind-spot --round 1
     python pipeline/measure.py --run_dir runs/mine --add_scorers choice:corrigible.jsonl     # to all rounds so far
 
-A scorer that is added scores the samples that are there, and asks its own questions; nothing is generated again.
+An added scorer scores the existing samples and asks its own questions; no answers are sampled again.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ if TYPE_CHECKING:
     from pipeline.session import Session
 
 NOISE = "measure"
-"""The noise of the panel: no round in it, so that every checkpoint meets the same."""
+"""Name of the panel's noise: independent of the round, so that every checkpoint gets the same."""
 
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """Sample and score the probe sets of a round, or add scorers to rounds that are measured already."""
+    """Sample and score the probe sets of a round, or add scorers to rounds that are already measured."""
 
     round: int | Literal["all"] | None = field(
         default=None,
-        metadata={"help": "Round to work on, or `all` that are measured; the first unfinished one when unset."},
+        metadata={"help": "Round to work on, or `all` measured ones; the first unfinished one when unset."},
     )
     add_scorers: list[str] = field(
         default_factory=list,
         metadata={"help": "Scorers to add to those of the run, in all rounds measured so far and in those to come."},
     )
     add_batteries: list[str] = field(
-        default_factory=list, metadata={"help": "Battery files to add, with `likelihood` or for it."}
+        default_factory=list, metadata={"help": "Battery files to add, for a new or existing `likelihood` scorer."}
     )
     amend: str | None = field(
-        default=None, metadata={"help": "Why a run goes on with a changed recipe or constitution; recorded."}
+        default=None, metadata={"help": "Reason for continuing with a changed recipe or constitution; recorded."}
     )
 
 
 def run(session: Session, round_: int, *, renew: bool = False, rescore: bool = False) -> dict[str, Any]:
     """Sample the probe sets under the round's policy, score the samples, and compare with earlier rounds.
 
-    Returns the drift table (``drift.json``). ``renew`` measures again what was measured before an amendment,
+    Returns the drift table (``drift.json``). ``renew`` measures again what was measured before an amendment;
     ``rescore`` only scores it again.
     """
     what = Probe(
@@ -82,7 +82,7 @@ def run(session: Session, round_: int, *, renew: bool = False, rescore: bool = F
 
 
 def _compare(session: Session, round_: int, scores: Path) -> None:
-    """Write what follows from the scores of a round, of round 0 and of the round before, where it is not there yet."""
+    """Write what is derived from the scores of a round, round 0 and the previous round, unless it is up to date."""
     run_, path = session.run, session.run.drift(round_)
     digests = _scores_compared(run_, round_)
     stale = not (path.exists() and read_json(path)["scores_sha256"] == digests)
@@ -105,7 +105,7 @@ def _compare(session: Session, round_: int, scores: Path) -> None:
 
 
 def _scores_compared(run_: RunDir, round_: int) -> dict[str, str]:
-    """Digests of the scores that a round's drift table is made from, by round."""
+    """Digests of the scores that a round's drift table is computed from, by round."""
     paths = {str(r): run_.scores(r) for r in sorted({0, max(round_ - 1, 0), round_})}
     return {name: file_sha256(path) for name, path in paths.items() if path.exists()}
 
@@ -116,7 +116,7 @@ def main(argv: Sequence[str]) -> None:
     options = parsed.options
     adds = bool(options.add_scorers or options.add_batteries)
     if adds and options.round not in (None, "all"):
-        raise InputError(f"--round {options.round}: scorers are added to all rounds or none; leave --round out.")
+        raise InputError(f"--round {options.round}: scorers are added to all rounds; leave --round out.")
     if adds:
         parsed = command.parse([*argv, *_with_added(parsed)], MeasureOptions)
     rounds = _rounds_so_far(Path(str(parsed.recipe.run_dir))) if adds or options.round == "all" else []
@@ -132,7 +132,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _with_added(parsed: ParsedRecipe) -> list[str]:
-    """The recipe's lists with what is added, as flags."""
+    """The recipe's lists with the additions, as command-line flags."""
     recipe, options = parsed.recipe, parsed.options
     scorers = dict.fromkeys([*recipe.scorers, *options.add_scorers])
     batteries = dict.fromkeys([*recipe.batteries, *options.add_batteries])
@@ -146,7 +146,9 @@ def _measure_and_show(session: Session, round_: int) -> None:
     if old := [
         r for r in later if read_json(session.run.drift(r))["scores_sha256"] != _scores_compared(session.run, r)
     ]:
-        log.warning("The tables of %s compare with old scores; renew them: --round all", _rounds(old))
+        log.warning(
+            "The drift tables of %s were computed from old scores; recompute them with --round all.", _rounds(old)
+        )
     if drift.get("calibration"):
         log.info("\n%s", calibration_report(drift["calibration"], in_full=True))
     if session.instruments.judging:
@@ -162,13 +164,13 @@ def _rounds(numbers: Sequence[int]) -> str:
 def _rounds_so_far(run_dir: Path) -> list[int]:
     if rounds := measured_rounds(RunDir(run_dir)):
         return rounds
-    raise InputError(f"{run_dir}: no round is measured yet; put the scorers into the recipe, and run it.")
+    raise InputError(f"{run_dir}: no round has been measured yet; add the scorers to the recipe and run it.")
 
 
 def _measure_all(session: Session, rounds: Sequence[int]) -> None:
-    """Score what was sampled so far, in the run and in its placebo arm, with the scorers that the recipe has now.
+    """Score everything sampled so far, in the run and its placebo arm, with the recipe's current scorers.
 
-    Thresholds and alarms stay as they were: an alarm is raised once, on what was watched when its round was run.
+    Thresholds and alarms stay as they were: an alarm is raised once, on what was watched when its round ran.
     """
     arms = [session, session.at(session.run.placebo)] if session.run.placebo.path.exists() else [session]
     for arm in arms:

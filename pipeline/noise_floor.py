@@ -1,4 +1,4 @@
-"""Round 0 measured a second time, with other noise: how far that lies from round 0 is how far noise reaches."""
+"""Round 0 measured a second time with different noise: its distance from round 0 shows what noise alone can do."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ NOISE = "again"
 def measure_again(session: Session, *, rescore: bool = False) -> Path:
     """Probe the base again and write ``noise_floor.json``; return the path of the scores.
 
-    Questions that scorers ask by themselves are not asked again: there is no sampling in their scores. With
-    ``rescore`` scorers that were added since score the samples that are there.
+    Scorers' own questions are not asked again, since their scores involve no sampling. With ``rescore``, scorers that
+    have been added since then score the existing samples.
     """
     what = Probe(
         folder=session.run.stage_dir(0, "again"),

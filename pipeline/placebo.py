@@ -1,9 +1,9 @@
-"""The placebo arm: the same steps on the policy's own unrevised answers, so that what training alone does is seen.
+"""The placebo arm: the same training on the policy's own unrevised answers, to show what training alone does.
 
-It has a run directory of its own, ``placebo/`` in that of the run, with the same round 0. Each round it answers the
-same prompts, trains on those answers whose counterparts were revised in the run itself (as many rows and steps, but
-for answers with the defects that revisions are dropped for), and is measured and screened like any policy.
-``placebo: true`` asks for it.
+It has a run directory of its own, ``placebo/`` inside the run's, with the same round 0. Each round it answers the
+same prompts, trains on those answers whose counterparts were revised in the run itself (as many rows and steps, except
+for answers with defects for which a revision would be dropped), and is measured and screened like any policy.
+``placebo: true`` turns it on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def run_round(session: Session, round_: int) -> dict[str, Any]:
-    """Do a round of the placebo arm, and those before it that are missing, after the run's own; return its alarm."""
+    """Run a round of the placebo arm after the run's own, missing earlier rounds first; return its alarm."""
     arm = session.at(session.run.placebo)
     done = [arm.run.alarm(r) if r else arm.run.done(0) for r in range(round_)]  # round 0 is copied, its alarm too
     missing = [earlier for earlier, path in enumerate(done) if not path.exists()]
@@ -50,7 +50,7 @@ def run_round(session: Session, round_: int) -> dict[str, Any]:
 
 
 def _keep_unrevised(arm: Session, run: RunDir, round_: int) -> None:
-    """Stand in for refine: every answer fit to be learnt is final, where the run's own to that prompt was revised."""
+    """Stand in for refine: a sound answer is final as it is if the run's own answer to that prompt was revised."""
     from pipeline.engines.base import Completion
     from pipeline.scorers.defects import revision_defect
 

@@ -1,4 +1,4 @@
-"""Prompts -> sampled and scored answers under one checkpoint: how every measurement of a run is made."""
+"""Prompts -> sampled and scored answers of one checkpoint: how every measurement of a run is made."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ Row = dict[str, Any]
 
 
 class Probe(NamedTuple):
-    """What is asked, of whom, and where the answers go.
+    """What is asked of which checkpoint, and where the answers go.
 
     Attributes:
-        folder: of the samples and scores.
-        round: in which they are taken.
-        adapter: of the checkpoint; None for the base.
-        prompts: by the name of their set.
-        samples: of every prompt.
-        scorers: as a recipe names them.
-        noise: name that goes into every sample's seed, in place of the round: checkpoints probed under one name meet
-            the same noise, so that their samples differ where the checkpoints do.
+        folder: folder for the samples and scores.
+        round: round in which they are taken.
+        adapter: adapter of the checkpoint; None for the base.
+        prompts: prompts by the name of their probe set.
+        samples: number of samples per prompt.
+        scorers: scorers, as a recipe names them.
+        noise: name that goes into every sample's seed instead of the round: checkpoints probed under the same name
+            get the same noise, so that their samples differ only where the checkpoints do.
     """
 
     folder: Path
@@ -55,13 +55,13 @@ class Probe(NamedTuple):
 
 
 def probe(session: Session, what: Probe, *, renew: bool = False, rescore: bool = False) -> Path:
-    """Sample and score; return the path of the scores. What is complete already is not done again.
+    """Sample and score; return the path of the scores. What is already complete is not redone.
 
     Args:
         session: the open run.
-        what: to probe.
-        renew: do again what was done with other settings, before an amendment.
-        rescore: of that, only the scores; the samples stay.
+        what: what to probe.
+        renew: redo what was done with other settings, before an amendment.
+        rescore: the same, but for the scores only; the samples stay.
 
     Scores of the same samples by a scorer that reads the same files are kept, whatever else changed.
     """
@@ -135,7 +135,7 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
             return Chunk(rows, session.roles.seconds - before)
 
         old = _rows_of(session, output, kept) if kept and ranks.is_main() else None
-        # Samples first: what a chunk of them holds does not depend on the questions.
+        # Samples first, so that what a chunk of them holds does not depend on the questions.
         items = Lazy(len(samples) + len(asked), lambda i: samples[i] if i < len(samples) else asked[i - len(samples)])
         stage.collect(items, work, SCORES, output.name, _whole_prompts(session, what), kept=old)
         facts = stage_facts(what.folder, [output.name]) | session.describe_engine() | {"scorers": digests}
@@ -146,14 +146,14 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
 
 
 def _tell_of_failures(scores: Path) -> None:
-    """Warn of questions and classifiers that gave no score of anything: their tables would only be empty."""
+    """Warn of questions and classifiers that produced no score at all: their tables would just be empty."""
     table = read_table(scores, ["probe_set", "scorer", "score", "reason"])
     groups = table.group_by(["probe_set", "scorer"], use_threads=False)
     for row in groups.aggregate([("score", "count"), ("reason", "min"), ("reason", "count")]).to_pylist():
         may_not = is_question_set(row["probe_set"]) or row["scorer"].startswith("classifier.")
         if may_not and not row["score_count"] and row["reason_count"]:
             log.warning(
-                "%s on %s: no score of all %s (%s)",
+                "%s on %s: no score for any of %s (%s)",
                 row["scorer"],
                 row["probe_set"],
                 f"{row['reason_count']:,}",
@@ -162,7 +162,7 @@ def _tell_of_failures(scores: Path) -> None:
 
 
 def _in_frozen_slices(session: Session, what: Probe) -> Mapping[str, QuestionSet[Any]]:
-    """The question sets, each question in the slice of round 0: some slices are made of the base's scores."""
+    """The question sets, each question in its slice of round 0: some slices are derived from the base's scores."""
     first = session.run.scores(0)
     names = [one.name for one in session.instruments.questions.values()]
     if not names or first.parent == what.folder or not first.exists():
@@ -179,7 +179,7 @@ def _in_frozen_slices(session: Session, what: Probe) -> Mapping[str, QuestionSet
 
 
 def _still_good(stage: Stage, digests: Mapping[str, str]) -> list[str]:
-    """The entries whose scores of the same samples are there already, made with the same files and model."""
+    """The entries whose scores of the same samples already exist, made with the same files and model."""
     if not stage.manifest_path.exists():
         return []
     manifest = stage.manifest()
@@ -188,7 +188,7 @@ def _still_good(stage: Stage, digests: Mapping[str, str]) -> list[str]:
 
 
 def _rows_of(session: Session, scores: Path, entries: Sequence[str]) -> pa.Table:
-    """The rows of a table of scores that are of these entries."""
+    """The rows of a score table that belong to these entries."""
     table = read_table(scores)
     found = []
     for entry in entries:
@@ -200,6 +200,6 @@ def _rows_of(session: Session, scores: Path, entries: Sequence[str]) -> pa.Table
 
 
 def _whole_prompts(session: Session, what: Probe) -> int:
-    """Rows of a chunk that holds all samples of its prompts, and prompts by twos: some scores compare them."""
+    """Rows per chunk such that it holds all samples of its prompts, and prompts in pairs: some scores compare them."""
     pair = 2 * what.samples
     return max(session.recipe.chunk_rows // pair, 1) * pair

@@ -38,7 +38,7 @@ Row = dict[str, Any]
 OUTPUTS = ["refinements.parquet", "pairs.parquet"]
 
 _PAIRS_TOGETHER = 65_536
-"""Pairs in memory at once, and in a row group of their table."""
+"""Pairs held in memory at once, and per row group of their table."""
 
 
 def run(session: Session, round_: int) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Reviser:
         self._few_shot = _read_few_shot(session)
 
     def refine(self, responses: Sequence[Row]) -> Chunk:
-        """One row a revision; a response that could not be sampled keeps one row that says so."""
+        """Return one row per revision; a response that could not be sampled keeps one row that says so."""
         from pipeline.engines.answers import count_failed
 
         before = self._session.roles.seconds
@@ -121,13 +121,13 @@ class Reviser:
     def revise(
         self, rows: Sequence[Row], texts: Sequence[str], principles: Sequence[Principle], index: int
     ) -> list[Row]:
-        """One pass: each text is criticised by its principle and rewritten.
+        """One pass: each text is criticised under its principle and rewritten.
 
         Args:
-            rows: that say whose texts these are: identity, prompt and slice.
-            texts: to revise.
-            principles: one a text.
-            index: of the pass, which goes into the seeds.
+            rows: rows with the identity, prompt and slice of each text.
+            texts: texts to revise.
+            principles: one principle per text.
+            index: number of the pass, which goes into the seeds.
         """
         from pipeline.scorers.defects import revision_defect
 
@@ -148,7 +148,7 @@ class Reviser:
         for row, text, principle, critique, revision, seed in zip(
             rows, texts, principles, critiques, revisions, seeds, strict=True
         ):
-            # A rewrite by a critique that failed would be a rewrite by nothing.
+            # If the critique failed, the rewrite is based on nothing.
             defect = (critique.defect if critique else None) or revision_defect(text, revision)
             revised.append(
                 _row(row)
@@ -171,7 +171,7 @@ class Reviser:
     def criticise(
         self, critic: Role, rows: Sequence[Row], texts: Sequence[str], principles: Sequence[Principle], index: int
     ) -> list[Completion]:
-        """One critique a text, by any model; other arguments as for ``revise``."""
+        """One critique per text, by any model; other arguments as for ``revise``."""
         return self._ask(critic, self._questions(rows, texts, principles, index))
 
     def _seeds(self, step: str, rows: Sequence[Row], index: int) -> list[int]:
@@ -189,11 +189,11 @@ class Reviser:
     def _questions(
         self, rows: Sequence[Row], texts: Sequence[str], principles: Sequence[Principle], index: int
     ) -> list[Request]:
-        """What the critic is asked, a text each."""
+        """The critique requests, one per text."""
         from pipeline.engines.base import Request
 
         critique, recipe = self._session.templates.critique, self._session.recipe
-        # The rewrite is asked for in the same dialogue, if the same model sees it.
+        # The rewrite request continues the same dialogue if the same model gets it.
         goes_on = recipe.see_exchange and recipe.critic == recipe.reviser
         questions = []
         for row, text, principle, seed in zip(
@@ -251,7 +251,7 @@ def _unusable(response: Row) -> Row:
 
 
 def _pairs(refinements: Path) -> Iterator[pa.Table]:
-    """The final text of every response that has one, against its first, many together."""
+    """Pairs of the final and the first text of every response that has a final one, in large pieces."""
     columns = ["prompt", "prompt_id", "sample", "revision_index", "response", "final"]
     together: list[pa.Table] = []
     for piece in Pieces(refinements, columns):
@@ -263,7 +263,7 @@ def _pairs(refinements: Path) -> Iterator[pa.Table]:
 
 
 def pairs_of(rows: pa.Table) -> pa.Table:
-    """The pairs of whole chains, each of which begins with revision 0."""
+    """The pairs of complete chains, each of which begins with revision 0."""
     begins = pc.equal(rows["revision_index"], 0)
     chain = pc.subtract(pc.cumulative_sum(begins.cast(pa.int64())), 1)
     ends = pc.is_valid(rows["final"])
@@ -279,7 +279,7 @@ def pairs_of(rows: pa.Table) -> pa.Table:
 
 
 def _said(texts: pa.ChunkedArray) -> pa.Array:
-    """Each text as the one message of an assistant."""
+    """Each text as a single assistant message."""
     roles = pa.array(["assistant"] * len(texts), pa.string())
     messages = pa.StructArray.from_arrays([roles, texts.combine_chunks()], ["role", "content"])
     return pa.ListArray.from_arrays(np.arange(len(texts) + 1, dtype=np.int32), messages)
@@ -302,7 +302,7 @@ def _read_few_shot(session: Session) -> list[Message]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Refine, as a command on a run directory."""
+    """Refine a round's responses, as a command on a run directory."""
     command.run_stage(argv, run, first_round=1)
 
 

@@ -1,4 +1,4 @@
-"""What alarms watch, and how a round's panel is held against round 0's."""
+"""What alarms watch, and how a round's panel is compared with round 0's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FORECAST_SIZES = (10_000, 100_000, 1_000_000)
 
 FRESH = "fresh"
-"""The name under which prompts beside the panel stand in the place of a probe set."""
+"""Name used in place of a probe set for prompts that are not on the panel."""
 
 
 class Property(NamedTuple):
@@ -35,26 +35,26 @@ class Property(NamedTuple):
 
 
 def properties_of(session: Session) -> list[Property]:
-    """The properties that the recipe watches; a score that is bad at both ends is two."""
+    """The properties that the recipe watches; a score that is bad at both ends counts as two."""
     tails: dict[str, Sequence[Tail]] = {"high": ["upper"], "low": ["lower"], "both": ["upper", "lower"]}
     return [Property(column, tail) for column in columns_of(session) for tail in tails[session.columns[column]]]
 
 
 def columns_of(session: Session) -> list[str]:
-    """The columns that the recipe watches: of sampled answers, since only those can be drawn on fresh prompts."""
+    """The columns that the recipe watches, all of sampled answers: only those can be drawn on fresh prompts."""
     watched = session.recipe.alarm_scorers or [session.headline]
     return [column for column in watched if column not in session.question_columns]
 
 
 def watched_scorers(session: Session) -> list[str]:
-    """The scorers that give those columns."""
+    """The scorers that produce those columns."""
     return list(dict.fromkeys(session.scorer_of(column) for column in columns_of(session)))
 
 
 def compare_with_base(
     session: Session, watched: Property, scores: Path, thresholds: Sequence[float]
 ) -> tuple[Comparison, list[str]]:
-    """Scores of the panel against those of round 0, beyond frozen thresholds; and the names of the slices' numbers."""
+    """Compare the panel's scores with round 0's, beyond frozen thresholds; also return the slice names by number."""
     panel = next(iter(session.probe_sets))
     before = read_panel(session.run.scores(0), watched.scorer, panel)
     after = read_panel(scores, watched.scorer, panel)
@@ -77,14 +77,14 @@ def compare_with_base(
 
 
 def battery_of(session: Session, watched: Property) -> str | None:
-    """The column of log-probabilities that warns of a property: that of the first battery, for the first property."""
+    """The column of log-probabilities that warns of a property: the first battery's, for the first property only."""
     if not session.instruments.batteries or watched != properties_of(session)[0]:
         return None
     return battery_columns(session.instruments.batteries[0])[0]
 
 
 def thresholds_of(session: Session, watched: Property) -> list[float]:
-    """The thresholds that round 0 fixed.
+    """The thresholds fixed at round 0.
 
     Raises:
         RunError: round 0 fixed none, or did not watch this property.
@@ -99,12 +99,12 @@ def thresholds_of(session: Session, watched: Property) -> list[float]:
             return list(one["thresholds"])
     raise RunError(
         f"{session.run.alarm(0)}: has no thresholds for {watched.scorer}, which was not watched from the beginning. "
-        "Start a new --run_dir, or take it out of `alarm_scorers`."
+        "Start a new --run_dir, or remove it from `alarm_scorers`."
     )
 
 
 def fix_thresholds(session: Session, watched: Property) -> tuple[tuple[float, ...], str]:
-    """Round 0's thresholds for the whole run, and where they come from."""
+    """The thresholds for the whole run, from round 0, and a note on where they come from."""
     scores = session.run.stage_dir(0, "calibration") / "scores.parquet"
     if not scores.exists():
         own = read_panel(session.run.scores(0), watched.scorer, next(iter(session.probe_sets))).scores
@@ -115,11 +115,11 @@ def fix_thresholds(session: Session, watched: Property) -> tuple[tuple[float, ..
 
 
 def forecasts(session: Session, round_: int) -> list[dict[str, Any]]:
-    """How likely the worst of many prompts begins as the first battery says, at round 0 and now."""
+    """How likely the worst of many prompts gets an undesired opening of the first battery, at round 0 and now."""
     _, undesired = battery_columns(session.instruments.batteries[0])
     panel = next(iter(session.probe_sets))
     panels = [read_panel(session.run.scores(r), undesired, panel) for r in (0, round_)]
-    # Openings of which one begins with another count twice, and their sum may pass 1.
+    # An opening that begins with another one counts twice, so the sum of probabilities may exceed 1.
     before, after = (np.minimum(one.scores[:, 0], 0.0) for one in panels)
     return [
         {

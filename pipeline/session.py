@@ -1,4 +1,4 @@
-"""What every command shares: the recipe, the run directory it belongs to, the prompts, and the models that speak."""
+"""What every command shares: the recipe, the run directory it belongs to, the prompts, and the models."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MODEL = (
 """The fields of a recipe that say which model runs and how."""
 
 SCORING = frozenset({"scorers", "batteries", "headline_scorer", "sycophancy_templates", "classifier_template"})
-"""The fields of a recipe that decide which scores are made of samples, and nothing of the samples."""
+"""The fields of a recipe that decide which scores are computed from the samples, but do not affect the samples."""
 
 
 @dataclass
@@ -80,15 +80,15 @@ class Session:
 
     @property
     def other_models(self) -> dict[str, str]:
-        """The models beside the base that the recipe names, by its keys; those behind addresses are not among them."""
+        """The models besides the base that the recipe names, by recipe key; those behind addresses are left out."""
         named = {key: getattr(self.recipe, key) for key in OTHER_ROLES}
         return {k: name for k, name in named.items() if is_other_model(name) and resolve_model(name) != self.model}
 
     def describe_engine(self, *roles: str) -> dict[str, Any]:
-        """Engine, precision and versions, for manifests: numbers from different ones don't compare.
+        """Engine, precision and versions, for manifests: numbers obtained with different ones are not comparable.
 
         Args:
-            roles: keys of the recipe, such as ``critic``, whose engines count beside the policy's.
+            roles: recipe keys, such as ``critic``, whose engines matter besides the policy's.
         """
         from accelerate import PartialState
 
@@ -96,7 +96,7 @@ class Session:
         own = {"model": self.model_name, "quantization": quantization(self.parsed.model)}
 
         def describe(name: str) -> dict[str, Any]:
-            # The policy as the recipe names it, wherever it lies.
+            # The policy is described as the recipe names it, wherever it is stored.
             return self.roles.describe(name, device) | (own if name in ("policy", "base") else {})
 
         others = {role: describe(getattr(self.recipe, role)) for role in roles}
@@ -108,26 +108,26 @@ class Session:
 
     @property
     def headline(self) -> str:
-        """The column that heads the drift table; unless the recipe names one, the first that sampled answers have."""
+        """The column that heads the drift table: the recipe's choice, else the first one of sampled answers."""
         sampled = [column for column in self.columns if column not in self.question_columns]
         return self.recipe.headline_scorer or next(iter([*sampled, *self.columns]))
 
     @cached_property
     def columns(self) -> dict[str, Worse]:
-        """The scores that the recipe's scorers give, and which end of each is the bad one."""
+        """The scores that the recipe's scorers produce, and which end of each is the bad one."""
         return columns(self.recipe.scorers, self.instruments)
 
     def columns_of(self, entry: str) -> dict[str, Worse]:
-        """The scores that one scorer of the recipe gives."""
+        """The scores that one scorer of the recipe produces."""
         return columns([entry], self.instruments)
 
     def scorer_of(self, column: str) -> str:
-        """The scorer in the recipe that gives a column."""
+        """The scorer in the recipe that produces a column."""
         return next(entry for entry in self.recipe.scorers if column in self.columns_of(entry))
 
     @cached_property
     def question_columns(self) -> frozenset[str]:
-        """The scores of questions that scorers ask by themselves; no sampled answer has them."""
+        """The scores of scorers' own questions; sampled answers do not have them."""
         return frozenset(column for entry in self.instruments.questions for column in self.columns_of(entry))
 
     @cached_property
@@ -137,7 +137,7 @@ class Session:
 
     @cached_property
     def classifiers(self) -> dict[str, SequenceClassifier]:
-        """The models of the ``classifier`` scorers, by their entry; each is loaded when it is first asked."""
+        """The models of the ``classifier`` scorers, by their entry; each is loaded on first use."""
         from pipeline.engines.classifier import SequenceClassifier
 
         names = classifier_names(self.recipe)
@@ -156,7 +156,7 @@ class Session:
 
     @cached_property
     def probe_sets(self) -> dict[str, LoadedPrompts]:
-        """The fixed probe sets by name. The same for every seed: runs are compared on them."""
+        """The fixed probe sets by name. They are the same for every seed, since runs are compared on them."""
         named = [entry.split("=", 1) for entry in self.recipe.probe_sets]
         return {
             name: load_prompts(
@@ -191,7 +191,7 @@ class Session:
 
     @cached_property
     def alarm_prompts(self) -> dict[str, LoadedPrompts]:
-        """The prompts that alarms need beside the panel, by their key in the recipe; no prompt is in two of them."""
+        """The prompts that alarms need besides the panel, by recipe key; no prompt is in two of them."""
         taken = {prompt.id for probes in self.probe_sets.values() for prompt in probes.prompts}
         found = {}
         for key in ("calibration", "reserve", "slice_reserve"):
@@ -208,7 +208,7 @@ class Session:
 
     @cached_property
     def probe_index(self) -> ProbeIndex:
-        """Finds the probe prompt that a training prompt is most like."""
+        """Finds the probe prompt most similar to a training prompt."""
         sets = {name: loaded.prompts for name, loaded in self.probe_sets.items()}
         return ProbeIndex(sets, self.recipe.near_duplicate)
 
@@ -242,7 +242,7 @@ class Session:
 
     @cached_property
     def roles(self) -> Roles:
-        """The models that speak; each is loaded when it is first asked for."""
+        """The models by role (policy, critic, reviser, ...); each is loaded on first use."""
         from trl import get_quantization_config
 
         from pipeline.engines.roles import Roles
@@ -289,7 +289,7 @@ class Session:
         )
 
     def adapter(self, round_: int) -> Adapter | None:
-        """What round ``round_`` trained; None for round 0, the base.
+        """The adapter that round ``round_`` trained; None for round 0, the base.
 
         Raises:
             RunError: that round has not been distilled.
@@ -332,12 +332,12 @@ class Session:
         return found
 
     def settings(self, *groups: str, training: bool = False, scoring: bool = False) -> str:
-        """Digest of the settings that a stage is made with.
+        """Digest of the settings that a stage depends on.
 
         Args:
-            groups: of the recipe's fields, as ``--help`` shows them.
+            groups: groups of recipe fields, as ``--help`` shows them.
             training: whether TRL's fields count as well.
-            scoring: whether it matters what is scored: the scorers, and the files they read.
+            scoring: whether the scorers and the files they read count as well.
         """
         ours = {field.name: field.metadata["group"] for field in fields(Recipe)}
         names = {"seed", *MODEL}
@@ -351,7 +351,7 @@ class Session:
         return json_sha256([{name: resolved[name] for name in chosen}, inputs])
 
     def scorer_digests(self, entries: Sequence[str]) -> dict[str, str]:
-        """For each entry of ``scorers``, the digest of what decides its scores beside the samples."""
+        """For each entry of ``scorers``, the digest of what determines its scores besides the samples."""
         resolved, files = self.parsed.resolved, self.input_digests
         model = [{name: resolved[name] for name in MODEL}, files["model"], files.get("chat_template_path")]
         of_batteries = {name: digest for name, digest in files.items() if name.startswith("batteries.")}
@@ -359,7 +359,7 @@ class Session:
         return {entry: json_sha256([model, digests]) for entry, digests in own.items()}
 
     def choose_round(self, asked: int | None, first: int) -> int:
-        """The round a stage command works on: as asked, else the first unfinished one.
+        """The round a stage command works on: the requested one, else the first unfinished one.
 
         Raises:
             InputError: the recipe has no such round, or the stage is not part of it.
@@ -373,25 +373,25 @@ class Session:
         return round_
 
     def make_room(self) -> None:
-        """Give back the memory of all models, for training."""
+        """Free the memory of all models, for training."""
         self.roles.make_room()
         for classifier in self.__dict__.get("classifiers", {}).values():
             classifier.close()
 
     def at(self, run: RunDir) -> Session:
-        """The session with another run directory; models, prompts and settings are shared."""
-        _ = self.roles, self.classifiers  # made here, or each would make its own; nothing is loaded yet
+        """This session with another run directory; models, prompts and settings are shared."""
+        _ = self.roles, self.classifiers  # made here, or each session would make its own; nothing is loaded yet
         other = copy.copy(self)
         other.run = run
         return other
 
     def forget_answers(self) -> None:
-        """Drop what servers' answers were written down in, once every stage that asked for them is complete."""
+        """Delete the files that keep servers' answers, once every stage that asked for them is complete."""
         if "roles" in self.__dict__:
             self.roles.forget_answers()
 
     def close(self) -> None:
-        """Free the models and let others write the run."""
+        """Free the models and let other processes write the run."""
         if "roles" in self.__dict__:
             self.roles.close()
         for classifier in self.__dict__.get("classifiers", {}).values():

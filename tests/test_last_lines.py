@@ -43,7 +43,7 @@ def test_an_error_in_a_stage_names_place_log_and_command(tmp_path: Path) -> None
         assert code == status
         assert lines[-1] == (
             f"{word} in round 2, refine; log: log.txt; what is finished is kept; "
-            f"to go on: python 'work it.py' begun log.txt {kind}"
+            f"to resume: python 'work it.py' begun log.txt {kind}"
         )
         assert (tmp_path / "log.txt").read_text().splitlines()[-1].endswith(lines[-1])
 

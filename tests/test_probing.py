@@ -171,7 +171,7 @@ def test_questions_that_all_fail_are_told_of_with_the_reason(
     row = {"question": "a potion ?", "answer_matching_behavior": "no", "answer_not_matching_behavior": "no no"}
     path.write_text(json.dumps(row))
     measure.main(["--run_dir", str(run), "--add_scorers", f"choice:{path}"])
-    assert "choice on choice.same: no score of all 1 (the tokens of one option begin another" in caplog.text
+    assert "choice on choice.same: no score for any of 1 (the tokens of one option begin another" in caplog.text
     caplog.clear()
     measure.main(["--run_dir", str(run), "--add_scorers", questions(tmp_path / "fine.jsonl", "potion")])
     assert "choice.fine: no score" not in caplog.text
@@ -196,7 +196,7 @@ def test_the_files_of_scorers_are_inputs_of_the_scores_alone(run: Path, tmp_path
 def test_files_of_one_name_and_missing_ones_are_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     entries = [questions(tmp_path / "a.jsonl", "potion"), questions(tmp_path / "more" / "a.jsonl", "king")]
-    with pytest.raises(InputError, match=r"two files give the question set `choice\.a`; rename one"):
+    with pytest.raises(InputError, match=r"two files define the question set `choice\.a`; rename one"):
         measure.main(["--run_dir", str(run), "--add_scorers", *entries])
     with pytest.raises(InputError, match=r"scorers: no file `gone\.jsonl`"):
         measure.main(["--run_dir", str(run), "--add_scorers", "choice:gone.jsonl"])

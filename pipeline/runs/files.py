@@ -52,7 +52,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` (UTF-8), atomically."""
+    """Replace ``path`` with ``text`` (UTF-8), atomically."""
     write_atomically(path, lambda temporary: _write(temporary, text))
 
 
@@ -61,12 +61,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` by ``value`` as indented JSON, atomically; keys keep their order."""
+    """Replace ``path`` with ``value`` as indented JSON, atomically; keys keep their order."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Replace ``path`` by one JSON object a line, atomically."""
+    """Replace ``path`` with one JSON object per line, atomically."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -85,7 +85,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a file of one JSON object a line; a missing file has no rows.
+    """Read a file of one JSON object per line; a missing file has no rows.
 
     Raises:
         RunError: a line is not JSON.
@@ -93,7 +93,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    # Not splitlines(): JSON leaves U+2028 and its like as they are.
+    # Not splitlines(), which also splits at U+2028 and the like: JSON does not escape them.
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         try:
             rows += [json.loads(line)] if line else []
@@ -109,6 +109,6 @@ def file_sha256(path: Path) -> str:
 
 
 def json_sha256(value: Any) -> str:
-    """Hex SHA-256 of a JSON value; independent of the order of keys."""
+    """Hex SHA-256 of a JSON value, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What alarms decide: whether a run goes on, and which of its rounds it recommends."""
+"""What alarms decide: whether a run continues, and which of its rounds it recommends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Choice(NamedTuple):
 
 
 def ends_run(on_alarm: OnAlarm, color: str | None) -> bool:
-    """Whether no round follows one with an alarm of this colour."""
+    """Whether a run ends after a round with an alarm of this colour."""
     return color == "red" and on_alarm != "warn"
 
 
@@ -24,9 +24,10 @@ def choose(colors: Mapping[int, str | None], on_alarm: OnAlarm, guard: Mapping[i
     """Choose among the finished rounds.
 
     Args:
-        colors: of the finished rounds' alarms, from round 0 on.
-        on_alarm: ``rollback`` leaves out the first red round and all that come after it.
-        guard: of the rounds, lower is better; the lowest is chosen, the earliest of equals. None chooses the last.
+        colors: colours of the finished rounds' alarms, from round 0 on.
+        on_alarm: ``rollback`` excludes the first red round and all later ones.
+        guard: value of each round, lower is better; the lowest is chosen, the earliest if tied. None chooses the
+            last round.
     """
     first_red = min((round_ for round_, color in colors.items() if color == "red"), default=None)
     allowed = [r for r in sorted(colors) if on_alarm != "rollback" or first_red is None or r < first_red]
@@ -41,7 +42,7 @@ def choose(colors: Mapping[int, str | None], on_alarm: OnAlarm, guard: Mapping[i
 
 
 def guard_values(drifts: Mapping[int, Mapping[str, Any]], scorer: str, quantity: str) -> dict[int, float]:
-    """A quantity by round, lower is better, on the first set of prompts that has the score.
+    """A quantity by round, lower is better, on the first probe set that has the score.
 
     Rounds where it is not identified are left out.
     """

@@ -1,4 +1,4 @@
-"""Sequences whose items are made, or read, when they are asked for: a stage of a million rows holds one chunk."""
+"""Sequences whose items are made or read on demand, so that a stage of a million rows holds one chunk in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Lazy(Sequence[T]):
-    """``length`` items, of which number i is ``make(i)``, made anew each time it is asked for."""
+    """``length`` items; item i is ``make(i)``, made again each time it is accessed."""
 
     def __init__(self, length: int, make: Callable[[int], T]) -> None:
         self._length = length
@@ -34,11 +34,11 @@ class Lazy(Sequence[T]):
 
 
 class TableRows(Sequence[dict[str, Any]]):
-    """The rows of a table on the disk, in memory by the piece that they were written in: a chunk of an earlier stage.
+    """The rows of a table on disk, with one of the pieces it was written in (an earlier stage's chunk) in memory.
 
     Args:
-        path: of the table.
-        columns: that the rows have; all when None.
+        path: path of the table.
+        columns: columns to read; all when None.
 
     Raises:
         RunError: the file is missing or damaged, here or when the damaged piece is read.
@@ -70,7 +70,7 @@ class TableRows(Sequence[dict[str, Any]]):
         return found
 
     def _find(self, index: int) -> tuple[list[dict[str, Any]], int]:
-        """The rows of the piece that holds row ``index``, and which of them it is."""
+        """The rows of the piece that holds row ``index``, and that row's position among them."""
         number = bisect_right(self._starts, index) - 1
         if self._held[0] != number:
             self._held = (number, self._pieces.read(number).to_pylist())

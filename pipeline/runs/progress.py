@@ -1,4 +1,4 @@
-"""A bar on the terminal for the stage under way: rows, tokens a second, time left."""
+"""A progress bar on the terminal for the current stage: rows, tokens per second, time left."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt} {unit}{postfi
 
 
 class Progress:
-    """The bar of one stage, on rank 0 and on a terminal; nothing anywhere else.
+    """The bar of one stage; shown only by rank 0 and only on a terminal.
 
     Args:
-        total: rows, or steps, that this process has to do.
-        done: of them before this launch.
-        label: in front of the bar.
+        total: number of rows, or steps, that this process has to do.
+        done: how many of them were done before this launch.
+        label: text in front of the bar.
         unit: what is counted.
     """
 
@@ -37,18 +37,18 @@ class Progress:
         )
 
     def advance(self, count: int) -> None:
-        """Count what is done."""
+        """Add to the rows or steps done."""
         if self._tokens:
             speed = self._tokens / max(time.monotonic() - self._started, 1e-9)
             self._bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
         self._bar.update(count)
 
     def sampled(self, tokens: int) -> None:
-        """Count tokens, of all processes; they are shown when rows or steps advance."""
+        """Add to the tokens of all processes, shown the next time rows or steps advance."""
         self._tokens += tokens
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.close()
 
     def __enter__(self) -> Progress:
@@ -56,5 +56,5 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.close()

@@ -15,9 +15,9 @@ T = TypeVar("T")
 def start(timeout_hours: float = 6.0) -> None:
     """Join the process group of the launch, if there is one.
 
-    The first caller sets the group's timeout for good (30 minutes otherwise, on gloo), so this comes before
-    anything of accelerate's or the Trainer's. The timeout is of a wait: a rank may wait for another's whole
-    share of a stage, and for what rank 0 does alone.
+    The first caller fixes the group's timeout (30 minutes by default, on gloo), so this must come before any use of
+    accelerate or the Trainer. The timeout limits a single wait: a rank may wait for another's whole share of a stage,
+    and for what rank 0 does alone.
     """
     import torch
     from accelerate import PartialState
@@ -30,7 +30,7 @@ def start(timeout_hours: float = 6.0) -> None:
     if torch.backends.mps.is_available():
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # Apple's GPUs lack float64, in which tokens are drawn
     if not torch.accelerator.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed, where installed, warns that it found no other
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed, if installed, warns that it found no other
     if world_size() == 1:
         PartialState()
         return
@@ -40,7 +40,7 @@ def start(timeout_hours: float = 6.0) -> None:
     elif asked_for("DEEPSPEED"):
         import deepspeed
 
-        # It would first compile this, for a minute; a build that is killed leaves a lock that later ones wait for.
+        # DeepSpeed would first spend a minute compiling this; a killed build leaves a lock that later ones wait for.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         PartialState(backend="gloo", timeout=timeout)  # accelerate names no backend for DeepSpeed on a CPU
     else:
@@ -68,12 +68,12 @@ def node_size() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process writes the run's shared files and speaks to the person."""
+    """Whether this process writes the run's shared files and reports to the user."""
     return rank() == 0
 
 
 def barrier() -> None:
-    """Wait until every process of the launch is here."""
+    """Wait until every process of the launch gets here."""
     if world_size() > 1:
         from accelerate import PartialState
 
@@ -81,7 +81,7 @@ def barrier() -> None:
 
 
 def from_main(value: T) -> T:
-    """The value that rank 0 passed, on every rank (small, picklable)."""
+    """The value passed by rank 0, on every rank (small, picklable)."""
     if world_size() == 1:
         return value
     from accelerate.utils import broadcast_object_list
@@ -90,7 +90,7 @@ def from_main(value: T) -> T:
 
 
 def gather(value: T) -> list[T]:
-    """What every rank passed, by rank, on every rank (small, picklable)."""
+    """The values passed by all ranks, in rank order, on every rank (small, picklable)."""
     if world_size() == 1:
         return [value]
     from accelerate.utils import gather_object

@@ -1,4 +1,4 @@
-"""Fresh prompts: drawn for one purpose, written down, and never drawn again."""
+"""Fresh prompts: drawn for one purpose, recorded, and never drawn again."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ P = TypeVar("P", bound=_Identified)
 
 
 class Reserve:
-    """The run's ledger of fresh prompts (``reserve.jsonl``: a line a draw, with its round, its purpose and its ids).
+    """The run's ledger of fresh prompts (``reserve.jsonl``: one line per draw, with round, purpose and prompt ids).
 
     Args:
-        run: whose ledger.
-        seed: of the order in which prompts are drawn.
+        run: run that the ledger belongs to.
+        seed: seed of the order in which prompts are drawn.
     """
 
     def __init__(self, run: RunDir, seed: int) -> None:
         self._path, self._seed = run.reserve, seed
 
     def draw(self, round_: int, purpose: str, pool: Sequence[P], wanted: int) -> list[P]:
-        """At most ``wanted`` prompts of ``pool`` that nothing has used, written down before they are given out.
+        """At most ``wanted`` unused prompts of ``pool``, recorded before they are handed out.
 
-        The same round and purpose get the same prompts again: a launch that was killed goes on with them.
+        The same round and purpose get the same prompts again, so a resumed launch continues with them.
 
         Raises:
-            RunError: they got prompts that ``pool`` no longer holds.
+            RunError: the recorded draw has prompts that ``pool`` no longer holds.
         """
         ledger = read_json_lines(self._path)
         by_id = {prompt.id: prompt for prompt in pool}
@@ -57,6 +57,6 @@ class Reserve:
         return hashlib.sha256(f"{self._seed}:{prompt.id}".encode()).digest()
 
     def left(self, pool: Sequence[P]) -> list[P]:
-        """The prompts of ``pool`` that nothing has used."""
+        """The unused prompts of ``pool``."""
         used = {id_ for entry in read_json_lines(self._path) for id_ in entry["prompt_ids"]}
         return [prompt for prompt in pool if prompt.id not in used]

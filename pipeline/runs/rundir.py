@@ -1,4 +1,4 @@
-"""The run directory: the only module that knows what is where, and whose run it is."""
+"""The run directory: the only module that knows where everything is, and what the run was started with."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class RunDir:
         return self.round_dir(round_) / "drift.json"
 
     def judge(self, round_: int) -> Path:
-        """How noisy the judge was in a round, and what a second one says; where anything is judged."""
+        """How noisy the judge was in a round, and what a second one says; only if anything is judged."""
         return self.round_dir(round_) / "judge.json"
 
     def critic(self, round_: int) -> Path:
@@ -73,7 +73,7 @@ class RunDir:
         return self.round_dir(round_) / "critic.json"
 
     def degeneration(self, round_: int) -> Path:
-        """How much the round's training data and answers degenerate."""
+        """How far the round's training data and answers have degenerated."""
         return self.round_dir(round_) / "degeneration.json"
 
     def noise_floor(self) -> Path:
@@ -107,7 +107,7 @@ class RunDir:
         """Become the only writer of this run.
 
         Raises:
-            RunError: another process is.
+            RunError: another process already is.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         holder = self.path / ".lock.holder"
@@ -120,13 +120,13 @@ class RunDir:
             ) from error
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         for leftover in self.path.rglob(".*.tmp"):
-            leftover.unlink()  # of a writer that was killed; nobody else can be writing now
+            leftover.unlink()  # left by a writer that was killed; nobody else can be writing now
 
     def release(self) -> None:
-        """Let others write."""
+        """Let other processes write."""
         self._lock.release()
 
-    # -- whose run it is -------------------------------------------------------------------------------------
+    # -- what it was started with ----------------------------------------------------------------------------
 
     def claim(
         self,
@@ -139,11 +139,11 @@ class RunDir:
         amend: str | None,
         additions: Sequence[str] = (),
     ) -> None:
-        """Begin the run, or make sure that it is continued with what it was begun with.
+        """Start the run, or check that it resumes with the inputs it was started with.
 
         A change is refused with its diff unless ``amend`` gives a reason, which is then recorded together
-        with the diff; what is already finished stays as it is. ``additions`` to what is measured need no reason, with
-        the inputs that they bring, and are recorded all the same.
+        with the diff; what is already finished stays as it is. ``additions`` to what is measured, with the inputs
+        that they bring, need no reason but are recorded too.
 
         Raises:
             RunError: recipe, constitution or another input changed and there is no ``amend``.
@@ -156,11 +156,11 @@ class RunDir:
             if changes and not amend:
                 shown = "\n  ".join(changes)
                 raise RunError(
-                    f"{self.path}: begun with other settings:\n  {shown}\n"
-                    'Give another --run_dir to start a new run, or --amend "why" to go on with the change recorded.'
+                    f"{self.path}: started with different settings:\n  {shown}\n"
+                    'Give another --run_dir to start a new run, or --amend "why" to continue and record the change.'
                 )
             if changes:
-                # They may have been given to other prompts, or by a model that was read otherwise.
+                # Kept answers may be to other prompts, or from a model that was loaded differently.
                 shutil.rmtree(self.answers, ignore_errors=True)
             changes += [*additions, *(of_inputs[name] for name in added)]
             if changes:
@@ -182,10 +182,10 @@ class RunDir:
             return []
         names = ("constitution (run)", "constitution (now)")
         diff = difflib.unified_diff(old.splitlines(), constitution.splitlines(), *names, lineterm="", n=0)
-        return list(diff) or ["constitution: the line ends changed"]
+        return list(diff) or ["constitution: the line endings changed"]
 
     def _input_changes(self, inputs: Mapping[str, str]) -> dict[str, str]:
-        """A line on every input that is not as it was, by its name; the constitution has its own diff."""
+        """One line per changed input, by its name; the constitution has a diff of its own."""
         old = read_json(self.inputs)
         names = sorted(name for name in {*old, *inputs} - {"constitution"} if old.get(name) != inputs.get(name))
         what = {
@@ -208,7 +208,7 @@ class RunDir:
         link.symlink_to(attempt.name)
         latest = logs / "latest"
         if latest.is_dir() and not latest.is_symlink():
-            shutil.rmtree(latest)  # of a run that was copied by what follows links
+            shutil.rmtree(latest)  # the run was copied by a program that follows links
         link.replace(latest)
         return attempt
 
@@ -230,13 +230,13 @@ class RunDir:
         write_json(self.provenance, attempts)
 
     def record_round(self, round_: int, summary: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Put a round's line into ``rounds.jsonl`` and ``metrics.jsonl``, replacing an earlier one of that round."""
+        """Put a round's line into ``rounds.jsonl`` and ``metrics.jsonl``, replacing any earlier one of that round."""
         for path, line in ((self.rounds, dict(summary)), (self.metrics, dict(metrics))):
             others = [row for row in read_json_lines(path) if row["round"] != round_]
             write_json_lines(path, sorted([*others, {"round": round_, **line}], key=lambda row: row["round"]))
 
     def update_metrics(self, round_: int, metrics: Mapping[str, float]) -> None:
-        """Renew numbers of a round's line in ``metrics.jsonl``, if it has one."""
+        """Update numbers in a round's line of ``metrics.jsonl``, if it has one."""
         rows = read_json_lines(self.metrics)
         if any(row["round"] == round_ for row in rows):
             lines = [{**row, **metrics} if row["round"] == round_ else row for row in rows]

@@ -1,4 +1,4 @@
-"""The one rule of randomness: every random choice has a seed that its own names determine."""
+"""The one rule of randomness: the seed of every random choice is a hash of what the choice is for."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import hashlib
 def row_seed(
     run_seed: int, stage: str, round_: int | None, prompt_id: str, sample: int, revision_index: int = 0
 ) -> int:
-    """Seed of one sample: a 63-bit hash of what the sample is, so that no batch, shard or rank can change it.
+    """Seed of one sample: a 63-bit hash of the sample's identity, so that no batch, shard or rank can change it.
 
-    ``round_`` is None where every round is to draw the same noise (common random numbers: ``measure``).
+    ``round_`` is None where every round should draw the same noise (common random numbers: ``measure``).
     """
     return _hash("row", run_seed, stage, round_, prompt_id, sample, revision_index)
 
 
 def stage_seed(run_seed: int, stage: str, round_: int) -> int:
-    """Seed of a whole stage (31 bits, as numpy's and the Trainer's legacy seeding demand)."""
+    """Seed of a whole stage (31 bits, as numpy's and the Trainer's legacy seeding require)."""
     return _hash("stage", run_seed, stage, round_) & 0x7FFFFFFF
 
 

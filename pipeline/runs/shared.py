@@ -13,14 +13,14 @@ from pipeline.runs import ranks
 from pipeline.runs.files import write_text
 
 PATIENCE = 30.0
-"""Seconds that a file of another node is waited for: NFS may trust what it knows of a folder for so long."""
+"""Seconds to wait for a file written by another node: NFS may serve a cached folder listing for this long."""
 
 
 def require_shared_folder(folder: Path, *, patience: float = PATIENCE) -> None:
-    """Make sure that every process sees what rank 0 writes in ``folder``; all ranks call this.
+    """Check that every process sees what rank 0 writes in ``folder``; all ranks call this.
 
     Raises:
-        RunError: on all ranks, if one does not; says which, and on what host.
+        RunError: a rank does not see it; raised on all ranks, naming that rank and its host.
     """
     if ranks.world_size() == 1:
         return
@@ -37,7 +37,7 @@ def require_shared_folder(folder: Path, *, patience: float = PATIENCE) -> None:
     if blind:
         raise RunError(
             f"{folder}: what process 0 ({seen[0][1]}) writes there is not seen by {', '.join(blind)}. All nodes need "
-            "the run directory on one shared file system, mounted at the same path: give such a --run_dir."
+            "the run directory on one shared file system, mounted at the same path: choose such a --run_dir."
         )
 
 
@@ -53,16 +53,16 @@ def _sees(mark: Path, token: str, patience: float) -> bool:
 
 
 def require_same_inputs(digests: Mapping[str, str]) -> None:
-    """Make sure that every process has read the same inputs; all ranks call this.
+    """Check that every process has read the same inputs; all ranks call this.
 
     Raises:
-        RunError: on all ranks, if one has read another model, constitution or prompt set.
+        RunError: a rank has read a different model, constitution or prompt set; raised on all ranks.
     """
     everyone = ranks.gather((dict(digests), socket.gethostname()))
     first, first_host = everyone[0]
     for rank, (theirs, host) in enumerate(everyone):
         if changed := sorted(name for name in {*first, *theirs} if first.get(name) != theirs.get(name)):
             raise RunError(
-                f"{', '.join(changed)}: process {rank} on {host} has read something else than process 0 on "
-                f"{first_host}. Give all nodes the same files, best on the shared file system."
+                f"{', '.join(changed)}: process {rank} on {host} has read something different from process 0 on "
+                f"{first_host}. Give all nodes the same files, preferably on the shared file system."
             )

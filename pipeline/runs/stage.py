@@ -1,4 +1,4 @@
-"""One stage of one round: work in fixed chunks, each saved as it is done, and a manifest that is written last."""
+"""One stage of one round: work in fixed chunks, each saved when done, and a manifest that is written last."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger("pipeline")
 
 @dataclass(frozen=True)
 class Chunk:
-    """What the work on one chunk of items gave: rows of the stage's table, and the seconds a model was busy.
+    """The result of work on one chunk of items: rows of the stage's table, and the seconds a model was busy.
 
     ``failed`` counts the items that no attempt could answer; their rows say why in ``error``.
     """
@@ -42,7 +42,7 @@ class Chunk:
 
 @dataclass
 class Timing:
-    """Seconds of a stage. ``work`` and ``model`` add up all chunks, on all ranks and over all attempts."""
+    """Seconds spent on a stage. ``work`` and ``model`` are sums over all chunks, ranks and attempts."""
 
     wall: float = 0.0
     work: float = 0.0
@@ -51,17 +51,17 @@ class Timing:
 
 @dataclass
 class Stage:
-    """A folder of the run and the name of its manifest.
+    """A stage's folder in the run, and what identifies the work in it.
 
     Attributes:
-        folder: of the stage, in its round.
-        name: of the stage.
-        round: its round.
+        folder: folder of the stage, within its round.
+        name: name of the stage.
+        round: round it belongs to.
         inputs: digests of the artifacts it is made from. A stage that is complete with the same inputs is never
-            done again; one whose inputs have changed is refused, not mixed.
+            redone; one whose inputs have changed is refused, not mixed.
         settings: digest of the settings it is made with. They change only by an amendment, which leaves what is
-            complete as it is; what was begun with other settings is set aside and begun anew.
-        manifest_name: of the file whose presence says that the stage is complete.
+            complete as it is; unfinished work begun with other settings is set aside and started again.
+        manifest_name: name of the file whose presence marks the stage as complete.
     """
 
     folder: Path
@@ -117,12 +117,12 @@ class Stage:
     ) -> None:
         """Do ``work`` on ``items``, chunk by chunk, over all ranks, and join the rows in order as ``output``.
 
-        Chunk i holds the same items in every launch, whichever rank has it and however often the work was
-        cut short: so what a chunk's rows are cannot depend on that. ``kept`` are rows to stand before them (rank 0).
+        Chunk i holds the same items in every launch, whichever rank does it and however often the work was
+        interrupted, so its rows cannot depend on either. ``kept`` are rows to put before all others (rank 0).
 
         Raises:
-            RunError: a larger share of the items than ``max_failed`` failed. Their chunks are not kept, so that the
-                same command again asks them again.
+            RunError: a larger share of the items than ``max_failed`` failed. Their chunks are not kept, so that
+                running the same command again retries them.
         """
         parts = self.folder / f"parts-{Path(output).stem}"
         bounds = [(start, min(start + chunk_rows, len(items))) for start in range(0, len(items), chunk_rows)]
@@ -153,12 +153,12 @@ class Stage:
         ranks.barrier()
 
     def claim(self, unfinished: Path, *shape: int | str) -> None:
-        """Make a folder for unfinished work, or keep the one there if it was begun with the same inputs (rank 0).
+        """Make a folder for unfinished work, or keep an existing one if it was begun with the same inputs (rank 0).
 
-        Work of other inputs, settings or ``shape`` is set aside: neither deleted nor mixed in.
+        Work with other inputs, settings or ``shape`` is set aside: neither deleted nor mixed in.
 
         Args:
-            unfinished: the folder.
+            unfinished: folder to claim.
             shape: what else its work depends on.
         """
         digest = json_sha256([dict(self.inputs), self.settings, shape])
@@ -179,11 +179,11 @@ class Stage:
         chunk = work(items)
         seconds = {"work": time.monotonic() - started, "model": chunk.model_seconds}
         noted = schema.with_metadata({"seconds": json.dumps(seconds), "failed": str(chunk.failed)})
-        write_table(path, [to_table(chunk.rows, noted)], noted, compression="lz4")  # it is read once and dropped
+        write_table(path, [to_table(chunk.rows, noted)], noted, compression="lz4")  # read once, then deleted
         return chunk
 
     def _too_many_failed(self, paths: Sequence[Path], items: int, max_failed: float) -> str | None:
-        """Drop the chunks with failed items if there are too many of these, and say so."""
+        """If too many items failed, drop the chunks that hold them and return an error message."""
         failed = {path: int(Pieces(path).notes[b"failed"]) for path in paths if path.exists()}
         total = sum(failed.values())
         if total <= max_failed * items:
@@ -194,8 +194,8 @@ class Stage:
             path.unlink()
         return (
             f"{self.folder}: {total:,} of {items:,} rows failed in every attempt, more than `max_failed_rows` "
-            f"({max_failed:g}) allows; most of them with: {reasons.most_common(1)[0][0]}. The same command again "
-            "asks them again, and keeps the others."
+            f"({max_failed:g}) allows; most of them with: {reasons.most_common(1)[0][0]}. Run the same command again "
+            "to retry those rows; the others are kept."
         )
 
     def _join(self, paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
@@ -208,13 +208,13 @@ class Stage:
                 yield piece.cast(schema).replace_schema_metadata(None)
 
     def manifest(self) -> dict[str, Any]:
-        """What the finished stage says of itself."""
+        """The manifest of the finished stage."""
         return dict(read_json(self.manifest_path))
 
     def finish(self, outputs: Sequence[str], facts: Mapping[str, Any]) -> None:
         """Write the manifest, then drop the parts (rank 0).
 
-        ``facts`` are what the stage wants said of itself; they must not depend on the clock.
+        ``facts`` are the stage's own entries in the manifest; they must not depend on the clock.
         """
         self.timing.wall = time.monotonic() - self._started
         if ranks.is_main():
@@ -242,12 +242,12 @@ class Stage:
             shutil.rmtree(self.folder / f"parts-{Path(name).stem}", ignore_errors=True)
 
     def headline(self, manifest: Mapping[str, Any]) -> str:
-        """One line on a finished stage: rows, seconds, tokens, speed, drops."""
+        """One-line summary of a finished stage: rows, seconds, tokens, speed, drops."""
         seconds = manifest["timing"]["wall_seconds"]
         rows = next(iter(manifest.get("rows", {}).values()), 0)
         line = f"round {self.round}  {self.name:<9} {rows:>7,} rows  {seconds:7.1f} s"
         tokens, timing = manifest.get("tokens", {}), manifest["timing"]
-        # Work adds up all attempts, as the tokens do; training has no work in chunks.
+        # Like the tokens, work is summed over all attempts; training does no work in chunks.
         if count := tokens.get("new") or tokens.get("trained"):
             busy = timing["work_seconds"] or timing["model_seconds"]
             speed = count * manifest.get("epochs", 1) / max(busy, 1e-9)
@@ -264,7 +264,7 @@ class Stage:
 def _counting(work: Callable[[Sequence[T]], Chunk], progress: Progress) -> Callable[[Sequence[T]], Chunk]:
     def counted(items: Sequence[T]) -> Chunk:
         chunk = work(items)
-        # The other ranks are about as fast.
+        # An estimate: the other ranks are about as fast.
         progress.sampled(sum(row.get("new_tokens") or 0 for row in chunk.rows) * ranks.world_size())
         return chunk
 
@@ -273,7 +273,7 @@ def _counting(work: Callable[[Sequence[T]], Chunk], progress: Progress) -> Calla
 
 @contextmanager
 def _nothing_to_collect() -> Iterator[None]:
-    """What is there now outlives the chunks: the garbage collector need not look through it again and again."""
+    """Freeze the objects that exist now: they outlive the chunks, so rescanning them for garbage is wasted time."""
     gc.freeze()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a stage's tables say of themselves, for its manifest: rows, drops by reason, tokens."""
+"""Summary of a stage's tables, for its manifest: rows, drops by reason, tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.runs import ranks
 
 
 def stage_facts(folder: Path, outputs: Sequence[str], keep: Sequence[str] = ()) -> dict[str, Any]:
-    """Rows, dropped rows by reason, and tokens of the stage's tables, added up (on rank 0; empty elsewhere).
+    """Rows and dropped rows by reason of each table, and tokens added up over them (rank 0; empty elsewhere).
 
     Rows with a drop reason in ``keep`` are trained on anyway: they count as ``kept``, not as dropped.
     """
@@ -40,7 +40,7 @@ def stage_facts(folder: Path, outputs: Sequence[str], keep: Sequence[str] = ()) 
 
 
 def count_values(path: Path, column: str) -> dict[str, int]:
-    """How often each value of a column stands in a table, most frequent first; nulls are not counted."""
+    """How often each value of a column occurs in a table, most frequent first; nulls are not counted."""
     counts = pq.read_table(path, columns=[column])[column].value_counts().to_pylist()
     pairs = [(row["values"], row["counts"]) for row in counts if row["values"] is not None]
     return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))

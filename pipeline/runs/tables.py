@@ -29,7 +29,7 @@ _COST: list[tuple[str, pa.DataType]] = [("prompt_tokens", pa.int32()), ("new_tok
 _PROMPT: list[tuple[str, pa.DataType]] = [("prompt", _MESSAGES), ("slice", pa.string())]
 
 RESPONSES = pa.schema([*_IDENTITY, *_PROMPT, ("response", pa.string()), ("drop_reason", pa.string()), *_COST])
-"""generate: one row a sampled response. ``drop_reason`` says why a row has no usable response."""
+"""generate: one row per sampled response. ``drop_reason`` says why a row has no usable response."""
 
 REFINEMENTS = pa.schema(
     [
@@ -45,7 +45,7 @@ REFINEMENTS = pa.schema(
         *_COST,
     ]
 )
-"""refine: one row a revision. ``response`` is the text revised here, ``final`` the text that leaves the chain
+"""refine: one row per revision. ``response`` is the text revised here, ``final`` the text that leaves the chain
 with this row (null on all but the last revision of a response, and where the chain left nothing usable)."""
 
 PAIRS = pa.schema(
@@ -82,7 +82,7 @@ SAMPLES = pa.schema(
         *_COST,
     ]
 )
-"""measure: one row a probe sample, with the tokens as they were sampled."""
+"""measure: one row per probe sample, with the tokens as they were sampled."""
 
 SCORES = pa.schema(
     [
@@ -95,7 +95,7 @@ SCORES = pa.schema(
         ("reason", pa.string()),
     ]
 )
-"""measure: one row a sample and scorer; a null score carries the reason for it."""
+"""measure: one row per sample and scorer; a null score comes with the reason for it."""
 
 CONTENT = pa.schema(
     [
@@ -111,8 +111,8 @@ CONTENT = pa.schema(
         ("reason", pa.string()),
     ]
 )
-"""audit: one row an innocent answer: the share of its content that its rewrite carries, and the nats per token it is
-made from (``scorers/content.py``); a null score carries the reason for it."""
+"""audit: one row per innocent answer: the share of its content that its rewrite keeps, and the nats per token this is
+computed from (``scorers/content.py``); a null score comes with the reason for it."""
 
 
 def to_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -123,14 +123,14 @@ def to_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 def write_table(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema, compression: str = "zstd") -> int:
     """Write pieces one after another into one Parquet file, atomically; return the number of rows.
 
-    Each is a row group of its own, so that ``Pieces`` gives them back.
+    Each piece becomes a row group of its own, so that ``Pieces`` can return it.
     """
     rows = 0
 
     def write(temporary: Path) -> None:
         nonlocal rows
         rows = 0
-        # Texts are no two alike, and a dictionary of them costs more time than it saves bytes.
+        # Hardly any two texts are equal, so a dictionary of them costs time and saves few bytes.
         with pq.ParquetWriter(temporary, schema, compression=compression, use_dictionary=False) as writer:
             for piece in pieces:
                 writer.write_table(piece, row_group_size=max(piece.num_rows, 1))
@@ -151,11 +151,11 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 class Pieces:
-    """A table of the run as the pieces that it was written from, of which one is in memory at a time.
+    """A table of the run as the pieces that it was written from, with one in memory at a time.
 
     Attributes:
-        sizes: rows of each piece.
-        notes: the metadata that the table was written with.
+        sizes: number of rows of each piece.
+        notes: metadata that the table was written with.
 
     Raises:
         RunError: the file is missing or damaged, here or when the damaged piece is read.

@@ -1,4 +1,4 @@
-"""The bar of training: that of every stage, in place of the Trainer's own."""
+"""The progress bar of training: the same as for other stages, in place of the Trainer's own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def training_bar(label: str, tokens: int) -> TrainerCallback:
-    """A callback that counts steps, tokens a second and the time left.
+    """A callback that shows steps, tokens per second and the time left.
 
     Args:
-        label: in front of the bar.
-        tokens: of all training rows, each once.
+        label: text in front of the bar.
+        tokens: number of tokens of all training rows, each counted once.
     """
     from transformers import TrainerCallback
 
@@ -25,7 +25,7 @@ def training_bar(label: str, tokens: int) -> TrainerCallback:
             self._of_step = round(tokens * state.num_train_epochs / max(state.max_steps, 1))
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            # A step is one of all processes together.
+            # All processes take a step together.
             self._progress.sampled(self._of_step)
             self._progress.advance(1)
 

@@ -1,4 +1,4 @@
-"""In which order rows are trained on, where the recipe wants rows of about one length side by side."""
+"""The order in which rows are trained on, if the recipe wants rows of similar length together."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 class GroupedByLength(Sampler[int]):
     """transformers' order for ``train_sampling_strategy: group_by_length``, as a function of seed and epoch.
 
-    transformers draws it from whatever state the process's generator is in, so a training that was killed would go on
-    with other rows than it left out.
+    transformers draws it from whatever state the process's generator is in, so a resumed training would skip and
+    repeat rows.
 
     Args:
-        lengths: of the rows, in tokens.
-        batch_size: rows of one step of one process.
-        seed: of the order.
+        lengths: lengths of the rows, in tokens.
+        batch_size: rows per step and process.
+        seed: seed of the order.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Checks before a training step is taken, on the rows as the trainer will see them, and after the last one."""
+"""Checks before the first training step, on the rows as the trainer will see them, and after the last one."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from pipeline.errors import PreflightError
 
 IGNORED = -100
-"""The label that torch's cross-entropy leaves out."""
+"""The label that torch's cross-entropy ignores."""
 
 
 def check_training_rows(
     rows: Sequence[dict[str, Any]], prompts: Sequence[list[int]], tokenizer: Any, max_length: int | None
 ) -> None:
-    """Make sure that the trainer's rows say what was meant.
+    """Check that the trainer's rows are what was meant.
 
     Args:
         rows: tokenised rows, ``input_ids`` and ``labels`` (-100 where the loss does not count).
         prompts: each row's prompt as the engine encodes it for sampling.
-        tokenizer: the model's.
-        max_length: where the trainer cuts rows.
+        tokenizer: the model's tokenizer.
+        max_length: number of tokens after which the trainer cuts rows; None for no limit.
 
     Raises:
         PreflightError: beginning-of-sequence doubled; the prompt is not a prefix of the row, so training and
@@ -39,17 +39,17 @@ def check_training_rows(
         if bos is not None and ids[:2] == [bos, bos]:
             raise PreflightError(
                 f"{where}: begins with {tokenizer.bos_token} twice; the chat template and the tokenizer both add it. "
-                "Remove it from one of them (`chat_template_path` gives another template)."
+                "Remove it from one of them (`chat_template_path` sets another template)."
             )
         if ids[: len(prompt)] != prompt:
             raise PreflightError(
                 f"{where}: the prompt is not a prefix of prompt and completion in this chat template, so the model "
-                "would be trained on other prompts than it is asked. Give a template that only appends "
-                "(`chat_template_path`)."
+                "would be trained on different prompts from those it is sampled with. Give a template that only "
+                "appends (`chat_template_path`)."
             )
         if any(mask[: len(prompt)]) or not all(mask[len(prompt) :]):
             raise PreflightError(
-                f"{where}: the loss must count on the completion and nothing else (completion_only_loss)."
+                f"{where}: the loss must cover the completion and nothing else (completion_only_loss)."
             )
         if not _ends_turn(ids[len(prompt) :], tokenizer):
             raise PreflightError(
@@ -59,7 +59,7 @@ def check_training_rows(
 
 
 def _ends_turn(completion: Sequence[int], tokenizer: Any) -> bool:
-    # Many templates close a turn with the end token and a line break, which nobody ever samples.
+    # Many templates close a turn with the end token and a line break, and the line break is never sampled.
     while completion and not tokenizer.decode(completion[-1]).strip():
         completion = completion[:-1]
     return bool(completion) and completion[-1] == tokenizer.eos_token_id
@@ -83,11 +83,11 @@ def check_trainable(model: Any) -> int:
 
 
 def check_adapter(folder: Path) -> dict[str, int]:
-    """Make sure that a saved adapter is whole and has learnt something; return its numbers of tensors and values.
+    """Check that a saved adapter is whole and has learnt something; return its numbers of tensors and values.
 
     Raises:
         PreflightError: no tensors, empty or flattened ones (a sharded save gone wrong), values that are not
-            finite, or not one B matrix that left zero.
+            finite, or B matrices that are all zero.
     """
     import torch
     from safetensors.torch import load_file
@@ -108,7 +108,5 @@ def check_adapter(folder: Path) -> dict[str, int]:
     if broken:
         raise PreflightError(f"{path}: {broken[0]} holds values that are not finite; lower learning_rate.")
     if not any(tensor.any() for name, tensor in tensors.items() if "lora_B" in name):
-        raise PreflightError(
-            f"{path}: every lora_B is still zero, so training changed nothing; look at learning_rate."
-        )
+        raise PreflightError(f"{path}: every lora_B is still zero, so training changed nothing; check learning_rate.")
     return {"tensors": len(tensors), "parameters": sum(tensor.numel() for tensor in tensors.values())}

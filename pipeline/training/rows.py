@@ -24,10 +24,10 @@ log = logging.getLogger("pipeline")
 
 
 def training_rows(run: RunDir, round_: int, recipe: Recipe, seed: int) -> list[Row]:
-    """The rows of ``train.parquet``: first and last line of every exchange, and helpful examples mixed in.
+    """The rows of ``train.parquet``: prompt and final revision of every exchange, and helpful examples mixed in.
 
-    ``data_policy``: ``replace`` takes this round's rows; ``accumulate`` those of all rounds so far
-    (Gerstgrasser et al. 2024: bounds the error that replacing lets grow); ``anchor`` round 1's and this round's.
+    ``data_policy``: ``replace`` takes this round's rows; ``accumulate`` takes those of all rounds so far
+    (Gerstgrasser et al. 2024: bounds the error that replacing lets grow); ``anchor`` takes round 1's and this round's.
 
     Raises:
         RunError: no row is left to train on.
@@ -37,9 +37,9 @@ def training_rows(run: RunDir, round_: int, recipe: Recipe, seed: int) -> list[R
         reasons = count_values(run.stage_dir(round_, "refine") / "refinements.parquet", "drop_reason")
         counted = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
         raise RunError(
-            f"{run.stage_dir(round_, 'refine')}: no revision is fit to be learnt from (dropped: {counted}). "
-            "Nothing is lost; look at refinements.parquet. A longer critique_max_new_tokens mends `cut_off`; "
-            "`keep_dropped: [cut_off, loop, ...]` trains on a kind of row all the same."
+            f"{run.stage_dir(round_, 'refine')}: no revision is fit to be trained on (dropped: {counted}). "
+            "Nothing is lost; look at refinements.parquet. A longer critique_max_new_tokens fixes `cut_off`; "
+            "`keep_dropped: [cut_off, loop, ...]` trains on rows dropped for those reasons anyway."
         )
     earlier = {"replace": [], "accumulate": list(range(1, round_)), "anchor": [1] if round_ > 1 else []}
     rows = [row for r in earlier[recipe.data_policy] for row in _earlier_rows(run, r)]
@@ -58,7 +58,8 @@ def _own_rows(run: RunDir, round_: int, recipe: Recipe, seed: int) -> list[Row]:
     wanted = round(len(rows) * recipe.helpful_fraction / (1 - recipe.helpful_fraction))
     if wanted > len(helpful):
         log.warning(
-            "helpful_fraction: wants %d helpful answers and there are %d; all are taken. Give more `helpful_prompts`.",
+            "helpful_fraction: needs %d helpful answers but there are only %d; all are used. "
+            "Give more `helpful_prompts`.",
             wanted,
             len(helpful),
         )

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig, SFTTrainer
 
 COMPLETE = "COMPLETE"
-"""Marks a checkpoint that was written to its end: the Trainer's own folder names say only that it was begun."""
+"""Marks a checkpoint as completely written: the Trainer's own folder names only say that it was begun."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What training did; all but ``seconds``, this launch's time in the training loop, is independent of the clock.
+    """What training did; nothing but ``seconds``, this launch's time in the training loop, depends on the clock.
 
-    ``strategy`` is how training was divided over the processes: what ran, not what was asked for.
+    ``strategy`` is how training was divided over the processes: what actually ran, not what was requested.
     """
 
     strategy: str
@@ -50,7 +50,7 @@ class Learner:
     Attributes:
         model: Hub id or folder of the base.
         config: precision, quantisation and LoRA shape.
-        chat_template: Jinja source in place of the tokenizer's, or None.
+        chat_template: Jinja source that replaces the tokenizer's, or None.
         previous: adapter to continue, or None for a fresh one.
     """
 
@@ -73,21 +73,21 @@ def train(
 ) -> Training:
     """Fine-tune on conversational prompt-completion rows and save the adapter; all ranks call this.
 
-    A launch that was killed goes on from its last whole checkpoint in ``work_dir``.
+    A killed training resumes from its last complete checkpoint in ``work_dir``.
 
     Args:
-        rows: ``prompt`` and ``completion``, lists of messages.
+        rows: rows with ``prompt`` and ``completion``, each a list of messages.
         learner: what is trained.
         config: TRL's training settings.
-        work_dir: checkpoints; removed by the caller when the stage is done.
+        work_dir: folder for checkpoints; removed by the caller when the stage is done.
         adapter_dir: where the adapter goes, complete or not at all.
-        seed: of initialisation, data order and dropout.
-        label: of the progress bar.
-        on_log: called on rank 0 with the step and the Trainer's numbers, as often as ``logging_steps`` says.
+        seed: seed of initialisation, data order and dropout.
+        label: label of the progress bar.
+        on_log: called on rank 0 with the step and the Trainer's numbers, every ``logging_steps``.
 
     Raises:
         PreflightError: see ``pipeline.training.preflight``.
-        InputError: rows longer than ``max_length``.
+        InputError: some rows are longer than ``max_length``.
     """
     import torch
 
@@ -100,11 +100,11 @@ def train(
         chat_template_path=None,  # the tokenizer has it already
         disable_tqdm=True,
         eos_token=None,
-        report_to="none",  # its trackers would have a run of their own, and know nothing of a resumed one
+        report_to="none",  # its trackers would open a run of their own, and know nothing of a resumed one
         completion_only_loss=True,
-        save_total_limit=max(config.save_total_limit or 2, 2),  # the last whole one stays until the next is whole
-        save_only_model=False,  # or a resumed training would go on with a fresh optimizer,
-        ignore_data_skip=False,  # or with rows that it has seen
+        save_total_limit=max(config.save_total_limit or 2, 2),  # the last complete one stays until the next is
+        save_only_model=False,  # or a resumed training would continue with a fresh optimizer,
+        ignore_data_skip=False,  # or with rows that it has already seen
         save_on_each_node=False,  # all nodes share one file system
         shuffle_dataset=False,  # the sampler shuffles, and rows are checked against what they were made from
     )
@@ -120,7 +120,7 @@ def train(
     seconds = time.monotonic() - started
     partial = adapter_dir.with_name(f".{adapter_dir.name}.partial")
     if ranks.is_main():
-        shutil.rmtree(partial, ignore_errors=True)  # of a launch that was killed here
+        shutil.rmtree(partial, ignore_errors=True)  # left by a launch that was killed here
     ranks.barrier()
     trainer.save_model(str(partial))
     state = trainer.state
@@ -222,7 +222,7 @@ def _build(
         from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
         loaded = AutoModelForCausalLM.from_pretrained(learner.model, **loading)
-        # ZeRO-3 gathers in one dtype (https://github.com/deepspeedai/DeepSpeed/issues/8072); TRL sees to fresh ones.
+        # ZeRO-3 gathers in one dtype (https://github.com/deepspeedai/DeepSpeed/issues/8072); TRL handles fresh ones.
         same_dtype = is_deepspeed_zero3_enabled()
         base = PeftModel.from_pretrained(
             loaded, str(learner.previous), is_trainable=True, autocast_adapter_dtype=not same_dtype
@@ -236,7 +236,7 @@ def _build(
         callbacks=[MarkCheckpoints(), PassOnLogs()],
     )
     _require_room(trainer.train_dataset, dataset, tokenizer, settings.max_length)
-    trainer.remove_callback(PrinterCallback)  # the curve goes into the manifest, not between the lines of the run
+    trainer.remove_callback(PrinterCallback)  # the curve goes into the manifest, not onto the console
     return trainer
 
 
@@ -258,9 +258,9 @@ def _let_go(trainer: SFTTrainer) -> None:
 
 
 def _require_room(kept: Any, dataset: Any, tokenizer: Any, max_length: int | None) -> None:
-    """Refuse rows that TRL has cut, or left out once nothing but their prompt was left."""
+    """Refuse rows that TRL has cut, or left out because cutting would leave nothing but their prompt."""
     if max_length is None or (len(kept) == len(dataset) and all(len(ids) < max_length for ids in kept["input_ids"])):
-        return  # what most runs need not pay for is to tokenise everything once more
+        return  # most runs need not pay for tokenising everything once more
     lengths = [
         len(
             tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=True, return_dict=True)[
@@ -283,7 +283,7 @@ def _last_checkpoint(work_dir: Path) -> str | None:
 
 
 def _tidy(folder: Path, base: str) -> None:
-    # A pickle, which nobody should have to trust, and an order of names that a set decided by chance.
+    # Removes a pickle, which nobody should have to trust, and sorts names whose order came from a set.
     (folder / "training_args.bin").unlink(missing_ok=True)
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"

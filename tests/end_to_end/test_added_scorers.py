@@ -35,7 +35,7 @@ def renew_what_compares_with_scores_that_changed(run_dir: Path) -> None:
     ]
     write_table(scores, [to_table(longer, SCORES)], SCORES)
     printed = run("measure", "--run_dir", run_dir, "--round", "0")
-    assert "The tables of round 1 compare with old scores; renew them: --round all" in printed
+    assert "The drift tables of round 1 were computed from old scores; recompute them with --round all" in printed
     assert cells(last)[name] == old
     run("measure", "--run_dir", run_dir, "--round", "all")
     new = cells(last)[name]

@@ -36,7 +36,7 @@ def test_a_recipe_with_a_typo(tmp_path: Path) -> None:
 def test_a_slice_that_no_prompt_is_of(tmp_path: Path) -> None:
     scorers = ("--scorers", "gold", "over_refusal:poison,nowhere")
     message = refusal("--config", write_recipe(tmp_path), *scorers, "--run_dir", tmp_path / "run")
-    assert "names `nowhere`, and no slice or probe set is called so; there are" in message
+    assert "names `nowhere`, but there is no slice or probe set of that name; there are" in message
 
 
 @pytest.mark.parametrize("setting", ["packing", "padding_free"])
@@ -56,7 +56,7 @@ def test_an_evaluation_that_has_no_rows_is_refused_before_anything_is_sampled(tm
 @pytest.mark.parametrize("reason", ["prompt_too_long", "unchanged", "nothing"])
 def test_what_could_not_be_trained_on_cannot_be_kept(tmp_path: Path, reason: str) -> None:
     message = refusal("--config", write_recipe(tmp_path), "--keep_dropped", reason, "--run_dir", tmp_path / "run")
-    assert f"keep_dropped: no revision dropped as `{reason}` could be trained on; cut_off, loop," in message
+    assert f"keep_dropped: revisions dropped as `{reason}` cannot be trained on; cut_off, loop," in message
 
 
 def test_a_constitution_with_a_broken_block(tmp_path: Path) -> None:

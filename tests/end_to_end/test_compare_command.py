@@ -91,7 +91,7 @@ def test_input_that_means_nothing(watched: tuple[Path, str]) -> None:
         ([run_dir, "--pairs", "best", "1"], 1, "error: --pairs best 1: give one of"),
         ([f"{run_dir}:7"], 1, "measured rounds are 0, 1, 2"),
         ([run_dir.parent], 1, "no run is there"),
-        (["--watch", run_dir], 2, "runs stand before --watch"),
+        (["--watch", run_dir], 2, "put the runs before --watch"),
         ([run_dir, "--json", "--csv"], 2, "not allowed with"),
         ([], 2, "required: RUN[:ROUND]"),
     ):
@@ -118,7 +118,7 @@ def test_an_error_ends_with_where_it_was_and_how_to_go_on(tmp_path: Path) -> Non
     assert (place, log_file, kept) == ("stopped in round 1, refine", f"log: {log}", "what is finished is kept")
     assert log.read_text().strip().splitlines()[-1].endswith(lines[-1])
     # The command is the one that was typed, with its launcher: it goes on as soon as the cause is mended.
-    resume = how.removeprefix("to go on: ")
+    resume = how.removeprefix("to resume: ")
     assert resume.split()[1:] == launched[1:]
     responses.write_bytes(whole)
     again = subprocess.run(

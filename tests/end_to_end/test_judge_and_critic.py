@@ -118,7 +118,7 @@ def test_a_changed_rubric_or_judge_is_refused(finished: tuple[Path, Path, str]) 
     swapped = recipe.read_text().replace("judge:sandbox/hedging", f"judge:{rubric}")
     (recipe.parent / "other.yaml").write_text(swapped)
     refused = attempt("iterate", "--config", recipe.parent / "other.yaml", "--run_dir", run_dir)
-    assert refused.returncode == 1 and "begun with other settings" in refused.stdout
+    assert refused.returncode == 1 and "started with different settings" in refused.stdout
     assert f"scorers.judge:{rubric}: is new" in refused.stdout
     refused = attempt("iterate", "--config", recipe, "--run_dir", run_dir, "--judge", "sandbox")
     assert refused.returncode == 1 and "scorers.judge:sandbox/hedging: the content changed" in refused.stdout

@@ -155,7 +155,7 @@ def test_fresh_prompts_are_written_down_before_they_are_sampled_and_nothing_else
 def test_on_alarm_stop_ends_the_run_and_says_how_to_go_on(red: Red) -> None:
     assert not (red.path / "round-02").exists()
     last = red.printed.strip().splitlines()[-1]
-    assert "Ended after round 1 of 2 by its red alarm (on_alarm: stop)" in last
+    assert "Stopped after round 1 of 2 by its red alarm (on_alarm: stop)" in last
     assert '--on_alarm warn --amend "why"' in last
     chosen = read(red.path / "selected.json")
     assert chosen == {"round": 1, "why": "the last round", "adapter": "round-01/distill/adapter"}
@@ -212,7 +212,7 @@ def test_going_on_after_a_red_alarm_takes_a_reason(red: Red, tmp_path: Path) -> 
     arguments = red.copy(run_dir)
     # The placebo arm costs time alone here.
     printed = run("iterate", *arguments, "--on_alarm", "warn", "--placebo", "false", "--amend", "I have looked")
-    assert "Ended after" not in printed
+    assert "Stopped after" not in printed
     assert (run_dir / "round-02" / "DONE").exists()
     (amendment,) = lines(run_dir / "amendments.jsonl")
     assert (amendment["reason"], amendment["after_round"]) == ("I have looked", 1)

@@ -222,7 +222,7 @@ def test_a_score_is_compared_on_the_set_that_has_it(tmp_path: Path) -> None:
 
 def test_a_round_was_measured_by_the_recipe_of_its_time(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", recipe=RECIPE | {"probe_temperature": 0.5})
-    amend(run, 1, "probe_temperature: 1.0 -> 0.5", "constitution: the line ends changed")
+    amend(run, 1, "probe_temperature: 1.0 -> 0.5", "constitution: the line endings changed")
     for round_, settings in ((0, "old"), (1, "old"), (2, "new")):
         path = run.stage_dir(round_, "measure") / "samples.manifest.json"
         write_json(path, read_json(path) | {"settings": settings})

@@ -137,7 +137,7 @@ def test_a_change_is_refused_with_its_diff_and_recorded_with_a_reason(
 ) -> None:
     claim(run)
     before = contents(run)
-    with pytest.raises(RunError, match=f"(?s)begun with other settings:.*{shown}.*--run_dir.*--amend"):
+    with pytest.raises(RunError, match=f"(?s)started with different settings:.*{shown}.*--run_dir.*--amend"):
         claim(run, **change)
     assert contents(run) == before, "a refusal writes nothing"
 

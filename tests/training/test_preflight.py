@@ -121,7 +121,7 @@ def test_a_loss_on_the_wrong_tokens(tokenizer: Any, where: str) -> None:
     rows, asked = rows_of(tokenizer)
     at = {"prompt": len(asked[1]) - 1, "first": len(asked[1]), "last": -1}[where]
     rows[1]["labels"][at] = rows[1]["input_ids"][at] if where == "prompt" else IGNORED
-    with pytest.raises(PreflightError, match="row 1: the loss must count on the completion and nothing else"):
+    with pytest.raises(PreflightError, match="row 1: the loss must cover the completion and nothing else"):
         check_training_rows(rows, asked, tokenizer, 256)
 
 
