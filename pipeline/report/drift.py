@@ -91,7 +91,7 @@ def metric_values(drift: Mapping[str, Any]) -> dict[str, float]:
     return of_cells | calibration_values(drift.get("calibration", []))
 
 
-def panel_of(cells: Sequence[Cell]) -> str | None:
+def panel_of(cells: Sequence[Mapping[str, Any]]) -> str | None:
     """The panel of a drift table, its first probe set; None where it has none. Question sets are not probe sets."""
     return next((cell["probe_set"] for cell in cells if not is_question_set(cell["probe_set"])), None)
 

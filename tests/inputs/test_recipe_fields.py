@@ -60,7 +60,7 @@ def test_groups_are_contiguous_so_that_help_prints_each_once():
         ("policy_endpoints", ["http://a:8000/v1"], "and `policy_engine: server` need each other"),
         ("critic", "http://host:none/v1", "must be an address such as"),
         ("reviser", "http://a/v1#m, http://b/v1#n", "must name the same model"),
-        ("judge", "https://me:secret@host/v1", "must not hold a password"),
+        ("judge", "https://me:secret@host/v1", "must not contain a password"),
         ("api_keys", ["sk-1"], "never the key itself"),
         ("max_failed_rows", 1.5, "must be at least 0 and at most 1, found 1.5"),
         ("request_timeout", 0.0, "must be above 0, found 0.0"),
