@@ -247,14 +247,15 @@ def _strategy(trainer: SFTTrainer) -> str:
 
 
 def _let_go(trainer: SFTTrainer) -> None:
-    """Undo what would keep a trained model in memory for as long as the process lives."""
+    """Give back what DeepSpeed would keep in memory for as long as the process lives."""
     if trainer.accelerator.state.deepspeed_plugin is None:
         return
-    from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
-
     trainer.accelerator.free_memory()
-    # ZeRO-3 of DeepSpeed 0.19 puts every model that it divides on this list and takes none from it.
-    FWD_MODULE_STACK.clear()
+    # Hooks of ZeRO-3 keep the model that they were put on (DeepSpeed 0.19): it stays, without its weights.
+    for parameter in trainer.model.parameters():
+        parameter.data = parameter.new_empty(0)
+        if (share := getattr(parameter, "ds_tensor", None)) is not None:
+            share.data = share.new_empty(0)
 
 
 def _require_room(kept: Any, dataset: Any, tokenizer: Any, max_length: int | None) -> None:

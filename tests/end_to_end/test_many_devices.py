@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,18 @@ def check_adapter(run_dir: Path, expected: Path, round_: int) -> None:
         for kind, least in (("lora_A", 0.99), ("lora_B", 0.85)):
             moved = [torch.cat([w[name].flatten() for name in sorted(w) if kind in name]) for w in (ours, theirs)]
             assert torch.cosine_similarity(*moved, dim=0) > least, kind
+
+
+def test_a_trained_model_gives_its_memory_back_under_zero3() -> None:
+    pytest.importorskip("deepspeed")
+    recipe = PROJECT / "recipes" / "sandbox-full" / "config.yaml"
+    flags = ("--config", recipe, "--per_device_train_batch_size", "2", "--max_grad_norm", "0.3")
+    words = command("iterate", *flags, launcher="cpu_zero3")
+    words[words.index(str(PROJECT / "pipeline" / "iterate.py"))] = str(Path(__file__).with_name("train_twice.py"))
+    launched = Watched(words)
+    assert launched.wait() == 0, launched.printed
+    found = re.search(r"held: \[\[(\d+), (\d+)\], \[(\d+), (\d+)\]\]", launched.printed)
+    assert found, launched.printed
+    # What stays is the LoRA's share of the optimizer; the base has 1.3 million values, the buffers 500 million.
+    assert all(int(after) < 500_000 for after in found.groups()[::2])
+    assert all(int(after) < 1_000_000 for after in found.groups()[1::2])
