@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from api_server import Answer, Api, completion
 
 from pipeline.engines.balance import Patience
 from pipeline.engines.base import Request, Sampling, ScoreRequest
@@ -22,64 +21,6 @@ from pipeline.errors import EngineError, InputError, LogProbabilityError
 from pipeline.inputs.addresses import read_addresses
 
 SAMPLING = Sampling(0.7, 0.9, 5)
-Answer = Callable[[dict[str, Any]], tuple[int, Any]]
-
-
-class Api:
-    """An API whose answers a test decides; it keeps what it was asked."""
-
-    def __init__(self, owner: str) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.answer: Answer = lambda body: (200, completion(body))
-        self.models = [{"id": "m", "owned_by": owner, "root": None, "parent": None, "max_model_len": 64}]
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self._say(200, {"object": "list", "data": api.models})
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                api.asked.append({"path": self.path, **body})
-                api.headers.append({name.lower(): value for name, value in self.headers.items()})
-                self._say(*api.answer(body))
-
-            def _say(self, status: int, what: Any) -> None:
-                text = (what if isinstance(what, str) else json.dumps(what)).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "text/html" if isinstance(what, str) else "application/json")
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.host = f"127.0.0.1:{self._server.server_port}"
-        self.url = f"http://{self.host}/v1"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def completion(body: dict[str, Any], text: str = "sure", ids: tuple[int, ...] = (700, 8, 5), **choice: Any) -> Any:
-    is_chat = "messages" in body
-    said = {"message": {"role": "assistant", "content": text}} if is_chat else {"text": text, "token_ids": list(ids)}
-    counted = {"prompt_tokens": 3 if is_chat else len(body["prompt"]), "completion_tokens": len(ids)}
-    return {
-        "id": "x",
-        "object": "chat.completion" if is_chat else "text_completion",
-        "created": 0,
-        "model": body["model"],
-        "choices": [{"index": 0, "finish_reason": "stop", **said, **choice}],
-        "usage": counted | {"total_tokens": 0},
-    }
 
 
 @pytest.fixture
@@ -97,10 +38,11 @@ def engine(api: Api, sandbox_path: str) -> Iterator[ServerEngine]:
 
 
 def open_engine(api: Api, model: str, limit: int, patience: Patience, kept: KeptAnswers | None = None) -> ServerEngine:
+    is_vllm = api.models[0]["owned_by"] == "vllm"
     return ServerEngine(
         "m",
         partial(read_addresses, api.url),
-        reader=partial(load_reader, model, revision=None, chat_template=None),
+        reader=partial(load_reader, model, revision=None, chat_template=None) if is_vllm else None,
         key_variables={},
         limit=limit,
         patience=patience,
