@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple, TypeGuard
 from urllib.parse import urlsplit
 
@@ -287,7 +290,13 @@ class Endpoint:
             if status == 404 or "insufficient_quota" in said:
                 return EngineError(f"{self}: {said} ({status}).")
             if status in (408, 409, 429) or status >= 500:
-                return AttemptFailed(f"{status}: {said}", again=True, down=status in _DOWN, after=_retry_after(error))
+                return AttemptFailed(
+                    f"{status}: {said}",
+                    again=True,
+                    down=status in _DOWN,
+                    limited=status == 429,
+                    after=_retry_after(error),
+                )
             return AttemptFailed(f"{status}: {said}", again=False)
         if isinstance(error, openai.APIConnectionError | httpx2.HTTPError):
             return AttemptFailed(f"connection failed ({self._said(error)})", again=True, down=True)
@@ -333,8 +342,11 @@ def _are_integers(found: Any) -> TypeGuard[list[int]]:
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
+    """Seconds that a server asks to wait: OpenAI's milliseconds, or HTTP's seconds or date."""
     headers: Mapping[str, str] = error.response.headers
-    try:
-        return max(float(headers["retry-after"]), 0.0)
-    except (KeyError, ValueError):
-        return None
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        with suppress(KeyError, ValueError):
+            return max(0.0, float(headers[name]) * unit)
+    with suppress(KeyError, ValueError):
+        return max(0.0, email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
+    return None

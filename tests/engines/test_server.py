@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import email.utils
 import json
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +111,6 @@ def test_answers_stand_in_the_order_of_the_requests(api: Api, engine: ServerEngi
         (lambda body: (200, completion(body) | {"usage": None}), "does not count"),
         (lambda body: (200, '{"choices": [{"text": "su'), "no completion"),
         (lambda body: (500, {"error": {"message": "overloaded"}}), "500"),
-        (lambda body: (429, {"error": {"message": "overloaded"}}), "429"),
         (lambda body: (400, {"error": {"message": "overloaded"}}), "400"),
     ],
 )
@@ -235,3 +238,47 @@ def test_a_launch_that_was_cut_short_pays_for_no_answer_twice(api: Api, sandbox_
     again.close()
     assert [one.token_ids[0] for one in found] == list(range(10, 50))
     assert {asked["seed"] for asked in api.asked} == set(range(10, 50)) - answered
+
+
+@pytest.mark.parametrize(
+    ("headers", "least"),
+    [
+        (lambda: {"Retry-After": "1"}, 1.0),
+        (lambda: {"retry-after-ms": "700", "Retry-After": "60"}, 0.7),
+        (lambda: {"Retry-After": email.utils.formatdate(time.time() + 2, usegmt=True)}, 0.8),
+        (lambda: {}, 0.25),
+    ],
+    ids=["seconds", "milliseconds", "date", "none"],
+)
+def test_a_rate_limit_costs_no_attempt_and_the_endpoint_rests(
+    api: Api, sandbox_path: str, headers: Callable[[], dict[str, str]], least: float
+) -> None:
+    asked: list[float] = []
+
+    def answer(body: dict[str, Any]) -> tuple[Any, ...]:
+        now = time.monotonic()
+        asked.append(now)
+        if now - asked[0] < 0.5:
+            return 429, {"error": {"message": "slow down"}}, headers()
+        return 200, completion(body)
+
+    api.answer = answer
+    with closing(open_engine(api, sandbox_path, 12, Patience(attempts=1, timeout=5.0))) as engine:
+        found = engine.generate(ask(12), SAMPLING, None)
+    assert [one.finish_reason for one in found] == ["stop"] * 12
+    asked.sort()
+    gaps = [later - earlier for earlier, later in pairwise(asked)]
+    back = asked[gaps.index(max(gaps)) + 1 :]
+    assert back[0] - asked[0] >= least
+    assert back[-1] - back[0] > 0.02, "not all at the same instant"
+    assert len(asked) <= 36
+
+
+def test_a_request_that_stays_refused_fails_in_the_end_and_alone(api: Api, sandbox_path: str) -> None:
+    good = api.answer
+    api.answer = lambda body: (429, {"error": {"message": "too large"}}) if body["seed"] == 11 else good(body)
+    with closing(open_engine(api, sandbox_path, 2, Patience(attempts=1, timeout=5.0, limited=1.0))) as engine:
+        found = engine.generate(ask(4), SAMPLING, None)
+    assert [one.finish_reason for one in found] == ["stop", "error", "stop", "stop"]
+    assert "429: " in str(found[1].error) and "too large" in str(found[1].error)
+    assert 2 <= sum(asked["seed"] == 11 for asked in api.asked) <= 5
