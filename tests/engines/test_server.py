@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email.utils
 import json
+import resource
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ import pytest
 from api_server import Answer, Api, completion
 
 from pipeline.engines.balance import Patience
-from pipeline.engines.base import Request, Sampling, ScoreRequest
+from pipeline.engines.base import Adapter, Request, Sampling, ScoreRequest
 from pipeline.engines.kept import KeptAnswers
 from pipeline.engines.roles import Roles, Serving
 from pipeline.engines.server import ServerEngine, load_reader
@@ -282,3 +284,93 @@ def test_a_request_that_stays_refused_fails_in_the_end_and_alone(api: Api, sandb
     assert [one.finish_reason for one in found] == ["stop", "error", "stop", "stop"]
     assert "429: " in str(found[1].error) and "too large" in str(found[1].error)
     assert 2 <= sum(asked["seed"] == 11 for asked in api.asked) <= 5
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/dev/fd").iterdir())) + 24, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("few_files")
+def test_connections_may_be_more_than_the_files_that_a_process_has_unasked(api: Api, sandbox_path: str) -> None:
+    together = threading.Barrier(40)
+
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        together.wait(5)
+        return 200, completion(body)
+
+    api.answer = answer
+    with closing(open_engine(api, sandbox_path, 40, Patience(attempts=1, timeout=30.0, without_any=1.0))) as engine:
+        found = engine.generate(ask(40), SAMPLING, None)
+    assert [one.finish_reason for one in found] == ["stop"] * 40
+
+
+def test_an_adapter_that_vllm_refuses_is_offered_once(api: Api, engine: ServerEngine, tmp_path: Path) -> None:
+    refusal = {"error": {"message": "LoRA rank 32 is greater than max_lora_rank 16.", "type": "InternalServerError"}}
+    api.answer = lambda body: (500, refusal) if "lora_name" in body else (200, completion(body))
+    with pytest.raises(EngineError, match=r"max_lora_rank 16.*--max-lora-rank of at least `lora_r`"):
+        engine.generate(ask(20), SAMPLING, Adapter(tmp_path, "0" * 64))
+    assert [asked["path"] for asked in api.asked] == ["/v1/load_lora_adapter"]
+
+
+def open_policy(model: str, addresses: str) -> Roles:
+    serving = Serving(policy=read_addresses(addresses))
+    return Roles(model, revision=None, dtype="float32", chat_template=None, batch_size=4, serving=serving)
+
+
+@chat_only
+def test_a_policy_behind_what_is_no_vllm_is_refused_before_it_is_asked(api: Api, sandbox_path: str) -> None:
+    with (
+        closing(open_policy(sandbox_path, api.url)) as roles,
+        pytest.raises(EngineError, match=r"is no vLLM \(`owned_by` of `m`: someone\).*judge may be any OpenAI-comp"),
+    ):
+        roles.base().generate(ask(), SAMPLING)
+    assert api.asked == []
+
+
+@pytest.mark.parametrize(
+    ("of_the_other", "said"),
+    [
+        ({"root": "org/b"}, "serves org/b, and another address of this model org/a"),
+        ({"owned_by": "someone"}, "is no vLLM, unlike the other addresses"),
+    ],
+)
+def test_all_addresses_of_a_policy_are_read_before_it_is_asked(
+    api: Api, sandbox_path: str, of_the_other: dict[str, str], said: str
+) -> None:
+    api.models[0]["root"] = "org/a"
+    with closing(Api("vllm")) as other, closing(open_policy(sandbox_path, f"{api.url}, {other.url}")) as roles:
+        other.models[0] |= {"root": "org/a", **of_the_other}
+        with pytest.raises(EngineError, match=f"{other.url}: {said}"):
+            roles.base().generate(ask(), SAMPLING)
+        assert api.asked == other.asked == []
+        other.models[0] |= {"root": "org/a", "owned_by": "vllm"}
+        assert all(one.text for one in roles.base().generate(ask(10), SAMPLING))
+        assert api.asked and other.asked
+
+
+def test_an_address_that_does_not_answer_at_first_is_no_reason_not_to_begin(api: Api, sandbox_path: str) -> None:
+    gone = Api("vllm")
+    gone.close()
+    with closing(open_policy(sandbox_path, f"{gone.url}, {api.url}")) as roles:
+        assert [one.finish_reason for one in roles.base().generate(ask(10), SAMPLING)] == ["stop"] * 10
+
+
+@chat_only
+@pytest.mark.parametrize("status", [403, 404])
+def test_an_api_that_hides_its_list_is_asked_for_the_model_that_its_address_names(
+    api: Api, sandbox_path: str, status: int
+) -> None:
+    api.list_status = status
+    roles = Roles(sandbox_path, revision=None, dtype="float32", chat_template=None, batch_size=4)
+    with closing(roles):
+        assert roles.named(f"{api.url}#hidden", None).generate(ask(), SAMPLING)[0].text == "sure"
+        assert api.asked[0]["model"] == "hidden"
+        with pytest.raises(EngineError, match=str(status)):
+            roles.named(api.url, None).generate(ask(), SAMPLING)
+        api.list_status = 401
+        with pytest.raises(EngineError, match=r"refuses the key \(401\)"):
+            roles.named(f"{api.url}#other", None).generate(ask(), SAMPLING)

@@ -76,6 +76,8 @@ def test_what_it_cannot_do_is_said(
     asked: list[Request],
     make_adapter: Callable[..., Adapter],
 ) -> None:
+    with pytest.raises(EngineError, match="is no vLLM"):
+        served(f"{transformers_address.url}#{transformers_address.model}").generate(asked[:1], GREEDY, None)
     with pytest.raises(EngineError, match="only vLLM loads adapters"):
         engine.generate(asked[:1], GREEDY, make_adapter(1))
     with pytest.raises(EngineError, match="gives no log-probabilities"):
