@@ -70,10 +70,12 @@ def make_adapter(sandbox_path: str, tmp_path_factory: pytest.TempPathFactory) ->
 
     from pipeline.engines.base import Adapter
 
-    def make(seed: int, scale: float = 0.1) -> Adapter:
+    def make(seed: int, scale: float = 0.1, rank: int = 4) -> Adapter:
         torch.manual_seed(seed)
         base = AutoModelForCausalLM.from_pretrained(sandbox_path, dtype=torch.float32)
-        model = get_peft_model(base, LoraConfig(r=4, lora_alpha=4, target_modules=["q_proj", "v_proj", "down_proj"]))
+        model = get_peft_model(
+            base, LoraConfig(r=rank, lora_alpha=4, target_modules=["q_proj", "v_proj", "down_proj"])
+        )
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:

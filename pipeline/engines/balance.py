@@ -20,19 +20,24 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _DOWN_AFTER = 3
 """Consecutive failures, of the kind that suggests an endpoint is down, after which it is left out."""
 
+START_AGAIN = "Start the server again, or correct the address in the recipe"
+"""Advice on servers that the pipeline has not started."""
+
 
 class Patience(NamedTuple):
     """How long to keep trying.
 
     Attributes:
-        attempts: attempts per request, the first included.
+        attempts: attempts per request, the first included; those refused by a rate limit do not count.
         timeout: seconds per attempt.
         without_any: seconds to wait while all endpoints are down before giving up.
+        limited: seconds since a rate limit first refused a request, after which the next refusal is its last.
     """
 
     attempts: int
     timeout: float
     without_any: float = 120.0
+    limited: float = 600.0
 
 
 class AttemptFailed(Exception):
@@ -42,16 +47,23 @@ class AttemptFailed(Exception):
         reason: what went wrong, for messages and tables; contains no API key.
         again: whether another attempt may succeed.
         down: whether the failure suggests that the endpoint itself is down.
+        limited: whether the endpoint says that it has been asked too often.
         after: seconds that the server asks to wait, or None.
     """
 
-    def __init__(self, reason: str, *, again: bool, down: bool = False, after: float | None = None) -> None:
+    def __init__(
+        self, reason: str, *, again: bool, down: bool = False, limited: bool = False, after: float | None = None
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.again, self.down, self.after = reason, again, down, after
+        self.reason, self.again, self.down, self.limited, self.after = reason, again, down, limited, after
 
 
 class _State(Generic[E]):
-    """An endpoint and its health; one that is down is tried by one request at a time, after ever longer pauses."""
+    """An endpoint and its health.
+
+    One that is down is tried by one request at a time, after ever longer pauses; one that has set a rate limit is not
+    asked for as long as it says, or for ever longer pauses.
+    """
 
     def __init__(self, endpoint: E) -> None:
         self.endpoint = endpoint
@@ -61,15 +73,30 @@ class _State(Generic[E]):
         self.is_known_down = False
         self.rest = _FIRST_PAUSE
         self.rests_until = 0.0
+        self.refusals = 0
+        self.is_known_limited = False
+        self.closed_for = 0.0
+        self.closed_until = 0.0
 
     @property
     def is_down(self) -> bool:
         return self.failures >= _DOWN_AFTER
 
-    def is_free(self, limit: int) -> bool:
-        if self.is_down:
-            return not self.being_tried and time.monotonic() >= self.rests_until
-        return self.in_flight < limit
+    def opens_at(self, lateness: float) -> float:
+        """When it may be asked again; ``lateness``, 0 to 1, is a request's place among those kept waiting."""
+        return self.rests_until if self.is_down else self.closed_until + lateness * self.closed_for / 2
+
+    def is_free(self, limit: int, lateness: float) -> bool:
+        has_room = not self.being_tried if self.is_down else self.in_flight < limit
+        return has_room and time.monotonic() >= self.opens_at(lateness)
+
+    def close(self, asked: float | None) -> None:
+        """Keep requests away; those that were under way meanwhile and are refused as well change nothing."""
+        now = time.monotonic()
+        if now >= self.closed_until:
+            self.refusals += 1
+            self.closed_for = _pause(self.refusals, asked or None)
+            self.closed_until = now + self.closed_for
 
 
 class Balancer(Generic[E]):
@@ -79,11 +106,12 @@ class Balancer(Generic[E]):
         endpoints: endpoints that share the load; ``str`` gives their names in messages.
         limit: most requests in flight per endpoint.
         patience: limits of every request.
+        advice: what to do when all endpoints are gone.
     """
 
-    def __init__(self, endpoints: Sequence[E], limit: int, patience: Patience) -> None:
+    def __init__(self, endpoints: Sequence[E], limit: int, patience: Patience, advice: str = START_AGAIN) -> None:
         self._states = [_State(endpoint) for endpoint in endpoints]
-        self._limit, self._patience = limit, patience
+        self._limit, self._patience, self._advice = limit, patience, advice
         self._changed = asyncio.Condition()
         self._all_down_since: float | None = None
         self._last_reason = ""
@@ -96,7 +124,8 @@ class Balancer(Generic[E]):
             EngineError: no endpoint has answered for as long as patience allows.
         """
         avoid: _State[E] | None = None
-        attempts = 0
+        attempts = refusals = 0
+        first_refused = 0.0
         while True:
             state = await self._take(avoid)
             trial = state.being_tried = state.is_down
@@ -109,6 +138,7 @@ class Balancer(Generic[E]):
                 failure = failed
             else:
                 self._note_life(state)
+                state.refusals = 0
                 return answer
             finally:
                 state.in_flight -= 1
@@ -116,16 +146,22 @@ class Balancer(Generic[E]):
                 await self._notify()
             self._note_failure(state, failure)
             # Some request has to find out whether an endpoint is up again; this is not held against that request.
-            attempts += not (trial and failure.down)
-            if not failure.again or attempts >= self._patience.attempts:
+            attempts += not (failure.limited or (trial and failure.down))
+            if failure.limited:
+                refusals += 1
+                first_refused = first_refused or time.monotonic()
+            is_refused_for_good = failure.limited and time.monotonic() - first_refused >= self._patience.limited
+            if not failure.again or attempts >= self._patience.attempts or is_refused_for_good:
                 raise failure
             avoid = state
-            await asyncio.sleep(_pause(attempts, failure.after))
+            # What a rate limit asks for is kept by the endpoint as a whole; another one may be asked before.
+            await asyncio.sleep(_pause(attempts + refusals, None if failure.limited else failure.after))
 
     async def _take(self, avoid: _State[E] | None) -> _State[E]:
+        lateness = random.random()
         async with self._changed:
             while True:
-                free = [state for state in self._states if state.is_free(self._limit)]
+                free = [state for state in self._states if state.is_free(self._limit, lateness)]
                 if free:
                     # Prefer an endpoint other than the one that just failed.
                     chosen = min(free, key=lambda state: (state is avoid, state.in_flight))
@@ -135,7 +171,7 @@ class Balancer(Generic[E]):
                     return chosen
                 self._give_up_if_all_are_gone()
                 try:
-                    async with asyncio.timeout(self._longest_wait()):
+                    async with asyncio.timeout(self._longest_wait(lateness)):
                         await self._changed.wait()
                 except TimeoutError:
                     continue
@@ -144,11 +180,11 @@ class Balancer(Generic[E]):
         async with self._changed:
             self._changed.notify_all()
 
-    def _longest_wait(self) -> float:
-        """Seconds until an endpoint that is down may be tried again; never so short that waiting becomes spinning."""
+    def _longest_wait(self, lateness: float) -> float:
+        """Seconds until a resting endpoint may be asked again; never so short that waiting becomes spinning."""
         now = time.monotonic()
-        rests = [state.rests_until - now for state in self._states if state.is_down]
-        return max(min(rests, default=_LONGEST_PAUSE), 0.05)
+        rests = [state.opens_at(lateness) - now for state in self._states]
+        return max(min((rest for rest in rests if rest > 0), default=_LONGEST_PAUSE), 0.05)
 
     def _note_life(self, state: _State[E]) -> None:
         if state.is_known_down:
@@ -159,6 +195,11 @@ class Balancer(Generic[E]):
     def _note_failure(self, state: _State[E], failure: AttemptFailed) -> None:
         if not failure.down:
             self._note_life(state)
+            if failure.limited:
+                state.close(failure.after)
+                if not state.is_known_limited:
+                    state.is_known_limited = True
+                    log.info("%s: sets a rate limit, which is kept from here on (%s)", state.endpoint, failure.reason)
             return
         was_down = state.is_down
         state.failures += 1
@@ -178,8 +219,8 @@ class Balancer(Generic[E]):
         if since is not None and time.monotonic() - since > self._patience.without_any:
             names = ", ".join(str(state.endpoint) for state in self._states)
             raise EngineError(
-                f"{names}: no answer for {self._patience.without_any:g} s ({self._last_reason}). Restart the server, "
-                "or correct the address in the recipe; what is finished is kept."
+                f"{names}: no answer for {self._patience.without_any:g} s ({self._last_reason}). "
+                f"{self._advice}; what is finished is kept."
             )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple, TypeGuard
 from urllib.parse import urlsplit
 
@@ -18,6 +21,9 @@ from pipeline.inputs.addresses import Address
 _IDLE = 3.0
 """Seconds after which idle connections are closed: uvicorn closes them after 5, perhaps just as a request is sent."""
 
+_OPEN_FILES = 65_536
+"""Most open files and connections that are asked for: 256 connections to 8 servers, several times over."""
+
 _DOWN = (408, 502, 503, 504)
 _TOO_LONG = ("context_length_exceeded", "maximum context length", "context length", "context window")
 
@@ -27,15 +33,20 @@ class Card(NamedTuple):
 
     Attributes:
         model: name to ask for.
-        software: ``vllm`` (takes and returns token ids, and loads adapters) or ``unknown``.
+        owner: owner of the model according to the server (`owned_by`), or None.
         root: where the server loaded the model from, if it says so.
         context: maximum number of tokens of prompt and answer together, if it says so.
     """
 
     model: str
-    software: Literal["vllm", "unknown"]
+    owner: str | None
     root: str | None
     context: int | None
+
+    @property
+    def is_vllm(self) -> bool:
+        """Whether the server is vLLM, which takes and gives token ids and loads adapters."""
+        return self.owner == "vllm"
 
 
 class Answer(NamedTuple):
@@ -78,6 +89,7 @@ class Endpoint:
             # Taken from the environment, where they are meant for OpenAI's host alone.
             self._client.organization = self._client.project = None
         self._card: Card | None = None
+        self._expected: Card | None = None
         self._loaded: set[str] = set()
         self._lock = asyncio.Lock()
 
@@ -95,19 +107,44 @@ class Endpoint:
 
         Raises:
             AttemptFailed: no answer.
-            EngineError: it does not serve the model.
+            EngineError: it does not serve the model, or another than is expected.
         """
         async with self._lock:
             if self._card is None:
-                self._card = self._read_card(await self._call(self._client.get("/models", cast_to=object)))
+                card = self._read_card(await self._call(self._list()))
+                self._compare(card)
+                self._card = card
             return self._card
+
+    def expect(self, card: Card) -> None:
+        """Refuse to be, once the endpoint says what it serves, other than another vLLM with the model of ``card``."""
+        self._expected = card
 
     def trust_address(self) -> bool:
         """Take the address's word for the model where the server lists none; False if the address names none."""
         if self.address.model is None:
             return False
-        self._card = Card(self.address.model, "unknown", None, None)
+        self._card = Card(self.address.model, None, None, None)
         return True
+
+    async def _list(self) -> Any:
+        try:
+            return await self._client.get("/models", cast_to=object)
+        except (openai.NotFoundError, openai.PermissionDeniedError):
+            if self.address.model is None:
+                raise
+            return {"data": []}  # not every API shows its list; the address says what to ask for
+
+    def _compare(self, card: Card) -> None:
+        if self._expected is None:
+            return
+        if not card.is_vllm:
+            raise EngineError(f"{self}: is not a vLLM server, unlike the other addresses of this model.")
+        if card.root != self._expected.root:
+            raise EngineError(
+                f"{self}: serves {card.root}, and another address of this model {self._expected.root}. Start all of "
+                "them with the same `--model`."
+            )
 
     def _read_card(self, listed: Any) -> Card:
         models = listed.get("data") if isinstance(listed, dict) else None
@@ -121,19 +158,18 @@ class Endpoint:
         if wanted is None and len(bases) == 1:
             chosen = bases[0]
         if chosen is None and wanted is not None and not any(model.get("owned_by") == "vllm" for model in models):
-            return Card(wanted, "unknown", None, None)  # a server may list fewer models than it serves
+            return Card(wanted, None, None, None)  # a server may list fewer models than it serves
         if chosen is None:
             names = ", ".join(str(model["id"]) for model in models[:10]) or "none"
             raise EngineError(
                 f"{self}: {f'has no model `{wanted}`' if wanted else 'serves no or several models'}; it lists "
                 f"{names}. Name one after the address: `{self}#MODEL`."
             )
-        is_vllm = chosen.get("owned_by") == "vllm"
-        context = chosen.get("max_model_len")
+        owner, context = chosen.get("owned_by"), chosen.get("max_model_len")
         return Card(
             str(chosen["id"]),
-            "vllm" if is_vllm else "unknown",
-            chosen.get("root") if is_vllm else None,
+            owner,
+            chosen.get("root") if owner == "vllm" else None,
             context if isinstance(context, int) else None,
         )
 
@@ -148,8 +184,6 @@ class Endpoint:
             AttemptFailed: no usable answer.
             EngineError: no request to this endpoint could succeed.
         """
-        if (await self.card()).software != "vllm":
-            raise EngineError(f"{self}: is not a vLLM server, unlike the other addresses of this model.")
         model = await self._name_of(adapter)
         body = {
             "model": model,
@@ -236,8 +270,6 @@ class Endpoint:
         return name
 
     async def _load(self, name: str, adapter: Adapter, card: Card) -> None:
-        if card.software != "vllm":
-            raise EngineError(f"{self}: only vLLM loads adapters at run time, so it alone can serve a trained policy.")
         listed = await self._call(self._client.get("/models", cast_to=object))
         if isinstance(listed, dict) and any(model.get("id") == name for model in listed.get("data", [])):
             return
@@ -247,7 +279,8 @@ class Endpoint:
         except openai.APIStatusError as error:
             if error.status_code == 400 and "already" in str(error):
                 return  # another process of this launch got there first
-            if error.status_code in (400, 404, 405):
+            # vLLM answers 500 if the rank is above its own, or if it does not adapt one of the layers.
+            if error.status_code in (400, 404, 405, 500):
                 raise EngineError(
                     f"{self}: cannot load the adapter {adapter.path} ({self._said(error)}). Start vLLM with "
                     "--enable-lora, --max-lora-rank of at least `lora_r`, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True "
@@ -289,7 +322,13 @@ class Endpoint:
             if status == 404 or "insufficient_quota" in said:
                 return EngineError(f"{self}: {said} ({status}).")
             if status in (408, 409, 429) or status >= 500:
-                return AttemptFailed(f"{status}: {said}", again=True, down=status in _DOWN, after=_retry_after(error))
+                return AttemptFailed(
+                    f"{status}: {said}",
+                    again=True,
+                    down=status in _DOWN,
+                    limited=status == 429,
+                    after=_retry_after(error),
+                )
             return AttemptFailed(f"{status}: {said}", again=False)
         if isinstance(error, openai.APIConnectionError | httpx2.HTTPError):
             return AttemptFailed(f"connection failed ({self._said(error)})", again=True, down=True)
@@ -299,6 +338,19 @@ class Endpoint:
         cause = error.__cause__ or error
         text = " ".join(str(cause).split()) or type(cause).__name__
         return (text.replace(self._key, "***") if self._key else text)[:300]
+
+
+def allow_connections() -> None:
+    """Let this process have as many connections open as the system permits: often 1,024 unless it is asked."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def says_too_long(failure: AttemptFailed) -> bool:
@@ -335,8 +387,11 @@ def _are_integers(found: Any) -> TypeGuard[list[int]]:
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
+    """Seconds that a server asks to wait: OpenAI's milliseconds, or HTTP's seconds or date."""
     headers: Mapping[str, str] = error.response.headers
-    try:
-        return max(float(headers["retry-after"]), 0.0)
-    except (KeyError, ValueError):
-        return None
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        with suppress(KeyError, ValueError):
+            return max(0.0, float(headers[name]) * unit)
+    with suppress(KeyError, ValueError):
+        return max(0.0, email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
+    return None

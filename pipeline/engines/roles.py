@@ -184,7 +184,7 @@ class Roles:
             if self._serving.vllm is None:
                 return self._served(model, lambda: self._serving.policy, read, None)
             servers = VllmServers(self._serving.vllm)
-            return self._served(model, servers.addresses, read, servers.stop)
+            return self._served(model, servers.addresses, read, servers)
         from pipeline.engines.local import LocalEngine
 
         return LocalEngine(
@@ -202,11 +202,11 @@ class Roles:
         model: str,
         addresses: Callable[[], Sequence[Address]],
         reader: Callable[[], Reader] | None,
-        stop: Callable[[], None] | None,
+        servers: VllmServers | None,
     ) -> Engine:
         if not all(find_spec(needed) for needed in ("openai", "aiohttp")):
             raise InputError("Models behind an address need the openai client: `pip install -e '.[server]'`.")
-        from pipeline.engines.server import Patience, ServerEngine
+        from pipeline.engines.server import START_AGAIN, Patience, ServerEngine
 
         serving = self._serving
         return ServerEngine(
@@ -217,5 +217,6 @@ class Roles:
             limit=serving.limit,
             patience=Patience(serving.attempts, serving.timeout),
             kept=serving.kept,
-            stop=stop,
+            stop=servers.stop if servers else None,
+            advice=servers.advice if servers else START_AGAIN,
         )

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from pipeline.engines.balance import AttemptFailed, Balancer, Patience
+from pipeline.engines.balance import START_AGAIN, AttemptFailed, Balancer, Patience
 from pipeline.engines.base import Adapter, Completion, FinishReason, Request, Sampling, ScoreRequest, too_long
 from pipeline.engines.chat import (
     as_plain_text_anywhere,
@@ -19,7 +20,7 @@ from pipeline.engines.chat import (
     end_tokens,
     set_chat_template,
 )
-from pipeline.engines.endpoint import Card, Endpoint, says_too_long
+from pipeline.engines.endpoint import Card, Endpoint, allow_connections, says_too_long
 from pipeline.engines.kept import KeptAnswers, answer_key
 from pipeline.errors import EngineError, LogProbabilityError, first_line
 from pipeline.inputs.addresses import Address, read_key
@@ -31,6 +32,8 @@ log = logging.getLogger("pipeline")
 
 _INTRODUCTIONS = 3
 """Attempts to learn what a server serves."""
+_GREETING = 30.0
+"""Seconds that a server has to say what it serves before work begins; later it is asked with its first request."""
 
 
 class Reader(NamedTuple):
@@ -77,13 +80,14 @@ class ServerEngine:
     Args:
         model: model behind the servers, as the recipe names it.
         addresses: gives the servers' addresses; called when they are first needed.
-        reader: gives the model's reader; if None, it is loaded from where a vLLM server says its model came from, and
-            other servers need none.
+        reader: gives the reader of a policy, which only vLLM can serve; if None, it is loaded from where a vLLM server
+            says its model came from, and other servers need none.
         key_variables: host -> environment variable that holds its key.
         limit: most requests in flight per endpoint.
         patience: limits of every request.
         kept: where answers are saved as they arrive and those of an earlier launch are found, or None.
         stop: called when the engine is closed.
+        advice: what to do when all servers are gone.
     """
 
     def __init__(
@@ -97,10 +101,12 @@ class ServerEngine:
         patience: Patience,
         kept: KeptAnswers | None = None,
         stop: Callable[[], None] | None = None,
+        advice: str = START_AGAIN,
     ) -> None:
         self._model, self._addresses, self._open_reader = model, addresses, reader
         self._key_variables = key_variables
-        self._limit, self._patience, self._kept, self._stop = limit, patience, kept, stop
+        self._limit, self._patience, self._kept = limit, patience, kept
+        self._stop, self._advice = stop, advice
         self._runner: asyncio.Runner | None = None
         self._endpoints: list[Endpoint] = []
         self._reader: Reader | None = None
@@ -178,12 +184,8 @@ class ServerEngine:
         return encode_opening(text, self._require_reader("token ids").tokenizer)
 
     def close(self) -> None:
-        """Close the connections, and stop the servers if the pipeline started them."""
-        if self._runner is not None:
-            for endpoint in self._endpoints:
-                self._runner.run(endpoint.close())
-            self._runner.close()
-        self._runner, self._endpoints = None, []
+        """Close the connections, and stop the servers if they are the pipeline's own."""
+        self._disconnect()
         if self._stop is not None:
             self._stop()
 
@@ -225,32 +227,56 @@ class ServerEngine:
     def _connect(self) -> None:
         if self._runner is not None:
             return
+        addresses = self._addresses()
+        allow_connections()
         self._endpoints = [
-            Endpoint(address, read_key(address, self._key_variables), self._limit) for address in self._addresses()
+            Endpoint(address, read_key(address, self._key_variables), self._limit) for address in addresses
         ]
-        self._balancer = Balancer(self._endpoints, self._limit, self._patience)
-        runner = asyncio.Runner()
+        self._balancer = Balancer(self._endpoints, self._limit, self._patience, self._advice)
+        self._runner = runner = asyncio.Runner()
         try:
-            self._read(self._introduction(runner))
+            endpoint, card = self._introduction(runner)
+            self._read(endpoint, card)
+            if self._reader is not None:  # token ids are of one model
+                for one in self._endpoints:
+                    one.expect(card)
+                runner.run(_in_parallel(_greet, self._endpoints, len(self._endpoints)))
         except BaseException:
-            runner.close()
+            self._disconnect()
             raise
-        self._runner = runner
 
-    def _introduction(self, runner: asyncio.Runner) -> Card:
-        asking = Balancer(self._endpoints, self._limit, self._patience._replace(attempts=_INTRODUCTIONS))
+    def _disconnect(self) -> None:
+        if self._runner is not None:
+            for endpoint in self._endpoints:
+                self._runner.run(endpoint.close())
+            self._runner.close()
+        self._runner, self._endpoints = None, []
+
+    def _introduction(self, runner: asyncio.Runner) -> tuple[Endpoint, Card]:
+        patience = self._patience._replace(attempts=_INTRODUCTIONS)
+        asking = Balancer(self._endpoints, self._limit, patience, self._advice)
+
+        async def meet(endpoint: Endpoint) -> tuple[Endpoint, Card]:
+            return endpoint, await endpoint.card()
+
         try:
-            return runner.run(asking.ask(Endpoint.card))
+            return runner.run(asking.ask(meet))
         except AttemptFailed as failure:
             # `transformers serve` fails to list models where the Hub's cache is empty, but serves them anyway.
             if failure.down or not all(endpoint.trust_address() for endpoint in self._endpoints):
                 # Without its cause: a server may repeat the key that it rejects, and logs show causes.
                 raise EngineError(f"{self._names()}: {failure.reason}") from None
-            return runner.run(self._endpoints[0].card())
+            return runner.run(meet(self._endpoints[0]))
 
-    def _read(self, card: Card) -> None:
+    def _read(self, endpoint: Endpoint, card: Card) -> None:
         self._reader, self._context = None, None
-        if card.software != "vllm":
+        if not card.is_vllm:
+            if self._open_reader is not None:
+                raise EngineError(
+                    f"{endpoint}: is not a vLLM server (`owned_by` of `{card.model}`: {card.owner or 'not given'}). A policy "
+                    "needs vLLM, which alone takes token ids, gives log-probabilities and loads adapters; a critic, "
+                    "reviser or judge may be any OpenAI-compatible server."
+                )
             return
         if self._open_reader is not None:
             self._reader = self._open_reader()
@@ -279,6 +305,12 @@ class ServerEngine:
 
     def _names(self) -> str:
         return ", ".join(map(str, self._endpoints))
+
+
+async def _greet(endpoint: Endpoint) -> None:
+    with suppress(AttemptFailed, TimeoutError):  # the balancer leaves it out
+        async with asyncio.timeout(_GREETING):
+            await endpoint.card()
 
 
 async def _in_parallel(work: Callable[[T], Awaitable[R]], items: Sequence[T], workers: int) -> list[R]:

@@ -14,7 +14,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,8 @@ _OF_THE_LAUNCH = ("ACCELERATE_", "FSDP_", "TORCHELASTIC_", "TORCH_ELASTIC_", "PE
                   "PARALLELISM_CONFIG_", "DEEPSPEED_")  # fmt: skip
 _OF_THE_LAUNCH_TOO = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
 _OF_THIS_ENVIRONMENT = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP")
+_KEY = "VLLM_API_KEY"
+"""A server that finds it refuses whoever does not send it, and the pipeline sends none to its own."""
 _STARTS_WITHIN, _SAYS_SO_EVERY = 1800.0, 15.0
 _GRACE = "10"
 """Seconds that vLLM has to exit by itself before it is killed."""
@@ -84,17 +87,20 @@ class VllmServers:
         Raises:
             EngineError: vLLM did not start; names its log.
         """
-        from filelock import FileLock
-
         self._settings.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._lock):
+        with self._alone():
             if self._record.exists():
                 running = [Address(*given) for given in json.loads(self._record.read_text())]
-                if all(_serves(address) for address in running):
-                    return running
+                if any(_serves(address) for address in running):
+                    return running  # those that are gone are left out; others would find the GPUs taken
             started = self._start()
             self._record.write_text(json.dumps(started))
             return started
+
+    @property
+    def advice(self) -> str:
+        """What to do when all of them are gone."""
+        return f"The run started them; why they ended is in {self._settings.folder}/*.log"
 
     def stop(self) -> None:
         """Stop what this process has started, and wait until it has ended."""
@@ -105,6 +111,23 @@ class VllmServers:
         if self._processes:
             self._record.unlink(missing_ok=True)
         self._processes = []
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While no other process of this node looks for servers or starts them; says so where that takes long."""
+        from filelock import FileLock, Timeout
+
+        lock, since = FileLock(self._lock), time.monotonic()
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=_SAYS_SO_EVERY)
+            except Timeout:
+                waited = time.monotonic() - since
+                log.info("vLLM: waiting for %.0f s: another process of this node is starting it", waited)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _start(self) -> list[Address]:
         # A name that no other server has, so that another one listening on the port is not mistaken for this one.
@@ -259,7 +282,7 @@ def server_environment(parent: Mapping[str, str], gpus: Sequence[str] | None) ->
 
     A server that finds ``RANK`` or ``MASTER_ADDR`` believes it is part of the parent's process group, and hangs.
     """
-    dropped = {*_OF_THE_LAUNCH_TOO, *_OF_THIS_ENVIRONMENT}
+    dropped = {*_OF_THE_LAUNCH_TOO, *_OF_THIS_ENVIRONMENT, _KEY}
     if int(parent.get("WORLD_SIZE", "1")) > 1:
         dropped.add("OMP_NUM_THREADS")  # set to 1 by the launcher, for each of its processes
     kept = {k: v for k, v in parent.items() if k not in dropped and not k.startswith(_OF_THE_LAUNCH)}

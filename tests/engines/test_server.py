@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import email.utils
 import json
+import resource
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from api_server import Answer, Api, completion
 
 from pipeline.engines.balance import Patience
-from pipeline.engines.base import Request, Sampling, ScoreRequest
+from pipeline.engines.base import Adapter, Request, Sampling, ScoreRequest
 from pipeline.engines.kept import KeptAnswers
 from pipeline.engines.roles import Roles, Serving
 from pipeline.engines.server import ServerEngine, load_reader
@@ -22,64 +27,6 @@ from pipeline.errors import EngineError, InputError, LogProbabilityError
 from pipeline.inputs.addresses import read_addresses
 
 SAMPLING = Sampling(0.7, 0.9, 5)
-Answer = Callable[[dict[str, Any]], tuple[int, Any]]
-
-
-class Api:
-    """An API whose answers a test decides; it keeps what it was asked."""
-
-    def __init__(self, owner: str) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.answer: Answer = lambda body: (200, completion(body))
-        self.models = [{"id": "m", "owned_by": owner, "root": None, "parent": None, "max_model_len": 64}]
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self._say(200, {"object": "list", "data": api.models})
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                api.asked.append({"path": self.path, **body})
-                api.headers.append({name.lower(): value for name, value in self.headers.items()})
-                self._say(*api.answer(body))
-
-            def _say(self, status: int, what: Any) -> None:
-                text = (what if isinstance(what, str) else json.dumps(what)).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "text/html" if isinstance(what, str) else "application/json")
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.host = f"127.0.0.1:{self._server.server_port}"
-        self.url = f"http://{self.host}/v1"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def completion(body: dict[str, Any], text: str = "sure", ids: tuple[int, ...] = (700, 8, 5), **choice: Any) -> Any:
-    is_chat = "messages" in body
-    said = {"message": {"role": "assistant", "content": text}} if is_chat else {"text": text, "token_ids": list(ids)}
-    counted = {"prompt_tokens": 3 if is_chat else len(body["prompt"]), "completion_tokens": len(ids)}
-    return {
-        "id": "x",
-        "object": "chat.completion" if is_chat else "text_completion",
-        "created": 0,
-        "model": body["model"],
-        "choices": [{"index": 0, "finish_reason": "stop", **said, **choice}],
-        "usage": counted | {"total_tokens": 0},
-    }
 
 
 @pytest.fixture
@@ -97,10 +44,11 @@ def engine(api: Api, sandbox_path: str) -> Iterator[ServerEngine]:
 
 
 def open_engine(api: Api, model: str, limit: int, patience: Patience, kept: KeptAnswers | None = None) -> ServerEngine:
+    is_vllm = api.models[0]["owned_by"] == "vllm"
     return ServerEngine(
         "m",
         partial(read_addresses, api.url),
-        reader=partial(load_reader, model, revision=None, chat_template=None),
+        reader=partial(load_reader, model, revision=None, chat_template=None) if is_vllm else None,
         key_variables={},
         limit=limit,
         patience=patience,
@@ -165,7 +113,6 @@ def test_answers_stand_in_the_order_of_the_requests(api: Api, engine: ServerEngi
         (lambda body: (200, completion(body) | {"usage": None}), "does not report its token counts"),
         (lambda body: (200, '{"choices": [{"text": "su'), "not a completion"),
         (lambda body: (500, {"error": {"message": "overloaded"}}), "500"),
-        (lambda body: (429, {"error": {"message": "overloaded"}}), "429"),
         (lambda body: (400, {"error": {"message": "overloaded"}}), "400"),
     ],
 )
@@ -293,3 +240,139 @@ def test_a_launch_that_was_cut_short_pays_for_no_answer_twice(api: Api, sandbox_
     again.close()
     assert [one.token_ids[0] for one in found] == list(range(10, 50))
     assert {asked["seed"] for asked in api.asked} == set(range(10, 50)) - answered
+
+
+@pytest.mark.parametrize(
+    ("headers", "least"),
+    [
+        (lambda: {"Retry-After": "1"}, 1.0),
+        (lambda: {"retry-after-ms": "700", "Retry-After": "60"}, 0.7),
+        (lambda: {"Retry-After": email.utils.formatdate(time.time() + 2, usegmt=True)}, 0.8),
+        (lambda: {}, 0.25),
+    ],
+    ids=["seconds", "milliseconds", "date", "none"],
+)
+def test_a_rate_limit_costs_no_attempt_and_the_endpoint_rests(
+    api: Api, sandbox_path: str, headers: Callable[[], dict[str, str]], least: float
+) -> None:
+    asked: list[float] = []
+
+    def answer(body: dict[str, Any]) -> tuple[Any, ...]:
+        now = time.monotonic()
+        asked.append(now)
+        if now - asked[0] < 0.5:
+            return 429, {"error": {"message": "slow down"}}, headers()
+        return 200, completion(body)
+
+    api.answer = answer
+    with closing(open_engine(api, sandbox_path, 12, Patience(attempts=1, timeout=5.0))) as engine:
+        found = engine.generate(ask(12), SAMPLING, None)
+    assert [one.finish_reason for one in found] == ["stop"] * 12
+    asked.sort()
+    gaps = [later - earlier for earlier, later in pairwise(asked)]
+    back = asked[gaps.index(max(gaps)) + 1 :]
+    assert back[0] - asked[0] >= least
+    assert back[-1] - back[0] > 0.02, "not all at the same instant"
+    assert len(asked) <= 36
+
+
+def test_a_request_that_stays_refused_fails_in_the_end_and_alone(api: Api, sandbox_path: str) -> None:
+    good = api.answer
+    api.answer = lambda body: (429, {"error": {"message": "too large"}}) if body["seed"] == 11 else good(body)
+    with closing(open_engine(api, sandbox_path, 2, Patience(attempts=1, timeout=5.0, limited=1.0))) as engine:
+        found = engine.generate(ask(4), SAMPLING, None)
+    assert [one.finish_reason for one in found] == ["stop", "error", "stop", "stop"]
+    assert "429: " in str(found[1].error) and "too large" in str(found[1].error)
+    assert 2 <= sum(asked["seed"] == 11 for asked in api.asked) <= 5
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/dev/fd").iterdir())) + 24, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("few_files")
+def test_connections_may_be_more_than_the_files_that_a_process_has_unasked(api: Api, sandbox_path: str) -> None:
+    together = threading.Barrier(40)
+
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        together.wait(5)
+        return 200, completion(body)
+
+    api.answer = answer
+    with closing(open_engine(api, sandbox_path, 40, Patience(attempts=1, timeout=30.0, without_any=1.0))) as engine:
+        found = engine.generate(ask(40), SAMPLING, None)
+    assert [one.finish_reason for one in found] == ["stop"] * 40
+
+
+def test_an_adapter_that_vllm_refuses_is_offered_once(api: Api, engine: ServerEngine, tmp_path: Path) -> None:
+    refusal = {"error": {"message": "LoRA rank 32 is greater than max_lora_rank 16.", "type": "InternalServerError"}}
+    api.answer = lambda body: (500, refusal) if "lora_name" in body else (200, completion(body))
+    with pytest.raises(EngineError, match=r"max_lora_rank 16.*--max-lora-rank of at least `lora_r`"):
+        engine.generate(ask(20), SAMPLING, Adapter(tmp_path, "0" * 64))
+    assert [asked["path"] for asked in api.asked] == ["/v1/load_lora_adapter"]
+
+
+def open_policy(model: str, addresses: str) -> Roles:
+    serving = Serving(policy=read_addresses(addresses))
+    return Roles(model, revision=None, dtype="float32", chat_template=None, batch_size=4, serving=serving)
+
+
+@chat_only
+def test_a_policy_behind_what_is_no_vllm_is_refused_before_it_is_asked(api: Api, sandbox_path: str) -> None:
+    with (
+        closing(open_policy(sandbox_path, api.url)) as roles,
+        pytest.raises(
+            EngineError, match=r"is not a vLLM server \(`owned_by` of `m`: someone\).*judge may be any OpenAI-comp"
+        ),
+    ):
+        roles.base().generate(ask(), SAMPLING)
+    assert api.asked == []
+
+
+@pytest.mark.parametrize(
+    ("of_the_other", "said"),
+    [
+        ({"root": "org/b"}, "serves org/b, and another address of this model org/a"),
+        ({"owned_by": "someone"}, "is not a vLLM server, unlike the other addresses"),
+    ],
+)
+def test_all_addresses_of_a_policy_are_read_before_it_is_asked(
+    api: Api, sandbox_path: str, of_the_other: dict[str, str], said: str
+) -> None:
+    api.models[0]["root"] = "org/a"
+    with closing(Api("vllm")) as other, closing(open_policy(sandbox_path, f"{api.url}, {other.url}")) as roles:
+        other.models[0] |= {"root": "org/a", **of_the_other}
+        with pytest.raises(EngineError, match=f"{other.url}: {said}"):
+            roles.base().generate(ask(), SAMPLING)
+        assert api.asked == other.asked == []
+        other.models[0] |= {"root": "org/a", "owned_by": "vllm"}
+        assert all(one.text for one in roles.base().generate(ask(10), SAMPLING))
+        assert api.asked and other.asked
+
+
+def test_an_address_that_does_not_answer_at_first_is_no_reason_not_to_begin(api: Api, sandbox_path: str) -> None:
+    gone = Api("vllm")
+    gone.close()
+    with closing(open_policy(sandbox_path, f"{gone.url}, {api.url}")) as roles:
+        assert [one.finish_reason for one in roles.base().generate(ask(10), SAMPLING)] == ["stop"] * 10
+
+
+@chat_only
+@pytest.mark.parametrize("status", [403, 404])
+def test_an_api_that_hides_its_list_is_asked_for_the_model_that_its_address_names(
+    api: Api, sandbox_path: str, status: int
+) -> None:
+    api.list_status = status
+    roles = Roles(sandbox_path, revision=None, dtype="float32", chat_template=None, batch_size=4)
+    with closing(roles):
+        assert roles.named(f"{api.url}#hidden", None).generate(ask(), SAMPLING)[0].text == "sure"
+        assert api.asked[0]["model"] == "hidden"
+        with pytest.raises(EngineError, match=str(status)):
+            roles.named(api.url, None).generate(ask(), SAMPLING)
+        api.list_status = 401
+        with pytest.raises(EngineError, match=r"refuses the key \(401\)"):
+            roles.named(f"{api.url}#other", None).generate(ask(), SAMPLING)

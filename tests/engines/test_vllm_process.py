@@ -1,12 +1,26 @@
 from __future__ import annotations
 
+import json
+import logging
+import socket
 import stat
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
+from api_server import Api, completion
+from filelock import FileLock
 
+from pipeline.engines.balance import Patience
+from pipeline.engines.base import Request, Sampling
+from pipeline.engines.server import ServerEngine, load_reader
 from pipeline.engines.vllm_process import (
     Vllm,
+    VllmServers,
     find_python,
     gpu_groups,
     lora_targets,
@@ -14,7 +28,7 @@ from pipeline.engines.vllm_process import (
     server_environment,
     vllm_version,
 )
-from pipeline.errors import InputError
+from pipeline.errors import EngineError, InputError
 
 
 @pytest.fixture
@@ -109,3 +123,61 @@ def test_an_environment_without_vllm_says_so() -> None:
 
     with pytest.raises(InputError, match="has no vLLM"):
         vllm_version(sys.executable)
+
+
+def test_a_server_of_the_run_wants_no_key() -> None:
+    assert "VLLM_API_KEY" not in server_environment({"VLLM_API_KEY": "sk-of-another-server"}, None)
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    with closing(Api("vllm")) as made:
+        yield made
+
+
+@pytest.fixture
+def servers(api: Api, settings: Vllm) -> VllmServers:
+    """What another process of this node has started: two servers, of which one has ended since."""
+    gone = Api("vllm")
+    gone.close()
+    record = settings.folder / f"vllm-{socket.gethostname()}.json"
+    record.write_text(json.dumps([[gone.url, "m"], [api.url, "m"]]))
+    return VllmServers(settings)
+
+
+def test_servers_of_which_one_is_gone_are_used_and_none_is_started_beside_them(
+    api: Api, servers: VllmServers, settings: Vllm, caplog: pytest.LogCaptureFixture
+) -> None:
+    requests = [Request([{"role": "user", "content": "hello"}], seed) for seed in range(12)]
+    engine = ServerEngine(
+        "m",
+        servers.addresses,
+        reader=partial(load_reader, settings.model, revision=None, chat_template=None),
+        key_variables={},
+        limit=4,
+        patience=Patience(attempts=3, timeout=5.0, without_any=1.0),
+        stop=servers.stop,
+        advice=servers.advice,
+    )
+    with caplog.at_level(logging.INFO, logger="pipeline"), closing(engine):
+        api.answer = lambda body: (200, completion(body), {"Connection": "close"})
+        assert [one.finish_reason for one in engine.generate(requests, Sampling(1.0, 1.0, 5), None)] == ["stop"] * 12
+        api.close()
+        with pytest.raises(
+            EngineError, match=rf"no answer for 1 s.* is in {settings.folder}/\*\.log; what is finished"
+        ):
+            engine.generate(requests, Sampling(1.0, 1.0, 5), None)
+    assert "waiting" not in caplog.text and not list(settings.folder.glob("*.log"))
+
+
+def test_whoever_waits_for_another_process_to_start_them_says_so(
+    servers: VllmServers, settings: Vllm, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pipeline.engines.vllm_process._SAYS_SO_EVERY", 0.1)
+    with caplog.at_level(logging.INFO, logger="pipeline"), ThreadPoolExecutor() as pool:
+        with FileLock(settings.folder / f"vllm-{socket.gethostname()}.lock"):
+            found = pool.submit(servers.addresses)
+            time.sleep(0.5)
+            assert not found.done()
+        assert len(found.result(timeout=10)) == 2
+    assert "vLLM: waiting for" in caplog.text

@@ -74,7 +74,7 @@ def test_a_server_without_probabilities_is_asked_for_votes(
     samples: list[Sample],
     project: Path,
 ) -> None:
-    engine = served(f"{transformers_address.url}#{transformers_address.model}", limit=4)
+    engine = served(f"{transformers_address.url}#{transformers_address.model}", tokens=False, limit=4)
     with pytest.raises(EngineError, match="`judge_votes: 5`"):
         Judge(rubric, judging(project, 0), Role(engine, None)).rate(samples)
     voted = ratings(Judge(rubric, judging(project, 4), Role(engine, None)), samples)

@@ -30,7 +30,7 @@ def asked() -> list[Request]:
 
 @pytest.fixture
 def engine(served: Make, transformers_address: Address) -> ServerEngine:
-    return served(f"{transformers_address.url}#{transformers_address.model}", limit=4)
+    return served(f"{transformers_address.url}#{transformers_address.model}", tokens=False, limit=4)
 
 
 def said(completions: list[Completion]) -> list[tuple[str, str, int, int]]:
@@ -53,7 +53,8 @@ def test_a_faulty_way_loses_and_doubles_nothing(
     port = int(transformers_address.host.split(":")[1])
     shares = {"drop": 0.08, "429": 0.08, "500": 0.08, "page": 0.08, "truncate": 0.08, "cut": 0.08}
     with FaultyProxy(port, shares, seed=2) as proxy:
-        through = served(f"{proxy.url}#{transformers_address.model}", Patience(12, 60.0, 60.0), limit=4)
+        patience = Patience(12, 60.0, 60.0)
+        through = served(f"{proxy.url}#{transformers_address.model}", patience, tokens=False, limit=4)
         found = through.generate(asked, GREEDY, None)
         assert sum(proxy.met[fault] for fault in shares) > 5
     assert found == expected
@@ -69,8 +70,14 @@ def test_control_tokens_are_broken_by_their_usual_spelling(engine: ServerEngine,
 
 
 def test_what_it_cannot_do_is_said(
-    engine: ServerEngine, asked: list[Request], make_adapter: Callable[..., Adapter]
+    served: Make,
+    engine: ServerEngine,
+    transformers_address: Address,
+    asked: list[Request],
+    make_adapter: Callable[..., Adapter],
 ) -> None:
+    with pytest.raises(EngineError, match="is not a vLLM server"):
+        served(f"{transformers_address.url}#{transformers_address.model}").generate(asked[:1], GREEDY, None)
     with pytest.raises(EngineError, match="only vLLM loads adapters"):
         engine.generate(asked[:1], GREEDY, make_adapter(1))
     with pytest.raises(EngineError, match="gives no log-probabilities"):

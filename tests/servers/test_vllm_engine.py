@@ -188,6 +188,19 @@ def test_an_adapter_that_cannot_be_loaded_says_how_to_start_the_server(engine: S
         engine.generate(requests_of(1), SAMPLING, Adapter(tmp_path, "0" * 64))  # type: ignore[arg-type]
 
 
+def test_an_adapter_of_too_high_a_rank_is_not_offered_row_by_row(
+    engine: ServerEngine, make_adapter: Callable[..., Adapter], caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = requests_of(8)
+    with (
+        caplog.at_level("INFO", logger="httpx2"),
+        pytest.raises(EngineError, match=r"rank 16 is greater than max_lora_rank.*--max-lora-rank of at least"),
+    ):
+        engine.generate(asked, SAMPLING, make_adapter(1, rank=16))
+    assert caplog.text.count("load_lora_adapter") == 1
+    assert all(one.finish_reason != "error" for one in engine.generate(asked, SAMPLING, None)), "it serves on"
+
+
 def test_a_critic_of_which_only_the_address_is_known_is_sent_token_ids(
     served: Make, vllm_address: Address, engine: ServerEngine
 ) -> None:
