@@ -80,7 +80,7 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
     )
     if stage.is_complete(renew=renew):
         return
-    from pipeline.engines.answers import Question, answer, count_failed
+    from pipeline.engines.answers import Question, answer, failed_answers
     from pipeline.engines.base import Sampling
 
     recipe = session.recipe
@@ -97,7 +97,7 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
         asked = [question for _, question in chunk]
         rows = answer(session.roles.policy(what.adapter), asked, sampling, what.round, session.model_name)
         named = [{"probe_set": name, **row} for (name, _), row in zip(chunk, rows, strict=True)]
-        return Chunk(named, session.roles.seconds - before, count_failed(rows))
+        return Chunk(named, session.roles.seconds - before, failed_answers(rows))
 
     whole = _whole_prompts(session, what)
     questions = Lazy(len(prompts) * what.samples, question)
