@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from api_server import BUSY, Answer, Api, completion, log_probabilities
 
 from pipeline.engines.balance import Patience
-from pipeline.engines.base import Request, Sampling, ScoreRequest
+from pipeline.engines.base import Failed, Request, Sampling, ScoreRequest
 from pipeline.engines.kept import KeptAnswers
 from pipeline.engines.roles import Roles, Serving
 from pipeline.engines.server import ServerEngine, load_reader
@@ -22,64 +21,6 @@ from pipeline.errors import EngineError, InputError, LogProbabilityError
 from pipeline.inputs.addresses import read_addresses
 
 SAMPLING = Sampling(0.7, 0.9, 5)
-Answer = Callable[[dict[str, Any]], tuple[int, Any]]
-
-
-class Api:
-    """An API whose answers a test decides; it keeps what it was asked."""
-
-    def __init__(self, owner: str) -> None:
-        self.asked: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.answer: Answer = lambda body: (200, completion(body))
-        self.models = [{"id": "m", "owned_by": owner, "root": None, "parent": None, "max_model_len": 64}]
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                self._say(200, {"object": "list", "data": api.models})
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                api.asked.append({"path": self.path, **body})
-                api.headers.append({name.lower(): value for name, value in self.headers.items()})
-                self._say(*api.answer(body))
-
-            def _say(self, status: int, what: Any) -> None:
-                text = (what if isinstance(what, str) else json.dumps(what)).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "text/html" if isinstance(what, str) else "application/json")
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.host = f"127.0.0.1:{self._server.server_port}"
-        self.url = f"http://{self.host}/v1"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def completion(body: dict[str, Any], text: str = "sure", ids: tuple[int, ...] = (700, 8, 5), **choice: Any) -> Any:
-    is_chat = "messages" in body
-    said = {"message": {"role": "assistant", "content": text}} if is_chat else {"text": text, "token_ids": list(ids)}
-    counted = {"prompt_tokens": 3 if is_chat else len(body["prompt"]), "completion_tokens": len(ids)}
-    return {
-        "id": "x",
-        "object": "chat.completion" if is_chat else "text_completion",
-        "created": 0,
-        "model": body["model"],
-        "choices": [{"index": 0, "finish_reason": "stop", **said, **choice}],
-        "usage": counted | {"total_tokens": 0},
-    }
 
 
 @pytest.fixture
@@ -207,22 +148,37 @@ def test_the_shorter_context_counts(api: Api, engine: ServerEngine) -> None:
 
 
 def test_scores_are_those_of_the_continuation(api: Api, engine: ServerEngine) -> None:
-    def answer(body: dict[str, Any]) -> tuple[int, Any]:
-        rows: list[Any] = [None, *({str(token): {"logprob": -token / 100}} for token in body["prompt"][1:])]
-        return 200, completion(body, prompt_logprobs=rows)
-
-    api.answer = answer
+    api.answer = lambda body: (200, log_probabilities(body))
     asked = ask()[0].messages
     assert engine.score(
         [ScoreRequest(asked, [7, 9]), ScoreRequest(asked, []), ScoreRequest(asked, [1] * 64)], None
     ) == [
-        [-0.07, -0.09],
+        [-0.007, -0.009],
         [],
         [],
     ]
-    api.answer = lambda body: (200, completion(body, prompt_logprobs=None))
-    with pytest.raises(LogProbabilityError, match="no log-probabilities"):
-        engine.score([ScoreRequest(asked, [7])], None)
+
+
+def test_a_score_that_fails_in_every_attempt_says_why_and_leaves_the_others(api: Api, engine: ServerEngine) -> None:
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        if body["prompt"][-1] == 7:
+            return BUSY
+        return 200, completion(body) if body["prompt"][-1] == 8 else log_probabilities(body)
+
+    api.answer = answer
+    asked = ask()[0].messages
+    refused, without, fine = engine.score([ScoreRequest(asked, [token]) for token in (7, 8, 9)], None)
+    assert isinstance(refused, Failed) and "busy" in refused
+    assert isinstance(without, Failed) and "one log-probability a token" in without
+    assert fine == [-0.009]
+    assert [asked["prompt"][-1] for asked in api.asked].count(8) == 2, "it is tried again"
+
+
+@chat_only
+def test_a_server_that_tells_no_log_probabilities_is_no_failed_request(api: Api, engine: ServerEngine) -> None:
+    with pytest.raises(LogProbabilityError, match="gives no log-probabilities"):
+        engine.score([ScoreRequest(ask()[0].messages, [7])], None)
+    assert api.asked == []
 
 
 def test_the_key_goes_to_its_host_alone_and_is_shown_nowhere(
