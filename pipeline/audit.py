@@ -105,22 +105,24 @@ def _take_labelled(session: Session, round_: int, items: Sequence[Labelled]) -> 
     stage = _stage(session, round_, LABELLED)
     if stage.is_complete():
         return
-    reviser = refine.Reviser(session, round_)
+    from pipeline.engines.answers import failed_answers
+
+    reviser, recipe = refine.Reviser(session, round_), session.recipe
 
     def work(chunk: Sequence[Labelled]) -> Chunk:
         before = session.roles.seconds
         rows = _rows_of(session, round_, chunk)
         revised = reviser.revise(rows, [item.response for item in chunk], [item.principle for item in chunk], 0)
-        return Chunk(revised, session.roles.seconds - before)
+        return Chunk(revised, session.roles.seconds - before, failed_answers(revised))
 
-    stage.collect(items, work, REFINEMENTS, LABELLED, session.recipe.chunk_rows)
+    stage.collect(items, work, REFINEMENTS, LABELLED, recipe.chunk_rows, recipe.max_failed_rows)
     stage.finish([LABELLED], stage_facts(stage.folder, [LABELLED]) | session.describe_engine())
 
 
 def _ask_policy(session: Session, round_: int, items: Sequence[Labelled]) -> None:
     """Put the critic's questions to the policy being revised as well, unless that policy is the critic."""
-    adapter, critic = session.adapter(round_ - 1), session.recipe.critic
-    if critic == "policy" or (critic == "base" and adapter is None):
+    adapter, recipe = session.adapter(round_ - 1), session.recipe
+    if recipe.critic == "policy" or (recipe.critic == "base" and adapter is None):
         return
     stage = _stage(session, round_, BY_POLICY)
     if stage.is_complete():
@@ -147,9 +149,10 @@ def _ask_policy(session: Session, round_: int, items: Sequence[Labelled]) -> Non
             }
             for row, item, critique in zip(rows, chunk, said, strict=True)
         ]
-        return Chunk(criticised, session.roles.seconds - before)
+        failed = [str(critique.error) for critique in said if critique.finish_reason == "error"]
+        return Chunk(criticised, session.roles.seconds - before, failed)
 
-    stage.collect(items, work, REFINEMENTS, BY_POLICY, session.recipe.chunk_rows)
+    stage.collect(items, work, REFINEMENTS, BY_POLICY, recipe.chunk_rows, recipe.max_failed_rows)
     stage.finish([BY_POLICY], stage_facts(stage.folder, [BY_POLICY]) | session.describe_engine())
 
 
@@ -190,20 +193,21 @@ def _rate_answers(session: Session, round_: int) -> None:
     if stage.is_complete():
         return
     from pipeline.scorers.judge import Judge
-    from pipeline.scorers.rows import score_rows
+    from pipeline.scorers.rows import failed_items, score_rows
 
-    roles = session.roles
-    judge = session.roles.named(str(session.recipe.judge), session.adapter(round_ - 1))
+    roles, recipe = session.roles, session.recipe
+    judge = roles.named(str(recipe.judge), session.adapter(round_ - 1))
     judging = session.instruments.judging
     assert judging is not None
     scorers = [Judge(rubric, judging, judge) for rubric in judging.rubrics.values()]
 
     def work(rows: Sequence[Row]) -> Chunk:
         before = roles.seconds
-        return Chunk(score_rows(rows, scorers), roles.seconds - before)
+        scores = score_rows(rows, scorers)
+        return Chunk(scores, roles.seconds - before, failed_items(scores))
 
     items = _drawn(session, TableRows(refinements))
-    stage.collect(items, work, SCORES, JUDGED, session.recipe.chunk_rows)
+    stage.collect(items, work, SCORES, JUDGED, recipe.chunk_rows, recipe.max_failed_rows)
     stage.finish([JUDGED], stage_facts(stage.folder, [JUDGED]) | session.describe_engine())
 
 

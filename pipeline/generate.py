@@ -41,7 +41,7 @@ def run(session: Session, round_: int) -> dict[str, Any]:
 
 
 def _sample(session: Session, stage: Stage, name: str, prompts: LoadedPrompts, samples: int, output: str) -> None:
-    from pipeline.engines.answers import Question, answer, count_failed
+    from pipeline.engines.answers import Question, answer, failed_answers
     from pipeline.engines.base import Sampling
 
     adapter = session.adapter(stage.round - 1)
@@ -55,7 +55,7 @@ def _sample(session: Session, stage: Stage, name: str, prompts: LoadedPrompts, s
     def work(chunk: Sequence[Question]) -> Chunk:
         before = session.roles.seconds
         rows = answer(session.roles.policy(adapter), chunk, sampling, stage.round, session.model_name)
-        return Chunk(rows, session.roles.seconds - before, count_failed(rows))
+        return Chunk(rows, session.roles.seconds - before, failed_answers(rows))
 
     questions = Lazy(len(prompts.prompts) * samples, question)
     stage.collect(questions, work, RESPONSES, output, recipe.chunk_rows, recipe.max_failed_rows)

@@ -55,23 +55,27 @@ def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[
     )
     if not stage.is_complete(renew=renew):
         from pipeline.scorers import Judge
+        from pipeline.scorers.base import failures
         from pipeline.scorers.rows import sample_of
 
         judging, roles = session.instruments.judging, session.roles
 
         def work(items: Sequence[_Item]) -> Chunk:
-            before, rows = roles.seconds, []
+            before, rows, failed = roles.seconds, [], []
             for (rubric, how), group in _grouped(items):
                 who = session.recipe.judge if how == AGAIN else session.recipe.second_judge
                 judge = Judge(judging.rubrics[rubric], judging, session.roles.named(str(who), adapter))
                 rated = judge.rate([sample_of(item.row) for item in group], again=how == AGAIN)
+                failed += failures(score for score, _ in rated)
                 for item, (score, _) in zip(group, rated, strict=True):
                     kept = {name: item.row[name] for name in ("prompt_id", "sample", "probe_set", "slice")}
                     scored = {"scorer": f"{item.column}.{how}", "score": score.value, "reason": score.reason}
                     rows.append({**kept, **scored})
-            return Chunk(rows, roles.seconds - before)
+            return Chunk(rows, roles.seconds - before, failed)
 
-        stage.collect(_chosen(session, folder), work, SCORES, _OUTPUT, session.recipe.chunk_rows)
+        recipe = session.recipe
+        items = _chosen(session, folder)
+        stage.collect(items, work, SCORES, _OUTPUT, recipe.chunk_rows, recipe.max_failed_rows)
         stage.finish([_OUTPUT], stage_facts(folder, [_OUTPUT]) | session.describe_engine())
     path = session.run.judge(round_)
     if ranks.is_main():

@@ -42,6 +42,7 @@ def read_content(
     """
     if stage.is_complete():
         return
+    from pipeline.scorers.base import failures
     from pipeline.scorers.content import ContentReader, Rewritten
 
     keep, roles = session.recipe.keep_dropped, session.roles
@@ -53,6 +54,7 @@ def read_content(
             Rewritten(row["prompt"], row["response"], text_after(row, keep), facts.get(row["prompt_id"], ()))
             for row in rows
         ]
+        read = reader.read(rewrites)
         found: list[dict[str, Any]] = [
             {
                 **{name: row[name] for name in ("prompt_id", "sample", "revision_index", "principle_id")},
@@ -60,12 +62,12 @@ def read_content(
                 "score": kept.share.value,
                 "reason": kept.share.reason,
             }
-            for row, kept in zip(rows, reader.read(rewrites), strict=True)
+            for row, kept in zip(rows, read, strict=True)
         ]
-        return Chunk(found, roles.seconds - before)
+        return Chunk(found, roles.seconds - before, failures(kept.share for kept in read))
 
     rows = _innocent(TableRows(table), truth_of, keep)
-    stage.collect(rows, work, CONTENT, output, session.recipe.chunk_rows)
+    stage.collect(rows, work, CONTENT, output, session.recipe.chunk_rows, session.recipe.max_failed_rows)
     stage.finish([output], stage_facts(stage.folder, [output]) | session.describe_engine())
 
 

@@ -19,7 +19,7 @@ from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import SAMPLES, SCORES, read_table
 from pipeline.scorers import QuestionScorer, build
-from pipeline.scorers.rows import score_asked, score_rows
+from pipeline.scorers.rows import failed_items, score_asked, score_rows
 from pipeline.session import log
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
     )
     if stage.is_complete(renew=renew):
         return
-    from pipeline.engines.answers import Question, answer, count_failed
+    from pipeline.engines.answers import Question, answer, failed_answers
     from pipeline.engines.base import Sampling
 
     recipe = session.recipe
@@ -97,7 +97,7 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
         asked = [question for _, question in chunk]
         rows = answer(session.roles.policy(what.adapter), asked, sampling, what.round, session.model_name)
         named = [{"probe_set": name, **row} for (name, _), row in zip(chunk, rows, strict=True)]
-        return Chunk(named, session.roles.seconds - before, count_failed(rows))
+        return Chunk(named, session.roles.seconds - before, failed_answers(rows))
 
     whole = _whole_prompts(session, what)
     questions = Lazy(len(prompts) * what.samples, question)
@@ -132,12 +132,13 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
             before = session.roles.seconds
             rows = score_rows([one for one in chunk if isinstance(one, dict)], reading)
             rows += score_asked([one for one in chunk if isinstance(one, tuple)])
-            return Chunk(rows, session.roles.seconds - before)
+            return Chunk(rows, session.roles.seconds - before, failed_items(rows))
 
         old = _rows_of(session, output, kept) if kept and ranks.is_main() else None
         # Samples first, so that what a chunk of them holds does not depend on the questions.
         items = Lazy(len(samples) + len(asked), lambda i: samples[i] if i < len(samples) else asked[i - len(samples)])
-        stage.collect(items, work, SCORES, output.name, _whole_prompts(session, what), kept=old)
+        whole, most = _whole_prompts(session, what), session.recipe.max_failed_rows
+        stage.collect(items, work, SCORES, output.name, whole, most, kept=old)
         facts = stage_facts(what.folder, [output.name]) | session.describe_engine() | {"scorers": digests}
         stage.finish([output.name], facts)
         if ranks.is_main():

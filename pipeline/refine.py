@@ -81,7 +81,7 @@ class Reviser:
 
     def refine(self, responses: Sequence[Row]) -> Chunk:
         """Return one row per revision; a response that could not be sampled keeps one row that says so."""
-        from pipeline.engines.answers import count_failed
+        from pipeline.engines.answers import failed_answers
 
         before = self._session.roles.seconds
         usable = [row for row in responses if row["drop_reason"] is None]
@@ -105,7 +105,9 @@ class Reviser:
             if text != row["response"]:
                 chains[id(row)][-1]["final"] = text
         rows = [revision for row in responses for revision in chains[id(row)]]
-        return Chunk(rows, self._session.roles.seconds - before, count_failed(rows))
+        # A response may fail in several passes, and is one item all the same.
+        failed = [reason for chain in chains.values() for reason in failed_answers(chain)[:1]]
+        return Chunk(rows, self._session.roles.seconds - before, failed)
 
     def _draw(self, row: Row) -> list[Principle]:
         seed = row_seed(self._session.seed, "principle", self._round, row["prompt_id"], row["sample"])

@@ -1,4 +1,4 @@
-"""A server on this machine that speaks the API of OpenAI and vLLM, as far as a test has it answer."""
+"""A small HTTP server that speaks the OpenAI API, with answers that a test decides."""
 
 from __future__ import annotations
 
@@ -79,3 +79,13 @@ def completion(body: dict[str, Any], text: str = "sure", ids: tuple[int, ...] = 
         "choices": [{"index": 0, "finish_reason": "stop", **said, **choice}],
         "usage": counted | {"total_tokens": 0},
     }
+
+
+def log_probabilities(body: dict[str, Any]) -> Any:
+    """A vLLM's answer to a prompt: -id / 1000 nats a token, whatever stands before it."""
+    rows: list[Any] = [None, *({str(token): {"logprob": -token / 1000}} for token in body["prompt"][1:])]
+    return completion(body, prompt_logprobs=rows)
+
+
+BUSY = 400, {"error": {"message": "busy"}}
+"""An answer that no further attempt is made after."""

@@ -47,6 +47,6 @@ def answer(
     ]
 
 
-def count_failed(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Number of rows that every attempt failed to answer."""
-    return sum(row["drop_reason"] == "error" for row in rows)
+def failed_answers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The reason of every row that no attempt could answer."""
+    return [row["error"] for row in rows if row["drop_reason"] == "error"]

@@ -87,6 +87,10 @@ class ScoreRequest(NamedTuple):
     token_ids: Sequence[int]
 
 
+class Failed(str):
+    """Why no attempt brought an answer: it stands in the place of log-probabilities, and as the reason of a score."""
+
+
 class Engine(Protocol):
     """Runs one base model, bare or under an adapter."""
 
@@ -97,10 +101,14 @@ class Engine(Protocol):
     def generate(self, requests: Sequence[Request], sampling: Sampling, adapter: Adapter | None) -> list[Completion]:
         """One completion per request, in the order of the requests."""
 
-    def score(self, requests: Sequence[ScoreRequest], adapter: Adapter | None) -> list[list[float]]:
+    def score(self, requests: Sequence[ScoreRequest], adapter: Adapter | None) -> Sequence[list[float] | Failed]:
         """Natural-log probabilities (temperature 1) of each continuation's tokens, in the order of the requests.
 
-        The list of a request that does not fit into the context is empty.
+        The list of a request that does not fit into the context is empty; one that failed in every attempt is
+        ``Failed``.
+
+        Raises:
+            LogProbabilityError: the model generates text but does not report log-probabilities.
         """
 
     def encode_opening(self, text: str) -> list[int]:

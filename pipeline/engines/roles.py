@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.engines.base import Adapter, Completion, Engine, Request, Sampling, ScoreRequest
+from pipeline.engines.base import Adapter, Completion, Engine, Failed, Request, Sampling, ScoreRequest
 from pipeline.engines.kept import KeptAnswers
 from pipeline.engines.vllm_process import Vllm, VllmServers, find_python, vllm_version
 from pipeline.errors import InputError
@@ -33,7 +33,7 @@ class Role(NamedTuple):
         """One completion per request, in order."""
         return self.engine.generate(requests, sampling, self.adapter)
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
+    def score(self, requests: Sequence[ScoreRequest]) -> Sequence[list[float] | Failed]:
         """Log-probabilities of given continuations, in order."""
         return self.engine.score(requests, self.adapter)
 

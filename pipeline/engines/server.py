@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline.engines.balance import START_AGAIN, AttemptFailed, Balancer, Patience
-from pipeline.engines.base import Adapter, Completion, FinishReason, Request, Sampling, ScoreRequest, too_long
+from pipeline.engines.base import Adapter, Completion, Failed, FinishReason, Request, Sampling, ScoreRequest, too_long
 from pipeline.engines.chat import (
     as_plain_text_anywhere,
     decode,
@@ -146,20 +146,21 @@ class ServerEngine:
 
         return self._all(ask if self._kept is None else partial(ask_and_keep, kept=self._kept), requests)
 
-    def score(self, requests: Sequence[ScoreRequest], adapter: Adapter | None) -> list[list[float]]:
+    def score(self, requests: Sequence[ScoreRequest], adapter: Adapter | None) -> list[list[float] | Failed]:
         """Log-probabilities of each continuation's tokens, in order; empty where it does not fit the context.
 
-        vLLM always samples a token as well, so a request that fills the context to the last token does not fit.
+        A request that failed in every attempt is ``Failed``. vLLM always samples a token as well, so a request that
+        fills the context to the last token does not fit.
 
         Raises:
             EngineError: no endpoint answers.
-            LogProbabilityError: a request failed in every attempt, or the server gives none.
+            LogProbabilityError: the server gives none.
         """
         if not requests:
             return []
         reader = self._require_reader("log-probabilities")
 
-        async def one(request: ScoreRequest) -> list[float]:
+        async def one(request: ScoreRequest) -> list[float] | Failed:
             ids = [*encode(request.messages, reader.tokenizer), *request.token_ids]
             if not request.token_ids or (self._context is not None and len(ids) >= self._context):
                 return []
@@ -168,9 +169,7 @@ class ServerEngine:
                     lambda endpoint: endpoint.log_probabilities(ids, len(request.token_ids), adapter)
                 )
             except AttemptFailed as failure:
-                raise LogProbabilityError(
-                    f"{self._names()}: no log-probabilities ({failure.reason}). What is finished is kept."
-                ) from failure
+                return Failed(failure.reason)
 
         return self._all(one, requests)
 
@@ -273,9 +272,9 @@ class ServerEngine:
         if not card.is_vllm:
             if self._open_reader is not None:
                 raise EngineError(
-                    f"{endpoint}: is not a vLLM server (`owned_by` of `{card.model}`: {card.owner or 'not given'}). A policy "
-                    "needs vLLM, which alone takes token ids, gives log-probabilities and loads adapters; a critic, "
-                    "reviser or judge may be any OpenAI-compatible server."
+                    f"{endpoint}: is not a vLLM server (`owned_by` of `{card.model}`: {card.owner or 'not given'}). A "
+                    "policy needs vLLM, which alone takes token ids, gives log-probabilities and loads adapters; a "
+                    "critic, reviser or judge may be any OpenAI-compatible server."
                 )
             return
         if self._open_reader is not None:

@@ -169,7 +169,7 @@ class Recipe:
     max_failed_rows: float = _setting(
         "engines",
         0.01,
-        "Share of a stage's rows that may fail in every attempt; they are kept as `error`. Beyond it the stage fails.",
+        "Share of a stage's rows that may fail in every attempt; the reasons are kept. Beyond it the stage fails.",
         SHARE,
     )
     vllm_python: str | None = _setting(

@@ -21,7 +21,7 @@ from pipeline.errors import RunError
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256, read_json, write_json, write_text
 from pipeline.runs.progress import Progress
-from pipeline.runs.tables import Pieces, read_table, to_table, write_table
+from pipeline.runs.tables import Pieces, to_table, write_table
 
 T = TypeVar("T")
 
@@ -32,12 +32,12 @@ log = logging.getLogger("pipeline")
 class Chunk:
     """The result of work on one chunk of items: rows of the stage's table, and the seconds a model was busy.
 
-    ``failed`` counts the items that no attempt could answer; their rows say why in ``error``.
+    ``failed`` holds the reason of every item that no attempt could answer.
     """
 
     rows: list[dict[str, Any]]
     model_seconds: float = 0.0
-    failed: int = 0
+    failed: Sequence[str] = ()
 
 
 @dataclass
@@ -139,7 +139,7 @@ class Stage:
                 start, stop = bounds[i]
                 chunk = self._do_chunk(_part(parts, i), items[start:stop], _counting(work, progress), schema)
                 progress.advance(rows[i])
-                failed += chunk.failed
+                failed += len(chunk.failed)
                 if failed > max_failed * len(items):
                     break
         ranks.barrier()
@@ -178,24 +178,27 @@ class Stage:
         started = time.monotonic()
         chunk = work(items)
         seconds = {"work": time.monotonic() - started, "model": chunk.model_seconds}
-        noted = schema.with_metadata({"seconds": json.dumps(seconds), "failed": str(chunk.failed)})
+        noted = schema.with_metadata({"seconds": json.dumps(seconds), "failed": json.dumps(Counter(chunk.failed))})
         write_table(path, [to_table(chunk.rows, noted)], noted, compression="lz4")  # read once, then deleted
         return chunk
 
     def _too_many_failed(self, paths: Sequence[Path], items: int, max_failed: float) -> str | None:
-        """If too many items failed, drop the chunks that hold them and return an error message."""
-        failed = {path: int(Pieces(path).notes[b"failed"]) for path in paths if path.exists()}
-        total = sum(failed.values())
-        if total <= max_failed * items:
+        """If too many items failed, drop the chunks that hold them and return an error message; of a few, warn."""
+        failed = {path: Counter(json.loads(Pieces(path).notes[b"failed"])) for path in paths if path.exists()}
+        reasons = sum(failed.values(), Counter[str]())
+        total = reasons.total()
+        if not total:
             return None
-        reasons: Counter[str] = Counter()
-        for path in [path for path, count in failed.items() if count]:
-            reasons.update(reason for reason in read_table(path, ["error"])["error"].to_pylist() if reason)
+        told = f"{self.folder}: {total:,} of {items:,} rows failed in every attempt"
+        most = f"most of them with: {reasons.most_common(1)[0][0]}"
+        if total <= max_failed * items:
+            log.warning("%s; they are kept with their reasons, %s", told, most)
+            return None
+        for path in [path for path, counts in failed.items() if counts]:
             path.unlink()
         return (
-            f"{self.folder}: {total:,} of {items:,} rows failed in every attempt, more than `max_failed_rows` "
-            f"({max_failed:g}) allows; most of them with: {reasons.most_common(1)[0][0]}. Run the same command again "
-            "to retry those rows; the others are kept."
+            f"{told}, more than `max_failed_rows` ({max_failed:g}) allows; {most}. Run the same command again to "
+            "retry those rows; the others are kept."
         )
 
     def _join(self, paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:

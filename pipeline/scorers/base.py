@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-from pipeline.engines.base import Message
+from pipeline.engines.base import Failed, Message
 from pipeline.inputs.question_sets import QuestionSet
 
 Worse = Literal["high", "low", "both"]
@@ -32,10 +32,35 @@ class SampledPrompt(NamedTuple):
 
 
 class Score(NamedTuple):
-    """A number, or the reason why there is none: a failure is a missing value, never a zero."""
+    """A number, or the reason why there is none: a failure is a missing value, never a zero.
+
+    A reason that is ``Failed`` may be gone when the same is asked again.
+    """
 
     value: float | None
     reason: str | None = None
+
+
+def failures(scores: Iterable[Score]) -> list[Failed]:
+    """The reasons of the scores that are missing since no attempt brought an answer."""
+    return [score.reason for score in scores if isinstance(score.reason, Failed)]
+
+
+def all_of(rows: Iterable[list[float] | Failed], unfit: str) -> list[list[float]] | Score:
+    """The log-probabilities that a score is made from, or the score that says why some are missing.
+
+    Args:
+        rows: one a continuation. An empty one does not fit the context: its sum would be a probability of one.
+        unfit: what is said of it.
+    """
+    found = []
+    for row in rows:
+        if isinstance(row, Failed):
+            return Score(None, row)
+        if not row:
+            return Score(None, unfit)
+        found.append(row)
+    return found
 
 
 class Scorer(Protocol):

@@ -7,10 +7,10 @@ from math import fsum
 
 import numpy as np
 
-from pipeline.engines.base import ScoreRequest
+from pipeline.engines.base import Failed, ScoreRequest
 from pipeline.engines.roles import Role
 from pipeline.inputs.battery import Battery
-from pipeline.scorers.base import SampledPrompt, Score, Worse
+from pipeline.scorers.base import SampledPrompt, Score, Worse, all_of
 
 
 class BatteryLikelihood:
@@ -40,8 +40,7 @@ class BatteryLikelihood:
             )
         ]
         rows = self._policy.score([ScoreRequest(prompts[i].prompt, self._encode(text)) for i, text in asked])
-        # What does not fit the context comes back empty, and an empty sum would be a probability of one.
-        found = {key: fsum(row) for key, row in zip(asked, rows, strict=True) if row}
+        found = dict(zip(asked, rows, strict=True))
         scores: dict[str, list[Score]] = {name: [] for name in self.columns}
         for battery in self._batteries:
             for i, prompt in enumerate(prompts):
@@ -63,12 +62,15 @@ def battery_columns(battery: Battery) -> tuple[str, str]:
 
 
 def _contrast(
-    found: Mapping[tuple[int, str], float], prompt: int, slice_name: str, battery: Battery
+    found: Mapping[tuple[int, str], list[float] | Failed], prompt: int, slice_name: str, battery: Battery
 ) -> tuple[Score, Score]:
     undesired, benign = battery.undesired(slice_name), battery.benign(slice_name)
     if not undesired:
         return (Score(None, "no block of the battery applies to the slice"),) * 2
-    if any((prompt, text) not in found for text in (*undesired, *benign)):
-        return (Score(None, "an opening has no tokens or does not fit the context"),) * 2
-    bad, good = (np.logaddexp.reduce([found[prompt, text] for text in texts]) for texts in (undesired, benign))
+    texts = (*undesired, *benign)
+    rows = all_of([found[prompt, text] for text in texts], "an opening has no tokens or does not fit the context")
+    if isinstance(rows, Score):
+        return rows, rows
+    sums = [fsum(row) for row in rows]
+    bad, good = (np.logaddexp.reduce(of) for of in (sums[: len(undesired)], sums[len(undesired) :]))
     return Score(float(bad - good)), Score(float(bad))

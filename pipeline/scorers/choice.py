@@ -64,10 +64,10 @@ class Choice:
         return {column: [row[column] for row in rows] for column in self.columns}
 
 
-def _scores(question: ChoiceQuestion, read: Sequence[np.ndarray | str]) -> dict[str, Score | None]:
+def _scores(question: ChoiceQuestion, read: Sequence[np.ndarray | Score]) -> dict[str, Score | None]:
     found: dict[str, Score | None]
-    if faults := [fault for fault in read if isinstance(fault, str)]:
-        found = dict.fromkeys(Choice.columns, Score(None, faults[0]))
+    if faults := [fault for fault in read if isinstance(fault, Score)]:
+        found = dict.fromkeys(Choice.columns, faults[0])
         return found if question.knowledge else found | dict.fromkeys(_OF_KNOWLEDGE)
     orders = np.array(read)
     log_p = np.logaddexp.reduce(orders, axis=0) - np.log(len(orders))

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.engines.base import Message, ScoreRequest
+from pipeline.engines.base import Failed, Message, ScoreRequest
 from pipeline.engines.roles import Role
 from pipeline.errors import InputError, LogProbabilityError
-from pipeline.scorers.base import Score
+from pipeline.scorers.base import Score, all_of, failures
 
 LEAST_GAIN = 0.05
 """Nats per token by which an answer must make its own facts likelier for a share of that to mean anything."""
@@ -111,7 +111,7 @@ class ContentReader:
         rows = self._base.score(requests)
         for i, facts, places in asked:
             at = [(fact, places[fact.reply]) for fact in facts]
-            found[i] = _kept([[row[fact.start : fact.stop] for row in rows[k : k + 3]] for fact, k in at])
+            found[i] = _kept([[_part(row, fact) for row in rows[k : k + 3]] for fact, k in at])
         return [one for one in found if one is not None]
 
     def _facts(self, one: Rewritten) -> Iterator[_Fact]:
@@ -145,11 +145,19 @@ def _sentences(text: str) -> list[tuple[int, int]]:
     return spans
 
 
-def _kept(facts: Sequence[Sequence[Sequence[float]]]) -> Kept:
+def _part(row: list[float] | Failed, fact: _Fact) -> list[float] | Failed:
+    return row if isinstance(row, Failed) else row[fact.start : fact.stop]
+
+
+def _kept(facts: Sequence[Sequence[list[float] | Failed]]) -> Kept:
     """The share, from the log-probabilities of each fact's tokens with nothing, the answer and its rewrite shown."""
-    known = [three for three in facts if all(three)]
+    unfit = "no fact has tokens and fits the context"
+    read = [all_of(three, unfit) for three in facts]
+    if failed := failures(one for one in read if isinstance(one, Score)):
+        return Kept(Score(None, failed[0]))
+    known = [three for three in read if not isinstance(three, Score)]
     if not known:
-        return Kept(Score(None, "no fact has tokens and fits the context"))
+        return Kept(Score(None, unfit))
     sums = np.array([[sum(tokens) for tokens in three] for three in known])
     n_tokens = sum(len(three[0]) for three in known)
     gains = np.maximum(sums[:, 1] - sums[:, 0], 0.0)

@@ -11,15 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.engines.base import Message, Request, Sampling, ScoreRequest
+from pipeline.engines.base import Completion, Failed, Message, Request, Sampling, ScoreRequest
 from pipeline.engines.roles import Role
 from pipeline.errors import EngineError
 from pipeline.inputs.rubric import Rubric
 from pipeline.inputs.templates import JudgeTemplate, dialogue_text
-from pipeline.scorers.base import Sample, Score, Worse
+from pipeline.scorers.base import Sample, Score, Worse, all_of
 
 _LEAST_MASS = 0.01
 """Where less than this of the judge's reply is a rating, which rating it is says nothing."""
+
+_UNFIT = "does not fit the judge's context"
 
 VOTE = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=16)
 """How a rating is drawn: enough tokens for a rating and a flourish before it."""
@@ -96,8 +98,8 @@ class Judge:
             return [asked]
         return [*sample.prompt, {"role": "assistant", "content": sample.response}, asked]
 
-    def _by_probabilities(self, dialogues: Sequence[list[Message]]) -> list[_Masses | None]:
-        """Mass and mean of the ratings in each reply; None where the dialogue does not fit the context."""
+    def _by_probabilities(self, dialogues: Sequence[list[Message]]) -> list[_Masses | Score]:
+        """Mass and mean of the ratings in each reply, or why they are not known."""
         if not self._token_ids:
             try:
                 self._token_ids = [self._role.engine.encode_opening(text) for text, _ in self._says]
@@ -107,17 +109,21 @@ class Judge:
         values = [value for _, value in self._says]
         return [_masses(rows[i : i + len(values)], values) for i in range(0, len(rows), len(values))]
 
-    def _by_votes(self, dialogues: Sequence[list[Message]]) -> list[_Masses | None]:
+    def _by_votes(self, dialogues: Sequence[list[Message]]) -> list[_Masses | Score]:
         votes = self._judging.votes
         requests = [Request(dialogue, _seed(dialogue, vote)) for dialogue in dialogues for vote in range(votes)]
         replies = self._role.generate(requests, VOTE)
-        found: list[_Masses | None] = []
-        for i in range(0, len(replies), votes):
-            drawn = [reply for reply in replies[i : i + votes] if reply.finish_reason in ("stop", "length")]
-            ratings = [value for reply in drawn if (value := self._read(reply.text)) is not None]
-            mean = fsum(ratings) / len(ratings) if ratings else math.nan
-            found.append(_Masses(len(ratings) / len(drawn), mean) if drawn else None)
-        return found
+        return [self._tally(replies[i : i + votes]) for i in range(0, len(replies), votes)]
+
+    def _tally(self, replies: Sequence[Completion]) -> _Masses | Score:
+        """The share and the mean of the replies that are ratings. All must be there: fewer would be noisier."""
+        for reply in replies:
+            if reply.finish_reason == "error":
+                return Score(None, Failed(reply.error))
+            if reply.finish_reason == "prompt_too_long":
+                return Score(None, _UNFIT)
+        ratings = [value for reply in replies if (value := self._read(reply.text)) is not None]
+        return _Masses(len(ratings) / len(replies), fsum(ratings) / len(ratings) if ratings else math.nan)
 
     def _read(self, reply: str) -> float | None:
         """The rating that a reply begins with, as a word of its own; None if it does not begin with one."""
@@ -141,20 +147,20 @@ def judge_columns(rubric: Rubric, by_policy: bool) -> dict[str, Worse]:
     return {name: rubric.worse, f"{name}.unparsable": "high"}
 
 
-def _masses(rows: Sequence[Sequence[float]], values: Sequence[float]) -> _Masses | None:
-    # What does not fit the context comes back empty, and an empty sum would be a probability of one.
-    if not all(rows):
-        return None
-    masses = np.exp([fsum(row) for row in rows])
+def _masses(rows: Sequence[list[float] | Failed], values: Sequence[float]) -> _Masses | Score:
+    known = all_of(rows, _UNFIT)
+    if isinstance(known, Score):
+        return known
+    masses = np.exp([fsum(row) for row in known])
     total = float(masses.sum())
     return _Masses(min(total, 1.0), float(masses @ np.array(values)) / total if total > 0 else math.nan)
 
 
-def _rated(readings: Sequence[_Masses | None]) -> tuple[Score, Score]:
+def _rated(readings: Sequence[_Masses | Score]) -> tuple[Score, Score]:
     """One rating from the readings in one or both orders."""
-    known = [one for one in readings if one is not None]
-    if len(known) < len(readings):
-        return (Score(None, "does not fit the judge's context, or the judge failed"),) * 2
+    if missing := [one for one in readings if isinstance(one, Score)]:
+        return missing[0], missing[0]
+    known = [one for one in readings if isinstance(one, _Masses)]
     mass = fsum(one.mass for one in known) / len(known)
     unparsable = Score(1.0 - mass)
     if min(one.mass for one in known) < _LEAST_MASS:

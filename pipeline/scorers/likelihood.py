@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from pipeline.engines.base import ScoreRequest
+from pipeline.engines.base import Failed, ScoreRequest
 from pipeline.engines.roles import Role
-from pipeline.scorers.base import Sample, Score, Worse
+from pipeline.scorers.base import Sample, Score, Worse, all_of
 
 
 class Likelihood:
@@ -30,20 +30,23 @@ class Likelihood:
     def __call__(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[Score]]:
         """One score per sample and column; a response without tokens has none."""
         requests = [ScoreRequest(sample.prompt, sample.token_ids) for sample in samples]
-        base = [np.array(row) for row in self._base.score(requests)]
+        base = self._base.score(requests)
         scores: dict[str, list[Score]] = {}
         if "nll_base" in self.columns:
-            scores["nll_base"] = [_mean(-row) for row in base]
+            scores["nll_base"] = [_mean(np.negative, row) for row in base]
         if "kl" in self.columns:
             same = self._policy.adapter is None
-            policy = base if same else [np.array(row) for row in self._policy.score(requests)]
-            scores["kl"] = [_mean(_k3(b - p)) for b, p in zip(base, policy, strict=True)]
+            policy = base if same else self._policy.score(requests)
+            scores["kl"] = [_mean(_k3, b, p) for b, p in zip(base, policy, strict=True)]
         return scores
 
 
-def _k3(difference: np.ndarray) -> np.ndarray:
+def _k3(base: np.ndarray, policy: np.ndarray) -> np.ndarray:
+    difference = base - policy
     return np.expm1(difference) - difference
 
 
-def _mean(values: np.ndarray) -> Score:
-    return Score(float(values.mean())) if values.size else Score(None, "no tokens to score")
+def _mean(of: Callable[..., np.ndarray], *rows: list[float] | Failed) -> Score:
+    """The mean over a response's tokens of what is made from their log-probabilities."""
+    known = all_of(rows, "no tokens to score")
+    return known if isinstance(known, Score) else Score(float(of(*map(np.array, known)).mean()))

@@ -9,9 +9,10 @@ import numpy as np
 
 from pipeline.engines.base import ScoreRequest
 from pipeline.engines.roles import Role
+from pipeline.errors import EngineError
 from pipeline.inputs.question_sets import QuestionSet
 from pipeline.inputs.reference_texts import ReferenceText
-from pipeline.scorers.base import Score, Worse
+from pipeline.scorers.base import Score, Worse, all_of, failures
 
 N_SLICES = 10
 
@@ -33,9 +34,19 @@ class NllReference:
 
     @cached_property
     def questions(self) -> QuestionSet[ReferenceText]:
-        """The texts in their deciles, as given; where none are given, from scoring all texts under the base."""
+        """The texts in their deciles, as given; where none are given, from scoring all texts under the base.
+
+        Raises:
+            EngineError: the base did not score all of them, and the deciles of a run are made once.
+        """
         if any(item.slice for item in self._texts.items):
             return self._texts
+        if missing := failures(self._of_base.values()):
+            raise EngineError(
+                f"{self._texts.name}: {len(missing):,} of {len(self._texts.items):,} texts failed in every attempt "
+                f"under the base ({missing[0]}), and the deciles of all rounds are made from all of them. The same "
+                "command again asks them again."
+            )
         slices = _slices([self._of_base[item.id].value for item in self._texts.items])
         items = (item._replace(slice=name) for item, name in zip(self._texts.items, slices, strict=True))
         return self._texts._replace(items=tuple(items))
@@ -57,11 +68,8 @@ def _nll(role: Role, items: Sequence[ReferenceText]) -> list[Score]:
         ScoreRequest([{"role": "user", "content": item.prompt}], role.engine.encode_opening(item.text))
         for item in items
     ]
-    rows = role.score(requests)
-    return [
-        Score(-float(np.mean(row))) if row else Score(None, "no tokens, or the text does not fit the context")
-        for row in rows
-    ]
+    known = [all_of([row], "no tokens, or the text does not fit the context") for row in role.score(requests)]
+    return [row if isinstance(row, Score) else Score(-float(np.mean(row))) for row in known]
 
 
 def _slices(values: Sequence[float | None]) -> list[str]:

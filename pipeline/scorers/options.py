@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.engines.base import Message, ScoreRequest
+from pipeline.engines.base import Failed, Message, ScoreRequest
 from pipeline.engines.roles import Role
+from pipeline.scorers.base import Score, all_of
 
 
 class Asking(NamedTuple):
@@ -26,19 +27,16 @@ class OptionReader:
         self._policy = policy
         self._token_ids: dict[str, list[int]] = {}
 
-    def read(self, askings: Sequence[Asking]) -> list[np.ndarray | str]:
+    def read(self, askings: Sequence[Asking]) -> list[np.ndarray | Score]:
         """Log-probabilities of every asking's answers ([n_answers] nats, temperature 1), or why there are none."""
-        found: list[np.ndarray | str] = [self._fault(asking) or "" for asking in askings]
-        wanted = [(i, answer) for i, asking in enumerate(askings) if not found[i] for answer in asking.answers]
-        rows = self._policy.score([ScoreRequest(askings[i].messages, self._encode(answer)) for i, answer in wanted])
-        scored: dict[int, list[float | None]] = {}
-        for (i, _), row in zip(wanted, rows, strict=True):
-            scored.setdefault(i, []).append(fsum(row) if row else None)
-        for i, values in scored.items():
-            sums = [value for value in values if value is not None]
-            fits = len(sums) == len(values)
-            found[i] = np.array(sums) if fits else "the question does not fit the context"
-        return found
+        faults = [self._fault(asking) for asking in askings]
+        sound = [one for one, fault in zip(askings, faults, strict=True) if fault is None]
+        requests = [ScoreRequest(one.messages, self._encode(answer)) for one in sound for answer in one.answers]
+        rows = iter(self._policy.score(requests))
+        return [
+            Score(None, fault) if fault else _sums([next(rows) for _ in one.answers])
+            for one, fault in zip(askings, faults, strict=True)
+        ]
 
     def _fault(self, asking: Asking) -> str | None:
         """Why the answers cannot be told apart, because their probabilities would overlap or be one; else None."""
@@ -55,3 +53,8 @@ class OptionReader:
         if answer not in self._token_ids:
             self._token_ids[answer] = self._policy.engine.encode_opening(answer)
         return self._token_ids[answer]
+
+
+def _sums(rows: Sequence[list[float] | Failed]) -> np.ndarray | Score:
+    known = all_of(rows, "the question does not fit the context")
+    return known if isinstance(known, Score) else np.array([fsum(row) for row in known])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from pipeline.engines.base import Failed
 from pipeline.inputs.question_sets import Item
 from pipeline.scorers.base import PromptScorer, QuestionScorer, Sample, SampledPrompt, Score, Scorer
 
@@ -45,6 +46,15 @@ def score_asked(asked: Sequence[tuple[QuestionScorer, Item]]) -> list[Row]:
                     row = {"prompt_id": item.id, "sample": 0, "probe_set": scorer.questions.name, "slice": item.slice}
                     found.append(_scored(row, column, score))
     return found
+
+
+def failed_items(rows: Sequence[Row]) -> list[str]:
+    """A reason for every sample or question of which a score failed in every attempt, from their rows of scores.
+
+    A score of a prompt counts once, as it stands at the prompt's first sample.
+    """
+    failed = [row for row in rows if isinstance(row["reason"], Failed)]
+    return list({(row["probe_set"], row["prompt_id"], row["sample"]): row["reason"] for row in failed}.values())
 
 
 def _by_sample(rows: Sequence[Row], scorer: Scorer) -> Iterator[Row]:

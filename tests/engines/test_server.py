@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_server import Answer, Api, completion
+from api_server import BUSY, Answer, Api, completion, log_probabilities
 
 from pipeline.engines.balance import Patience
-from pipeline.engines.base import Adapter, Request, Sampling, ScoreRequest
+from pipeline.engines.base import Adapter, Failed, Request, Sampling, ScoreRequest
 from pipeline.engines.kept import KeptAnswers
 from pipeline.engines.roles import Roles, Serving
 from pipeline.engines.server import ServerEngine, load_reader
@@ -154,22 +154,37 @@ def test_the_shorter_context_counts(api: Api, engine: ServerEngine) -> None:
 
 
 def test_scores_are_those_of_the_continuation(api: Api, engine: ServerEngine) -> None:
-    def answer(body: dict[str, Any]) -> tuple[int, Any]:
-        rows: list[Any] = [None, *({str(token): {"logprob": -token / 100}} for token in body["prompt"][1:])]
-        return 200, completion(body, prompt_logprobs=rows)
-
-    api.answer = answer
+    api.answer = lambda body: (200, log_probabilities(body))
     asked = ask()[0].messages
     assert engine.score(
         [ScoreRequest(asked, [7, 9]), ScoreRequest(asked, []), ScoreRequest(asked, [1] * 64)], None
     ) == [
-        [-0.07, -0.09],
+        [-0.007, -0.009],
         [],
         [],
     ]
-    api.answer = lambda body: (200, completion(body, prompt_logprobs=None))
-    with pytest.raises(LogProbabilityError, match="no log-probabilities"):
-        engine.score([ScoreRequest(asked, [7])], None)
+
+
+def test_a_score_that_fails_in_every_attempt_says_why_and_leaves_the_others(api: Api, engine: ServerEngine) -> None:
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        if body["prompt"][-1] == 7:
+            return BUSY
+        return 200, completion(body) if body["prompt"][-1] == 8 else log_probabilities(body)
+
+    api.answer = answer
+    asked = ask()[0].messages
+    refused, without, fine = engine.score([ScoreRequest(asked, [token]) for token in (7, 8, 9)], None)
+    assert isinstance(refused, Failed) and "busy" in refused
+    assert isinstance(without, Failed) and "one log-probability a token" in without
+    assert fine == [-0.009]
+    assert [asked["prompt"][-1] for asked in api.asked].count(8) == 2, "it is tried again"
+
+
+@chat_only
+def test_a_server_that_tells_no_log_probabilities_is_no_failed_request(api: Api, engine: ServerEngine) -> None:
+    with pytest.raises(LogProbabilityError, match="gives no log-probabilities"):
+        engine.score([ScoreRequest(ask()[0].messages, [7])], None)
+    assert api.asked == []
 
 
 def test_the_key_goes_to_its_host_alone_and_is_shown_nowhere(
@@ -326,7 +341,7 @@ def test_a_policy_behind_what_is_no_vllm_is_refused_before_it_is_asked(api: Api,
     with (
         closing(open_policy(sandbox_path, api.url)) as roles,
         pytest.raises(
-            EngineError, match=r"is not a vLLM server \(`owned_by` of `m`: someone\).*judge may be any OpenAI-comp"
+            EngineError, match=r"is not a vLLM server \(`owned_by` of `m`: someone\).*judge may be any OpenAI"
         ),
     ):
         roles.base().generate(ask(), SAMPLING)

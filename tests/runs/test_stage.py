@@ -228,7 +228,7 @@ FAILING = pa.schema([("i", pa.int64()), ("error", pa.string())])
 def failing(bad: set[int]) -> Callable[[Sequence[int]], Chunk]:
     def work(chunk: Sequence[int]) -> Chunk:
         rows = [{"i": i, "error": "503: busy" if i in bad else None} for i in chunk]
-        return Chunk(rows, failed=sum(i in bad for i in chunk))
+        return Chunk(rows, failed=["503: busy" for i in chunk if i in bad])
 
     return work
 
