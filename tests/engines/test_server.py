@@ -175,7 +175,7 @@ def test_a_score_that_fails_in_every_attempt_says_why_and_leaves_the_others(api:
     asked = ask()[0].messages
     refused, without, fine = engine.score([ScoreRequest(asked, [token]) for token in (7, 8, 9)], None)
     assert isinstance(refused, Failed) and "busy" in refused
-    assert isinstance(without, Failed) and "one log-probability a token" in without
+    assert isinstance(without, Failed) and "one log-probability per token" in without
     assert fine == [-0.009]
     assert [asked["prompt"][-1] for asked in api.asked].count(8) == 2, "it is tried again"
 
@@ -389,5 +389,5 @@ def test_an_api_that_hides_its_list_is_asked_for_the_model_that_its_address_name
         with pytest.raises(EngineError, match=str(status)):
             roles.named(api.url, None).generate(ask(), SAMPLING)
         api.list_status = 401
-        with pytest.raises(EngineError, match=r"refuses the key \(401\)"):
+        with pytest.raises(EngineError, match=r"rejects the key \(401\)"):
             roles.named(f"{api.url}#other", None).generate(ask(), SAMPLING)

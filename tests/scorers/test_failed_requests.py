@@ -66,7 +66,7 @@ def engine(api: Api, reader: Reader) -> Iterator[ServerEngine]:
     made = ServerEngine(
         "m",
         partial(read_addresses, api.url),
-        reader=lambda: reader,
+        reader=(lambda: reader) if api.models[0]["owned_by"] == "vllm" else None,
         key_variables={},
         limit=1,
         patience=Patience(attempts=1, timeout=5.0),
