@@ -52,7 +52,7 @@ def test_the_judge_is_one_of_the_scorers_and_its_noise_is_reported(finished: tup
         # The second judge is the same model here, so that it must agree with the first to the last digit.
         assert one["second"]["n_samples"] == round(0.1 * len(rated))
         assert one["second"]["mean_abs_difference"] < 1e-5
-    assert "judge: `base` critiques or rewrites too" in said
+    assert "judge: `base` also critiques or rewrites" in said
     assert "judge.hedging by base:" in said and "rated again" in said
 
 
