@@ -61,7 +61,7 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     """
     path = session.run.alarm(round_)
     # Rank 0 looks: a slow rank might find the file that a fast one has just written, and leave that one waiting below.
-    if not ranks.from_main(path.exists()):
+    if not ranks.from_main(ranks.is_main() and path.exists()):
         found = _examine(session, round_) if round_ else _prepare(session)
         if ranks.is_main():
             write_json(path, found)

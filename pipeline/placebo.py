@@ -28,8 +28,7 @@ def run_round(session: Session, round_: int) -> dict[str, Any]:
     """Run a round of the placebo arm after the run's own, missing earlier rounds first; return its alarm."""
     arm = session.at(session.run.placebo)
     done = [arm.run.alarm(r) if r else arm.run.done(0) for r in range(round_)]  # round 0 is copied, its alarm too
-    missing = [earlier for earlier, path in enumerate(done) if not path.exists()]
-    ranks.barrier()
+    missing = ranks.from_main([earlier for earlier, path in enumerate(done) if not path.exists()])
     for earlier in missing:
         run_round(session, earlier)
     if round_:

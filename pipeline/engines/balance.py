@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 from pipeline.errors import EngineError
@@ -17,6 +18,8 @@ R = TypeVar("R")
 log = logging.getLogger("pipeline")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+_LEAST_REFUSALS = 4
+"""Refusals by a rate limit before one may be a request's last: until then it may just have come late every time."""
 _DOWN_AFTER = 3
 """Consecutive failures, of the kind that suggests an endpoint is down, after which it is left out."""
 
@@ -31,7 +34,7 @@ class Patience(NamedTuple):
         attempts: attempts per request, the first included; those refused by a rate limit do not count.
         timeout: seconds per attempt.
         without_any: seconds to wait while all endpoints are down before giving up.
-        limited: seconds since a rate limit first refused a request, after which the next refusal is its last.
+        limited: seconds since a rate limit first refused a request, after which the next refusal may be its last.
     """
 
     attempts: int
@@ -77,6 +80,7 @@ class _State(Generic[E]):
         self.is_known_limited = False
         self.closed_for = 0.0
         self.closed_until = 0.0
+        self.allowed = inf
 
     @property
     def is_down(self) -> bool:
@@ -87,16 +91,25 @@ class _State(Generic[E]):
         return self.rests_until if self.is_down else self.closed_until + lateness * self.closed_for / 2
 
     def is_free(self, limit: int, lateness: float) -> bool:
-        has_room = not self.being_tried if self.is_down else self.in_flight < limit
+        has_room = not self.being_tried if self.is_down else self.in_flight < min(limit, self.allowed)
         return has_room and time.monotonic() >= self.opens_at(lateness)
 
     def close(self, asked: float | None) -> None:
-        """Keep requests away; those that were under way meanwhile and are refused as well change nothing."""
+        """Keep requests away for a while, and let half as many in after it.
+
+        Those that were already under way and are refused as well change nothing.
+        """
         now = time.monotonic()
         if now >= self.closed_until:
             self.refusals += 1
             self.closed_for = _pause(self.refusals, asked or None)
             self.closed_until = now + self.closed_for
+            self.allowed = max(min(self.allowed, self.in_flight) / 2, 1.0)
+
+    def widen(self) -> None:
+        """After an answer: one request more at once for every round of answers, as TCP does after congestion."""
+        self.refusals = 0
+        self.allowed += 1 / self.allowed
 
 
 class Balancer(Generic[E]):
@@ -138,7 +151,7 @@ class Balancer(Generic[E]):
                 failure = failed
             else:
                 self._note_life(state)
-                state.refusals = 0
+                state.widen()
                 return answer
             finally:
                 state.in_flight -= 1
@@ -150,8 +163,8 @@ class Balancer(Generic[E]):
             if failure.limited:
                 refusals += 1
                 first_refused = first_refused or time.monotonic()
-            is_refused_for_good = failure.limited and time.monotonic() - first_refused >= self._patience.limited
-            if not failure.again or attempts >= self._patience.attempts or is_refused_for_good:
+                failure.again = refusals < _LEAST_REFUSALS or time.monotonic() - first_refused < self._patience.limited
+            if not failure.again or attempts >= self._patience.attempts:
                 raise failure
             avoid = state
             # What a rate limit asks for is kept by the endpoint as a whole; another one may be asked before.

@@ -187,7 +187,7 @@ def fit_to_machine(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
         fitted["ddp_backend"] = "gloo"
     if "bf16" not in given and (fitted["use_cpu"] or not is_torch_bf16_gpu_available()):
         fitted["bf16"] = False
-    if fitted["bf16"] is False and not fitted["fp16"]:
+    if fitted["bf16"] is False and not fitted["fp16"] and "ACCELERATE_MIXED_PRECISION" in os.environ:
         # The launch configuration's `mixed_precision: bf16` would win over a `bf16` that is off.
         os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
     return fitted

@@ -88,7 +88,7 @@ class Stage:
             RunError: it has been done with other inputs.
         """
         # Rank 0 looks: to a node that looked too early, NFS may deny for half a minute what is there since.
-        if not ranks.from_main(self.manifest_path.exists()):
+        if not ranks.from_main(ranks.is_main() and self.manifest_path.exists()):
             return False
         manifest = self.manifest()
         recorded = manifest["inputs"]
@@ -198,7 +198,8 @@ class Stage:
             path.unlink()
         return (
             f"{told}, more than `max_failed_rows` ({max_failed:g}) allows; {most}. Run the same command again to "
-            "retry those rows; the others are kept."
+            "retry those rows; the others are kept. If they fail every time, allow more: --max_failed_rows X --amend "
+            '"why".'
         )
 
     def _join(self, paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -150,3 +150,32 @@ def test_one_request_to_an_endpoint_that_asks_for_longer_rests_than_it_gets_ends
 
     (failure,) = ask_all(Balancer(["a"], 1, QUICK), send, 1)
     assert isinstance(failure, EngineError) and "no answer for 1 s (503: busy)" in str(failure)
+
+
+def test_an_endpoint_with_a_rate_limit_is_asked_less_at_once_and_nothing_fails() -> None:
+    allowed, refused = 10.0, 0
+
+    async def refill() -> None:
+        nonlocal allowed
+        while True:
+            await asyncio.sleep(0.02)
+            allowed = min(allowed + 1, 10)  # fifty requests per second
+
+    async def send(endpoint: str) -> str:
+        nonlocal allowed, refused
+        await asyncio.sleep(0.005)
+        if allowed < 1:
+            refused += 1
+            raise AttemptFailed("429", again=True, limited=True, after=0.2)
+        allowed -= 1
+        return endpoint
+
+    async def work() -> list[str]:
+        filling = asyncio.ensure_future(refill())
+        balancer = Balancer(["a"], 64, Patience(attempts=1, timeout=5.0, limited=0.5))
+        answers = await asyncio.gather(*(balancer.ask(send) for _ in range(300)))
+        filling.cancel()
+        return answers
+
+    assert asyncio.run(work()) == ["a"] * 300
+    assert refused < 300

@@ -15,6 +15,7 @@ from pipeline.runs.tables import SAMPLES, SCORES, to_table, write_table
 
 RECIPE: dict[str, Any] = {
     "seed": 7,
+    "keep_dropped": [],
     "num_rounds": 2,
     "on_alarm": "warn",
     "dtype": "float32",

@@ -75,8 +75,9 @@ def outcome_rows(page: Page) -> list[Row]:
         table = shown.refinements
         if table is None:
             continue
+        kept = {None: "kept", **{reason: f"kept though {reason}" for reason in shown.run.recipe["keep_dropped"]}}
         pairs = zip(table["principle_id"].to_pylist(), table["drop_reason"].to_pylist(), strict=True)
-        counts = Counter((principle or "none", reason or "kept") for principle, reason in pairs)
+        counts = Counter((principle or "none", str(kept.get(reason, reason))) for principle, reason in pairs)
         rows += [
             {"run": shown.run.label, "round": shown.round, "label": shown.label, "principle": principle}
             | {"outcome": outcome, "revisions": count}

@@ -16,7 +16,7 @@ from pipeline.runs.tables import REFINEMENTS, SAMPLES, SCORES, to_table, write_t
 
 Texts = Mapping[tuple[int, int], str]
 
-RECIPE = {"model_name_or_path": "org/model", "scorers": ["harm"], "seed": 0, "num_rounds": 2}
+RECIPE = {"model_name_or_path": "org/model", "scorers": ["harm"], "seed": 0, "keep_dropped": ["loop"], "num_rounds": 2}
 
 
 class Written:

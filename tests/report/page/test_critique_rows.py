@@ -26,18 +26,20 @@ def test_each_principle_is_counted(written: Callable[..., Any]) -> None:
     run = written([base, base])
     rows = [row(i, "kind", "a fault" if i < 12 else "no fault", changed=i < 9) for i in range(40)]
     rows += [row(i, "short", "no fault", changed=False, index=1) for i in range(40)]
+    rows.append(row(50, "kind", "no fault", changed=False) | {"drop_reason": "loop"})
     rows.append({"prompt_id": "t99", "principle_id": None, "critique": None, "drop_reason": "empty"})
     run.refine(1, rows)
     found = {(one["principle"], one["measure"]): one for one in principle_rows(run.page(0, 1))}
     assert set(found) == {(p, m) for p in ("kind", "short") for m in ("found fault", "changed the text")}
     kind = found["kind", "found fault"]
-    assert (kind["times"], kind["of"], kind["value"]) == (12, 40, pytest.approx(0.3))
+    assert (kind["times"], kind["of"], kind["value"]) == (12, 41, pytest.approx(12 / 41))
     assert 0.1 < kind["low"] < 0.3 < kind["high"] < 0.5
     assert found["kind", "changed the text"]["times"] == 9
     assert found["short", "found fault"]["value"] == 0
     outcomes = {(one["principle"], one["outcome"]): one["revisions"] for one in outcome_rows(run.page(0, 1))}
     assert outcomes == {
         ("kind", "kept"): 9,
+        ("kind", "kept though loop"): 1,
         ("kind", "unchanged"): 31,
         ("none", "empty"): 1,
         ("short", "unchanged"): 40,
