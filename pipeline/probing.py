@@ -147,11 +147,12 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
 
 
 def _tell_of_failures(scores: Path) -> None:
-    """Warn of questions and classifiers that produced no score at all: their tables would just be empty."""
+    """Warn of questions, classifiers and judges that gave no score at all: their tables would just be empty."""
     table = read_table(scores, ["probe_set", "scorer", "score", "reason"])
     groups = table.group_by(["probe_set", "scorer"], use_threads=False)
     for row in groups.aggregate([("score", "count"), ("reason", "min"), ("reason", "count")]).to_pylist():
-        may_not = is_question_set(row["probe_set"]) or row["scorer"].startswith("classifier.")
+        by_model = row["scorer"].startswith(("classifier.", "judge.", "self_judge."))
+        may_not = is_question_set(row["probe_set"]) or by_model
         if may_not and not row["score_count"] and row["reason_count"]:
             log.warning(
                 "%s on %s: no score for any of %s (%s)",

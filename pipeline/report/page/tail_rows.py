@@ -144,7 +144,7 @@ def _grid(panels: Sequence[np.ndarray], page: Page) -> list[float]:
     """Where curves are evaluated: at observed scores, mostly in the tail, and at the thresholds."""
     pooled = np.concatenate([panel[~np.isnan(panel)] for panel in panels])
     values = np.sort(pooled) if page.tail == "upper" else -np.sort(-pooled)
-    distinct = values[np.concatenate([[True], values[1:] != values[:-1]])]
+    distinct = values[np.diff(values, prepend=np.nan) != 0]
     if len(distinct) > CURVE_POINTS:
         # Evenly spaced in the log of how many lie beyond, which is the axis of the figure.
         beyond = np.unique(np.geomspace(1, len(values), CURVE_POINTS).astype(int))

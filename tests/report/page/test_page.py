@@ -141,6 +141,14 @@ def test_a_run_without_the_scorer_is_shown_with_what_it_has(
     assert ",toxicity," in (tmp_path / "page" / "scores.csv").read_text()
 
 
+def test_a_run_whose_headline_never_got_a_score_has_a_page(written: Callable[..., Any], tmp_path: Path) -> None:
+    nothing = np.full(BASE.shape, np.nan)
+    run = written([nothing, nothing])
+    run.again(nothing)
+    write_page([checkpoint(run), checkpoint(run)._replace(round=1)], tmp_path / "page.html")
+    assert "No scores." in (tmp_path / "page.html").read_text()
+
+
 def test_names_and_texts_are_escaped_in_the_file(run: Any, tmp_path: Path) -> None:
     hostile = "</script><script>x()</script>{{ [7] * 3 }}\u202e"
     write_json(run.run.resolved, read_json(run.run.resolved) | {"model_name_or_path": hostile})
