@@ -182,9 +182,9 @@ def _check_engines(session: Session) -> None:
     if (addressed or recipe.policy_engine != "local") and importlib.util.find_spec("openai") is None:
         key = next(iter(addressed), "policy_engine")
         raise InputError(f"{key}: servers need the openai client; install it with `pip install -e '.[server]'`.")
-    for text in addressed.values():
-        for address in read_addresses(text):
-            read_key(address, read_key_variables(recipe.api_keys))
+    variables = read_key_variables(recipe.api_keys)
+    for address in (address for text in addressed.values() for address in read_addresses(text)):
+        read_key(address, variables)
     if recipe.policy_engine == "local":
         return
     if model.load_in_4bit:

@@ -375,8 +375,7 @@ class Session:
     def make_room(self) -> None:
         """Free the memory of all models, for training."""
         self.roles.make_room()
-        for classifier in self.__dict__.get("classifiers", {}).values():
-            classifier.close()
+        self._close_classifiers()
 
     def at(self, run: RunDir) -> Session:
         """This session with another run directory; models, prompts and settings are shared."""
@@ -394,7 +393,11 @@ class Session:
         """Free the models and let other processes write the run."""
         if "roles" in self.__dict__:
             self.roles.close()
-        for classifier in self.__dict__.get("classifiers", {}).values():
-            classifier.close()
+        self._close_classifiers()
         if ranks.is_main():
             self.run.release()
+
+    def _close_classifiers(self) -> None:
+        if "classifiers" in self.__dict__:
+            for classifier in self.classifiers.values():
+                classifier.close()
