@@ -50,8 +50,8 @@ def all_of(rows: Iterable[list[float] | Failed], unfit: str) -> list[list[float]
     """The log-probabilities that a score is made from, or the score that says why some are missing.
 
     Args:
-        rows: one a continuation. An empty one does not fit the context: its sum would be a probability of one.
-        unfit: what is said of it.
+        rows: one per continuation. An empty one does not fit the context: its sum would be a probability of one.
+        unfit: reason to give for an empty one.
     """
     found = []
     for row in rows:
