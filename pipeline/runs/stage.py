@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import shutil
 import time
@@ -20,8 +19,9 @@ import pyarrow as pa
 from pipeline.errors import RunError
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256, read_json, write_json, write_text
+from pipeline.runs.parts import read_notes, read_part, write_part
 from pipeline.runs.progress import Progress
-from pipeline.runs.tables import Pieces, to_table, write_table
+from pipeline.runs.tables import to_table, write_table
 
 T = TypeVar("T")
 
@@ -149,7 +149,7 @@ class Stage:
             raise RunError(said)
         if ranks.is_main():
             before = [] if kept is None else [kept.cast(schema).replace_schema_metadata(None)]
-            write_table(self.folder / output, chain(before, self._join(paths, schema)), schema)
+            write_table(self.folder / output, chain(before, self._join(paths)), schema)
         ranks.barrier()
 
     def claim(self, unfinished: Path, *shape: int | str) -> None:
@@ -178,13 +178,12 @@ class Stage:
         started = time.monotonic()
         chunk = work(items)
         seconds = {"work": time.monotonic() - started, "model": chunk.model_seconds}
-        noted = schema.with_metadata({"seconds": json.dumps(seconds), "failed": json.dumps(Counter(chunk.failed))})
-        write_table(path, [to_table(chunk.rows, noted)], noted, compression="lz4")  # read once, then deleted
+        write_part(path, to_table(chunk.rows, schema), {"seconds": seconds, "failed": Counter(chunk.failed)})
         return chunk
 
     def _too_many_failed(self, paths: Sequence[Path], items: int, max_failed: float) -> str | None:
         """If too many items failed, drop the chunks that hold them and return an error message; of a few, warn."""
-        failed = {path: Counter(json.loads(Pieces(path).notes[b"failed"])) for path in paths if path.exists()}
+        failed = {path: Counter(read_notes(path)["failed"]) for path in paths if path.exists()}
         reasons = sum(failed.values(), Counter[str]())
         total = reasons.total()
         if not total:
@@ -202,14 +201,12 @@ class Stage:
             '"why".'
         )
 
-    def _join(self, paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+    def _join(self, paths: Sequence[Path]) -> Iterator[pa.Table]:
         for path in paths:
-            part = Pieces(path)
-            seconds = json.loads(part.notes[b"seconds"])
+            seconds = read_notes(path)["seconds"]
             self.timing.work += seconds["work"]
             self.timing.model += seconds["model"]
-            for piece in part:
-                yield piece.cast(schema).replace_schema_metadata(None)
+            yield read_part(path)
 
     def manifest(self) -> dict[str, Any]:
         """The manifest of the finished stage."""
@@ -286,7 +283,7 @@ def _nothing_to_collect() -> Iterator[None]:
 
 
 def _part(parts: Path, index: int) -> Path:
-    return parts / f"{index:06d}.parquet"
+    return parts / f"{index:06d}.arrow"
 
 
 def _digest(path: Path) -> str | dict[str, str]:

@@ -120,7 +120,7 @@ def to_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=schema)
 
 
-def write_table(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema, compression: str = "zstd") -> int:
+def write_table(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema) -> int:
     """Write pieces one after another into one Parquet file, atomically; return the number of rows.
 
     Each piece becomes a row group of its own, so that ``Pieces`` can return it.
@@ -131,7 +131,7 @@ def write_table(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema, compr
         nonlocal rows
         rows = 0
         # Hardly any two texts are equal, so a dictionary of them costs time and saves few bytes.
-        with pq.ParquetWriter(temporary, schema, compression=compression, use_dictionary=False) as writer:
+        with pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=False) as writer:
             for piece in pieces:
                 writer.write_table(piece, row_group_size=max(piece.num_rows, 1))
                 rows += piece.num_rows
@@ -146,7 +146,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
         RunError: the file is missing or damaged.
     """
-    with _reading(path):
+    with reading(path):
         return pq.read_table(path, columns=list(columns) if columns else None)
 
 
@@ -155,7 +155,6 @@ class Pieces:
 
     Attributes:
         sizes: number of rows of each piece.
-        notes: metadata that the table was written with.
 
     Raises:
         RunError: the file is missing or damaged, here or when the damaged piece is read.
@@ -164,15 +163,14 @@ class Pieces:
     def __init__(self, path: Path, columns: Sequence[str] | None = None) -> None:
         self._path = path
         self._columns = list(columns) if columns else None
-        with _reading(path):
+        with reading(path):
             self._file = pq.ParquetFile(path)
         metadata = self._file.metadata
         self.sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-        self.notes: dict[bytes, bytes] = dict(self._file.schema_arrow.metadata or {})
 
     def read(self, number: int) -> pa.Table:
         """One piece."""
-        with _reading(self._path):
+        with reading(self._path):
             return self._file.read_row_group(number, columns=self._columns)
 
     def __iter__(self) -> Iterator[pa.Table]:
@@ -181,7 +179,8 @@ class Pieces:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
+    """Turn the errors of reading a file of the run into a RunError that says what to do."""
     try:
         yield
     except FileNotFoundError as error:

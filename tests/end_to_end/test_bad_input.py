@@ -167,7 +167,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
         command("iterate", *arguments), cwd=PROJECT, env=environment(), stdout=subprocess.PIPE, text=True
     )
     # At work: while libraries are imported, one of them may swallow it, and a person would press again.
-    while not list((run_dir / "round-00" / "measure").glob("parts-*/*.parquet")):
+    while not list((run_dir / "round-00" / "measure").glob("parts-*/*.arrow")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)

@@ -55,7 +55,7 @@ logging_steps: 1
 KILLED_WHEN = [
     "round-01/alarm/screen.json",
     "reserve.jsonl",
-    "round-01/alarm/confirm-1/policy/parts-samples/000001.parquet",
+    "round-01/alarm/confirm-1/policy/parts-samples/000001.arrow",
     "placebo/round-01/refine/refinements.parquet",
 ]
 

@@ -139,7 +139,7 @@ def test_parts_of_other_inputs_are_set_aside_and_not_mixed_in(tmp_path: Path) ->
     assert work.seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     aside = sorted(p.name for p in (tmp_path / "stage").iterdir() if "superseded" in p.name)
     assert aside == ["parts-scores.superseded-1", "parts-scores.superseded-2"]
-    assert (tmp_path / "stage" / aside[0] / "000000.parquet").exists(), "nothing is deleted"
+    assert (tmp_path / "stage" / aside[0] / "000000.arrow").exists(), "nothing is deleted"
 
 
 def test_work_of_another_shape_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -186,8 +186,8 @@ def test_no_items(tmp_path: Path) -> None:
 def test_a_damaged_part_says_so(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         collect(stage_of(tmp_path), Work(stop_at=5))
-    (tmp_path / "stage" / "parts-scores" / "000000.parquet").write_bytes(b"not a table")
-    with pytest.raises(RunError, match=r"000000\.parquet: damaged"):
+    (tmp_path / "stage" / "parts-scores" / "000000.arrow").write_bytes(b"not a table")
+    with pytest.raises(RunError, match=r"000000\.arrow: damaged"):
         complete(stage_of(tmp_path), Work())
 
 
