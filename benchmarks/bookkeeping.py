@@ -4,8 +4,8 @@
 
 Loads prompts from a JSONL file (ids, cells, near-duplicates of a thousand probe prompts), generates, refines (critique
 and rewrite), samples every prompt as a probe and scores the samples by `length` and `loops`: all through the code that
-a run uses, with its seeds, templates, dialogues, defects, chunks on disk, tables and manifests. Models, other scorers
-and statistics are left out. Each size runs in a process of its own, which reports CPU seconds and wall-clock seconds
+a run uses, with its seeds, templates, dialogues, defects, chunks on disk, tables and manifests. Models (and the seconds
+of the engine in their place), other scorers and statistics are left out. Each size runs in a process of its own, which reports CPU seconds and wall-clock seconds
 (the latter include whatever else ran on the machine), rows per second of each, and its peak memory so far. Writes
 bookkeeping.json next to this script.
 """
@@ -36,7 +36,10 @@ SIZES = ((10_000, 4), (100_000, 4), (1_000_000, 4), (1_000_000, 1))
 
 LIMITS = {"rows_per_second_and_core": 20_000, "peak_gib": 2.0}
 
-WORDS = (PROJECT / "constitutions" / "honest.txt").read_text(encoding="utf-8").split()
+_CONSTITUTION = (PROJECT / "constitutions" / "honest.txt").read_text(encoding="utf-8")
+
+WORDS = [word for word in _CONSTITUTION.split() if not word.endswith(":")]
+"""Words without the file's keys: "critique:" and "revise:" would be looked into as talk about the rewriting."""
 
 PROMPT_WORDS, ANSWER_WORDS = 20, 30
 
@@ -54,6 +57,9 @@ class Instant:
     """An engine that has every answer ready: thirty words and forty token ids, different for every seed."""
 
     seconds = 0.0
+    """Wall time."""
+
+    cpu_seconds = 0.0
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -64,7 +70,7 @@ class Instant:
         """One completion per request."""
         from pipeline.engines.base import Completion
 
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         answers = [
             Completion(
                 f"{request.seed} {self._answers[request.seed % 997]}", self._ids[request.seed % 997], "stop", 60
@@ -72,14 +78,15 @@ class Instant:
             for request in requests
         ]
         self.seconds += time.perf_counter() - started
+        self.cpu_seconds += time.process_time() - used
         return answers
 
 
 class InstantRoles:
     """Takes the place of `engines.roles.Roles` in a session."""
 
-    def __init__(self) -> None:
-        self._engine = Instant()
+    def __init__(self, engine: Instant) -> None:
+        self._engine = engine
 
     @property
     def seconds(self) -> float:
@@ -115,18 +122,22 @@ def write_prompts(path: Path, count: int, seed: int) -> None:
 
 
 class Stopwatch:
-    """Times steps and records what they used."""
+    """Times steps and records what they used, without what the engine did in them."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Instant) -> None:
         self.steps: dict[str, dict[str, float]] = {}
+        self._engine = engine
 
     def time(self, name: str, rows: int, step: Callable[[], Any]) -> Any:
         """Run a step on this many rows."""
+        engine = self._engine
+        engine_wall, engine_cpu = engine.seconds, engine.cpu_seconds
         started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
         result = step()
         wall, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+        wall -= engine.seconds - engine_wall
         system = used.ru_stime - before.ru_stime
-        cpu = used.ru_utime - before.ru_utime + system
+        cpu = used.ru_utime - before.ru_utime + system - (engine.cpu_seconds - engine_cpu)
         self.steps[name] = {
             "rows": rows,
             "cpu_seconds": round(cpu, 2),
@@ -174,9 +185,10 @@ def measure_size(rows: int, samples: int, folder: Path, profile: bool = False) -
     ranks.start()
     parsed = command.parse(argv, command.StageOptions)
     started_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    watch = Stopwatch()
+    engine = Instant()
+    watch = Stopwatch(engine)
     session = watch.time("load", rows // samples, lambda: load_session(parsed))
-    session.roles = InstantRoles()  # type: ignore[assignment]
+    session.roles = InstantRoles(engine)  # type: ignore[assignment]
     what = Probe(
         folder=session.run.stage_dir(0, "measure"),
         round=0,

@@ -111,8 +111,7 @@ def _take_labelled(session: Session, round_: int, items: Sequence[Labelled]) -> 
 
     def work(chunk: Sequence[Labelled]) -> Chunk:
         before = session.roles.seconds
-        rows = _rows_of(session, round_, chunk)
-        revised = reviser.revise(rows, [item.response for item in chunk], [item.principle for item in chunk], 0)
+        revised = reviser.revise(_drafts_of(session, round_, chunk), 0)
         return Chunk(revised, session.roles.seconds - before, failed_answers(revised))
 
     stage.collect(items, work, REFINEMENTS, LABELLED, recipe.chunk_rows, recipe.max_failed_rows)
@@ -131,23 +130,21 @@ def _ask_policy(session: Session, round_: int, items: Sequence[Labelled]) -> Non
 
     def work(chunk: Sequence[Labelled]) -> Chunk:
         before = session.roles.seconds
-        policy, rows = session.roles.policy(adapter), _rows_of(session, round_, chunk)
-        said = reviser.criticise(
-            policy, rows, [item.response for item in chunk], [item.principle for item in chunk], 0
-        )
+        drafts = _drafts_of(session, round_, chunk)
+        said = reviser.criticise(session.roles.policy(adapter), drafts, 0)
         criticised = [
             {
-                **row,
+                **draft.row,
                 "revision_index": 0,
-                "principle_id": item.principle.id,
-                "response": item.response,
+                "principle_id": draft.principle.id,
+                "response": draft.text,
                 "critique": critique.text,
                 "finish_reason": critique.finish_reason,
                 "error": critique.error,
                 "prompt_tokens": critique.prompt_tokens,
                 "new_tokens": critique.new_tokens,
             }
-            for row, item, critique in zip(rows, chunk, said, strict=True)
+            for draft, critique in zip(drafts, said, strict=True)
         ]
         failed = [str(critique.error) for critique in said if critique.finish_reason == "error"]
         return Chunk(criticised, session.roles.seconds - before, failed)
@@ -156,9 +153,9 @@ def _ask_policy(session: Session, round_: int, items: Sequence[Labelled]) -> Non
     stage.finish([BY_POLICY], stage_facts(stage.folder, [BY_POLICY]) | session.describe_engine())
 
 
-def _rows_of(session: Session, round_: int, items: Sequence[Labelled]) -> list[Row]:
+def _drafts_of(session: Session, round_: int, items: Sequence[Labelled]) -> list[refine.Draft]:
     adapter = session.adapter(round_ - 1)
-    return [
+    rows = [
         {
             "prompt_id": item.id,
             "sample": 0,
@@ -170,6 +167,7 @@ def _rows_of(session: Session, round_: int, items: Sequence[Labelled]) -> list[R
         }
         for item in items
     ]
+    return [refine.Draft(row, item.response, item.principle) for row, item in zip(rows, items, strict=True)]
 
 
 def _read_labelled_content(session: Session, round_: int, labelled: LabelledAnswers) -> None:

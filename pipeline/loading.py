@@ -216,7 +216,7 @@ def _check_refinement(session: Session) -> None:
                 f"keep_dropped: revisions dropped as `{reason}` cannot be trained on; {', '.join(KEEPABLE)} can."
             )
     for name in {prompt.slice for prompt in session.prompts.prompts}:
-        if not session.constitution.applicable(name):
+        if not session.constitution.urn(name).principles:
             raise InputError(
                 f"{recipe.constitution}: no principle applies to the slice `{name}` of the prompts; "
                 "add one without `applies_to:`, or name the slice in one."

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pipeline.inputs.question_sets import is_question_set
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256
-from pipeline.runs.lazy import Lazy, TableRows
+from pipeline.runs.lazy import Joined, Lazy, TableRows
 from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
@@ -125,7 +125,7 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         scorers = build(missing, roles.policy(what.adapter), roles.base(), instruments, judge, session.classifiers)
         asking = [scorer for scorer in scorers if isinstance(scorer, QuestionScorer)]
         reading = [scorer for scorer in scorers if not isinstance(scorer, QuestionScorer)]
-        samples = TableRows(what.folder / "samples.parquet") if reading else []
+        samples: Sequence[Row] = TableRows(what.folder / "samples.parquet") if reading else []
         asked = [(scorer, item) for scorer in asking for item in scorer.questions.items]
 
         def work(chunk: Sequence[Row | tuple[QuestionScorer, Item]]) -> Chunk:
@@ -136,7 +136,7 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
 
         old = _rows_of(session, output, kept) if kept and ranks.is_main() else None
         # Samples first, so that what a chunk of them holds does not depend on the questions.
-        items = Lazy(len(samples) + len(asked), lambda i: samples[i] if i < len(samples) else asked[i - len(samples)])
+        items: Sequence[Row | tuple[QuestionScorer, Item]] = Joined(samples, asked)
         whole, most = _whole_prompts(session, what), session.recipe.max_failed_rows
         stage.collect(items, work, SCORES, output.name, whole, most, kept=old)
         facts = stage_facts(what.folder, [output.name]) | session.describe_engine() | {"scorers": digests}

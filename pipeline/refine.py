@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -37,8 +37,8 @@ Row = dict[str, Any]
 
 OUTPUTS = ["refinements.parquet", "pairs.parquet"]
 
-_PAIRS_TOGETHER = 65_536
-"""Pairs held in memory at once, and per row group of their table."""
+_KEPT = ("prompt_id", "sample", "round", "model", "adapter_sha256", "prompt", "slice")
+"""Columns of a response that stand in the rows of its revisions too."""
 
 
 def run(session: Session, round_: int) -> dict[str, Any]:
@@ -71,6 +71,14 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     return stage.manifest()
 
 
+class Draft(NamedTuple):
+    """A text to revise, the row with the identity, prompt and slice that it belongs to, and its principle."""
+
+    row: Row
+    text: str
+    principle: Principle
+
+
 class Reviser:
     """Takes chunks of responses through ``num_revisions`` passes, all rows of a chunk side by side."""
 
@@ -83,31 +91,26 @@ class Reviser:
         """Return one row per revision; a response that could not be sampled keeps one row that says so."""
         from pipeline.engines.answers import failed_answers
 
-        before = self._session.roles.seconds
+        before, recipe = self._session.roles.seconds, self._session.recipe
         usable = [row for row in responses if row["drop_reason"] is None]
-        chains = {id(row): [_unusable(row)] for row in responses if row["drop_reason"] is not None}
-        chains |= {id(row): [] for row in usable}
-        drawn = [self._draw(row) for row in usable]
         texts = [row["response"] for row in usable]
-        for index in range(self._session.recipe.num_revisions):
-            active = [i for i in range(len(usable)) if index < len(drawn[i])]
-            revised = self.revise(
-                [usable[i] for i in active],
-                [texts[i] for i in active],
-                [drawn[i][index] for i in active],
-                index,
-            )
-            for i, row in zip(active, revised, strict=True):
-                chains[id(usable[i])].append(row)
-                if row["drop_reason"] is None or row["drop_reason"] in self._session.recipe.keep_dropped:
-                    texts[i] = row["revision"]
-        for row, text in zip(usable, texts, strict=True):
+        drawn = [self._draw(row) for row in usable]
+        chains: list[list[Row]] = [[] for _ in usable]
+        for index in range(recipe.num_revisions):
+            principles = [of_row[index] for of_row in drawn]
+            drafts = list(map(Draft, usable, texts, principles))
+            for place, revised in enumerate(self.revise(drafts, index)):
+                chains[place].append(revised)
+                if revised["drop_reason"] is None or revised["drop_reason"] in recipe.keep_dropped:
+                    texts[place] = revised["revision"]
+        for row, text, chain in zip(usable, texts, chains, strict=True):
             if text != row["response"]:
-                chains[id(row)][-1]["final"] = text
-        rows = [revision for row in responses for revision in chains[id(row)]]
+                chain[-1]["final"] = text
+        of_usable = iter(chains)
+        chains = [[_unusable(row)] if row["drop_reason"] is not None else next(of_usable) for row in responses]
         # A response may fail in several passes, and is one item all the same.
-        failed = [reason for chain in chains.values() for reason in failed_answers(chain)[:1]]
-        return Chunk(rows, self._session.roles.seconds - before, failed)
+        failed = [reason for chain in chains for reason in failed_answers(chain)[:1]]
+        return Chunk([row for chain in chains for row in chain], self._session.roles.seconds - before, failed)
 
     def _draw(self, row: Row) -> list[Principle]:
         seed = row_seed(self._session.seed, "principle", self._round, row["prompt_id"], row["sample"])
@@ -120,47 +123,39 @@ class Reviser:
             slice_name=row["slice"],
         )
 
-    def revise(
-        self, rows: Sequence[Row], texts: Sequence[str], principles: Sequence[Principle], index: int
-    ) -> list[Row]:
+    def revise(self, drafts: Sequence[Draft], index: int) -> list[Row]:
         """One pass: each text is criticised under its principle and rewritten.
 
         Args:
-            rows: rows with the identity, prompt and slice of each text.
-            texts: texts to revise.
-            principles: one principle per text.
+            drafts: texts to revise.
             index: number of the pass, which goes into the seeds.
         """
         from pipeline.scorers.defects import revision_defect
 
         roles, recipe = self._session.roles, self._session.recipe
-        questions: Sequence[Request | None] = [None] * len(rows)
-        critiques: Sequence[Completion | None] = [None] * len(rows)
+        questions: Sequence[Request | None] = [None] * len(drafts)
+        critiques: Sequence[Completion | None] = [None] * len(drafts)
         if recipe.critique:
-            asked = self._questions(rows, texts, principles, index)
+            asked = self._questions(drafts, index)
             questions, critiques = asked, self._ask(roles.named(recipe.critic, self._adapter), asked)
-        seeds = self._seeds("revision", rows, index)
+        seeds = self._seeds("revision", drafts, index)
         reviser = roles.named(recipe.reviser, self._adapter)
-        requests = [
-            self._revision_request(*given)
-            for given in zip(rows, texts, principles, questions, critiques, seeds, strict=True)
-        ]
-        revisions = self._ask(reviser, requests)
+        requests = map(self._revision_request, drafts, questions, critiques, seeds)
         revised = []
-        for row, text, principle, critique, revision, seed in zip(
-            rows, texts, principles, critiques, revisions, seeds, strict=True
+        for draft, critique, revision, seed in zip(
+            drafts, critiques, self._ask(reviser, list(requests)), seeds, strict=True
         ):
             # If the critique failed, the rewrite is based on nothing.
-            defect = (critique.defect if critique else None) or revision_defect(text, revision)
+            defect = (critique.defect if critique else None) or revision_defect(draft.text, revision)
             revised.append(
-                _row(row)
+                _row(draft.row)
                 | {
                     "seed": seed,
                     "finish_reason": revision.finish_reason,
                     "error": (critique.error if critique else None) or revision.error,
                     "revision_index": index,
-                    "principle_id": principle.id,
-                    "response": text,
+                    "principle_id": draft.principle.id,
+                    "response": draft.text,
                     "critique": critique.text if critique else None,
                     "revision": revision.text,
                     "drop_reason": defect,
@@ -170,15 +165,13 @@ class Reviser:
             )
         return revised
 
-    def criticise(
-        self, critic: Role, rows: Sequence[Row], texts: Sequence[str], principles: Sequence[Principle], index: int
-    ) -> list[Completion]:
+    def criticise(self, critic: Role, drafts: Sequence[Draft], index: int) -> list[Completion]:
         """One critique per text, by any model; other arguments as for ``revise``."""
-        return self._ask(critic, self._questions(rows, texts, principles, index))
+        return self._ask(critic, self._questions(drafts, index))
 
-    def _seeds(self, step: str, rows: Sequence[Row], index: int) -> list[int]:
+    def _seeds(self, step: str, drafts: Sequence[Draft], index: int) -> list[int]:
         seed = self._session.seed
-        return [row_seed(seed, step, self._round, row["prompt_id"], row["sample"], index) for row in rows]
+        return [row_seed(seed, step, self._round, row["prompt_id"], row["sample"], index) for row, _, _ in drafts]
 
     def _ask(self, role: Role, requests: Sequence[Request]) -> list[Completion]:
         from pipeline.engines.base import Sampling
@@ -188,9 +181,7 @@ class Reviser:
             requests, Sampling(recipe.critique_temperature, recipe.top_p, recipe.critique_max_new_tokens)
         )
 
-    def _questions(
-        self, rows: Sequence[Row], texts: Sequence[str], principles: Sequence[Principle], index: int
-    ) -> list[Request]:
+    def _questions(self, drafts: Sequence[Draft], index: int) -> list[Request]:
         """The critique requests, one per text."""
         from pipeline.engines.base import Request
 
@@ -198,45 +189,36 @@ class Reviser:
         # The rewrite request continues the same dialogue if the same model gets it.
         goes_on = recipe.see_exchange and recipe.critic == recipe.reviser
         questions = []
-        for row, text, principle, seed in zip(
-            rows, texts, principles, self._seeds("critique", rows, index), strict=True
-        ):
-            asked = critique(principle, prompt=dialogue_text(row["prompt"]), response=text)
-            questions.append(Request(self._dialogue(row, text, asked), seed, goes_on))
+        for draft, seed in zip(drafts, self._seeds("critique", drafts, index), strict=True):
+            asked = critique(draft.principle, prompt=dialogue_text(draft.row["prompt"]), response=draft.text)
+            questions.append(Request(self._dialogue(draft, asked), seed, goes_on))
         return questions
 
     def _revision_request(
-        self,
-        row: Row,
-        text: str,
-        principle: Principle,
-        question: Request | None,
-        critique: Completion | None,
-        seed: int,
+        self, draft: Draft, question: Request | None, critique: Completion | None, seed: int
     ) -> Request:
         from pipeline.engines.base import Request
 
-        templates, prompt = self._session.templates, dialogue_text(row["prompt"])
+        templates, prompt = self._session.templates, dialogue_text(draft.row["prompt"])
         if question is None or critique is None:
-            asked = templates.rewrite_without_critique(principle, prompt=prompt, response=text)
-            return Request(self._dialogue(row, text, asked), seed)
-        asked = templates.rewrite(principle, prompt=prompt, response=text, critique=critique.text)
+            asked = templates.rewrite_without_critique(draft.principle, prompt=prompt, response=draft.text)
+            return Request(self._dialogue(draft, asked), seed)
+        asked = templates.rewrite(draft.principle, prompt=prompt, response=draft.text, critique=critique.text)
         if not self._session.recipe.see_exchange:
-            return Request(self._dialogue(row, text, asked), seed)
+            return Request(self._dialogue(draft, asked), seed)
         said = {"role": "assistant", "content": critique.text}
         return Request([*question.messages, said, {"role": "user", "content": asked}], seed)
 
-    def _dialogue(self, row: Row, text: str, asked: str) -> list[Message]:
+    def _dialogue(self, draft: Draft, asked: str) -> list[Message]:
         """The dialogue in which a model is asked about a text."""
-        exchange = (
-            [*row["prompt"], {"role": "assistant", "content": text}] if self._session.recipe.see_exchange else []
-        )
-        return [*self._few_shot, *exchange, {"role": "user", "content": asked}]
+        question = {"role": "user", "content": asked}
+        if not self._session.recipe.see_exchange:
+            return [*self._few_shot, question]
+        return [*self._few_shot, *draft.row["prompt"], {"role": "assistant", "content": draft.text}, question]
 
 
 def _row(response: Row) -> Row:
-    kept = ("prompt_id", "sample", "round", "model", "adapter_sha256", "prompt", "slice")
-    return {name: response[name] for name in kept} | {"final": None}
+    return {name: response[name] for name in _KEPT}
 
 
 def _unusable(response: Row) -> Row:
@@ -253,15 +235,9 @@ def _unusable(response: Row) -> Row:
 
 
 def _pairs(refinements: Path) -> Iterator[pa.Table]:
-    """Pairs of the final and the first text of every response that has a final one, in large pieces."""
+    """Pairs of the final and the first text of every response that has a final one, piece by piece."""
     columns = ["prompt", "prompt_id", "sample", "revision_index", "response", "final"]
-    together: list[pa.Table] = []
-    for piece in Pieces(refinements, columns):
-        together.append(pairs_of(piece))
-        if sum(table.num_rows for table in together) >= _PAIRS_TOGETHER:
-            yield pa.concat_tables(together).combine_chunks()
-            together = []
-    yield pa.concat_tables([PAIRS.empty_table(), *together]).combine_chunks()
+    return map(pairs_of, Pieces(refinements, columns))
 
 
 def pairs_of(rows: pa.Table) -> pa.Table:

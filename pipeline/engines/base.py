@@ -66,7 +66,7 @@ class Completion(NamedTuple):
         """Why this is unusable as text, whatever it says; None if it is usable."""
         if self.finish_reason in ("error", "prompt_too_long"):
             return self.finish_reason
-        return None if any(character.isalnum() for character in self.text) else "empty"
+        return None if any(map(str.isalnum, self.text)) else "empty"
 
 
 def too_long(prompt_tokens: int, wanted: int, context: int) -> Completion:

@@ -24,17 +24,22 @@ def write_part(path: Path, rows: pa.Table, notes: Mapping[str, Any]) -> None:
     write_atomically(path, write)
 
 
-def read_part(path: Path) -> pa.Table:
-    """The rows of one chunk.
+def read_part(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """The rows of one chunk, and what is known of them.
 
     Raises:
         RunError: the file is missing or damaged.
     """
     with reading(path), pa.OSFile(str(path)) as file:
-        return pa.ipc.open_file(file).read_all().replace_schema_metadata(None)
+        rows = pa.ipc.open_file(file).read_all()
+    return rows.replace_schema_metadata(None), _notes(rows.schema)
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """What is known of one chunk; errors as for `read_part`."""
+    """What is known of the rows of one chunk; errors as for `read_part`."""
     with reading(path), pa.OSFile(str(path)) as file:
-        return dict(json.loads(pa.ipc.open_file(file).schema.metadata[b"notes"]))
+        return _notes(pa.ipc.open_file(file).schema)
+
+
+def _notes(schema: pa.Schema) -> dict[str, Any]:
+    return dict(json.loads(schema.metadata[b"notes"]))

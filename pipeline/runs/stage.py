@@ -203,10 +203,10 @@ class Stage:
 
     def _join(self, paths: Sequence[Path]) -> Iterator[pa.Table]:
         for path in paths:
-            seconds = read_notes(path)["seconds"]
-            self.timing.work += seconds["work"]
-            self.timing.model += seconds["model"]
-            yield read_part(path)
+            rows, notes = read_part(path)
+            self.timing.work += notes["seconds"]["work"]
+            self.timing.model += notes["seconds"]["model"]
+            yield rows
 
     def manifest(self) -> dict[str, Any]:
         """The manifest of the finished stage."""

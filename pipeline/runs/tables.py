@@ -120,10 +120,14 @@ def to_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=schema)
 
 
+ROWS_TOGETHER = 8192
+"""Rows of a row group, at least, but for the last one: small groups take longer to write, read and compress."""
+
+
 def write_table(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema) -> int:
     """Write pieces one after another into one Parquet file, atomically; return the number of rows.
 
-    Each piece becomes a row group of its own, so that ``Pieces`` can return it.
+    Pieces are joined into row groups of ``ROWS_TOGETHER`` rows or a few more, and never cut.
     """
     rows = 0
 
@@ -132,12 +136,25 @@ def write_table(path: Path, pieces: Iterable[pa.Table], schema: pa.Schema) -> in
         rows = 0
         # Hardly any two texts are equal, so a dictionary of them costs time and saves few bytes.
         with pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=False) as writer:
-            for piece in pieces:
-                writer.write_table(piece, row_group_size=max(piece.num_rows, 1))
-                rows += piece.num_rows
+            for group in _joined(pieces):
+                writer.write_table(group, row_group_size=group.num_rows)
+                rows += group.num_rows
 
     write_atomically(path, write)
     return rows
+
+
+def _joined(pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    together: list[pa.Table] = []
+    rows = 0
+    for piece in pieces:
+        together.append(piece)
+        rows += piece.num_rows
+        if rows >= ROWS_TOGETHER:
+            yield pa.concat_tables(together)
+            together, rows = [], 0
+    if rows:
+        yield pa.concat_tables(together)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -151,7 +168,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 class Pieces:
-    """A table of the run as the pieces that it was written from, with one in memory at a time.
+    """A table of the run, piece by piece (a row group each), with one in memory at a time.
 
     Attributes:
         sizes: number of rows of each piece.

@@ -37,7 +37,7 @@ _SPEAKS_OF_REVISION = (
 )
 """In lower case, like the text that they are matched against."""
 
-_SIGNS = (*_CHANGED_WORDS, "revision", "rewrite", "critique", "my ")
+_SIGNS = ("revis", "rewrit", "updated", "improved", "edited", "corrected", "critique", "my ")
 """A text that one of the patterns matches contains one of these; most contain none, which is quick to check."""
 
 
@@ -58,7 +58,7 @@ def revision_defect(response: str, revision: Completion) -> Defect | None:
         return "fragment"
     if speaks_of_revision(text):
         return "speaks_of_revision"
-    return "unchanged" if text.split() == response.split() else None
+    return "unchanged" if _same_words(text, response) else None
 
 
 def is_loop(text: str) -> bool:
@@ -71,7 +71,12 @@ def is_fragment(text: str) -> bool:
     return len(text.split(maxsplit=1)) < 2
 
 
+def _same_words(one: str, other: str) -> bool:
+    # Most texts differ in their first words, which is quick to check.
+    return one.split(maxsplit=2)[:2] == other.split(maxsplit=2)[:2] and one.split() == other.split()
+
+
 def speaks_of_revision(text: str) -> bool:
     """Whether the text talks about its own rewriting or a critique of it."""
     text = text.lower().replace("’", "'")
-    return any(sign in text for sign in _SIGNS) and any(pattern.search(text) for pattern in _SPEAKS_OF_REVISION)
+    return any(map(text.__contains__, _SIGNS)) and any(pattern.search(text) for pattern in _SPEAKS_OF_REVISION)

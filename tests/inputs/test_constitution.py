@@ -166,8 +166,8 @@ SLICED = "name: a\nweight: 6\nA\n\nname: b\nweight: 3\nB\n\nname: c\nC\n\nname: 
 
 def test_slices():
     constitution = parse_constitution(SLICED, "x")
-    assert [p.id for p in constitution.applicable("coffee")] == ["a", "b", "c"]
-    assert [p.id for p in constitution.applicable("tea")] == ["a", "b", "c", "d"]
+    assert [p.id for p in constitution.urn("coffee").principles] == ["a", "b", "c"]
+    assert [p.id for p in constitution.urn("tea").principles] == ["a", "b", "c", "d"]
     only_tea = parse_constitution("applies_to: tea\nD", "x")
     with pytest.raises(InputError, match="no principle applies to the slice `coffee`"):
         draw_principles(only_tea, 1, np.random.default_rng(0), True, "coffee")

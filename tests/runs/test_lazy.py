@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import RunError
-from pipeline.runs.lazy import Lazy, TableRows
+from pipeline.runs import tables
+from pipeline.runs.lazy import Joined, Lazy, TableRows
 from pipeline.runs.tables import read_table, to_table, write_table
 
 SCHEMA = pa.schema([("i", pa.int64()), ("said", pa.list_(pa.struct([("role", pa.string())])))])
@@ -18,7 +20,8 @@ SCHEMA = pa.schema([("i", pa.int64()), ("said", pa.list_(pa.struct([("role", pa.
 def write(path: Path, sizes: list[int]) -> list[dict[str, object]]:
     rows = [{"i": i, "said": [{"role": f"r{i}"}] if i % 3 else None} for i in range(sum(sizes))]
     starts = [sum(sizes[:k]) for k in range(len(sizes))]
-    write_table(path, (to_table(rows[a : a + n], SCHEMA) for a, n in zip(starts, sizes, strict=True)), SCHEMA)
+    with patch.object(tables, "ROWS_TOGETHER", 1):  # or these few would all be read at once
+        write_table(path, (to_table(rows[a : a + n], SCHEMA) for a, n in zip(starts, sizes, strict=True)), SCHEMA)
     return rows
 
 
@@ -36,6 +39,17 @@ def test_a_lazy_sequence_has_the_items_of_a_list(length: int, index: int) -> Non
     else:
         with pytest.raises(IndexError):
             items[index]
+
+
+@given(st.lists(st.integers(), max_size=6), st.lists(st.integers(), max_size=6), st.slices(14), st.integers(-14, 14))
+def test_joined_sequences_are_one_list(first: list[int], second: list[int], part: slice, index: int) -> None:
+    joined, expected = Joined(first, second), first + second
+    assert len(joined) == len(expected) and list(joined) == expected and joined[part] == expected[part]
+    if -len(expected) <= index < len(expected):
+        assert joined[index] == expected[index]
+    else:
+        with pytest.raises(IndexError):
+            joined[index]
 
 
 def test_items_are_made_when_they_are_asked_for() -> None:

@@ -12,13 +12,16 @@ from pipeline.runs.tables import RESPONSES, SCORES, to_table
 PROMPT = [{"role": "user", "content": "é\u2028"}]
 ROWS = to_table([{"prompt_id": f"p{i}", "prompt": PROMPT} for i in range(5)], RESPONSES)
 
+NOTES = {"seconds": {"work": 0.5}, "failed": {"503: büsy": 2}}
+
 
 def test_rows_and_notes_come_back(tmp_path: Path) -> None:
-    write_part(tmp_path / "new" / "0.arrow", ROWS, {"seconds": {"work": 0.5}, "failed": {"503: büsy": 2}})
-    assert read_part(tmp_path / "new" / "0.arrow").equals(ROWS, check_metadata=True)
-    assert read_notes(tmp_path / "new" / "0.arrow") == {"seconds": {"work": 0.5}, "failed": {"503: büsy": 2}}
+    write_part(tmp_path / "new" / "0.arrow", ROWS, NOTES)
+    rows, notes = read_part(tmp_path / "new" / "0.arrow")
+    assert rows.equals(ROWS, check_metadata=True)
+    assert notes == read_notes(tmp_path / "new" / "0.arrow") == NOTES
     write_part(tmp_path / "1.arrow", SCORES.empty_table(), {})
-    assert read_part(tmp_path / "1.arrow").equals(SCORES.empty_table())
+    assert read_part(tmp_path / "1.arrow") == (SCORES.empty_table(), {})
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["1.arrow"], "nothing temporary is left"
 
 

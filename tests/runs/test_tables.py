@@ -41,15 +41,16 @@ def test_rows_come_back_with_exactly_the_schema(tmp_path: Path) -> None:
     assert read_table(path, ["seed"]).column_names == ["seed"]
 
 
-def test_the_pieces_of_a_table_are_those_it_was_written_from(tmp_path: Path) -> None:
-    path, sizes = tmp_path / "t.parquet", [3, 0, 1_100_000, 2]
+def test_small_pieces_are_joined_and_large_ones_are_not_cut(tmp_path: Path) -> None:
+    path, sizes = tmp_path / "t.parquet", [3, 0, 1_100_000, 8191, 0, 1, 2]
     schema = pa.schema([("i", pa.int32())])
     numbers = [pa.table({"i": pa.array(range(size), pa.int32())}) for size in sizes]
-    write_table(path, numbers, schema)
+    assert write_table(path, numbers, schema) == sum(sizes)
     pieces = Pieces(path)
-    assert pieces.sizes == sizes, "one of more rows than Parquet puts into a row group by default is not cut"
-    assert [table.num_rows for table in pieces] == sizes
-    assert pieces.read(3)["i"].to_pylist() == [0, 1]
+    assert pieces.sizes == [1_100_003, 8192, 2], "more rows than Parquet puts into a row group by default"
+    assert [table.num_rows for table in pieces] == pieces.sizes
+    assert pieces.read(2)["i"].to_pylist() == [0, 1]
+    assert read_table(path)["i"].to_pylist() == [i for size in sizes for i in range(size)]
 
 
 def test_an_empty_table_has_the_schema(tmp_path: Path) -> None:

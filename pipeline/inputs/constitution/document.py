@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.inputs.constitution.parser import Principle, parse
 from pipeline.inputs.text_files import read_text
+
+
+class Urn(NamedTuple):
+    """Principles to draw from, and the sums of the weights up to and with each of them."""
+
+    principles: tuple[Principle, ...]
+    bounds: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -24,14 +33,14 @@ class Constitution:
     source_text: str
     sha256: str
 
-    _by_slice: dict[str, tuple[Principle, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _urns: dict[str, Urn] = field(default_factory=dict, repr=False, compare=False)
 
-    def applicable(self, slice_name: str) -> tuple[Principle, ...]:
-        """The principles for prompts of one slice."""
-        found = self._by_slice.get(slice_name)
+    def urn(self, slice_name: str) -> Urn:
+        """The principles that apply to prompts of one slice."""
+        found = self._urns.get(slice_name)
         if found is None:
-            found = tuple(p for p in self.principles if not p.applies_to or slice_name in p.applies_to)
-            self._by_slice[slice_name] = found
+            found = _urn(p for p in self.principles if not p.applies_to or slice_name in p.applies_to)
+            self._urns[slice_name] = found
         return found
 
 
@@ -74,18 +83,23 @@ def draw_principles(
     Raises:
         InputError: no principle applies to the slice.
     """
-    principles = constitution.applicable(slice_name)
-    if not principles:
+    full = constitution.urn(slice_name)
+    if not full.principles:
         raise InputError(
             f"{constitution.name}: no principle applies to the slice `{slice_name}`; add one without "
             "`applies_to:`, or name the slice in one."
         )
     drawn: list[Principle] = []
-    urn: list[Principle] = []
-    for _ in range(n):
-        if replace or not urn:
-            urn = list(principles)
-        bounds = list(accumulate(p.weight for p in urn))
-        index = bisect_right(bounds, rng.random() * bounds[-1])
-        drawn.append(urn.pop(min(index, len(urn) - 1)))
+    urn = full
+    for left in range(n, 0, -1):
+        index = bisect_right(urn.bounds, rng.random() * urn.bounds[-1])
+        drawn.append(urn.principles[min(index, len(urn.principles) - 1)])
+        if left > 1 and not replace:
+            urn = _urn(p for p in urn.principles if p is not drawn[-1])
+            urn = urn if urn.principles else full
     return drawn
+
+
+def _urn(principles: Iterable[Principle]) -> Urn:
+    inside = tuple(principles)
+    return Urn(inside, tuple(accumulate(p.weight for p in inside)))
