@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import command, refine
+from pipeline.engines.answers import failed_answers
 from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.places import find_file
 from pipeline.kept_content import read_content
@@ -48,6 +49,8 @@ from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import REFINEMENTS, SCORES
+from pipeline.scorers.judge import Judge, judge_columns
+from pipeline.scorers.rows import failed_items, score_rows
 from pipeline.session import log
 
 if TYPE_CHECKING:
@@ -80,7 +83,6 @@ def _knowledge(session: Session) -> Knowledge:
     sandbox = is_sandbox(session.parsed.resolved)
     if judging is None:
         return Knowledge(sandbox, labelled)
-    from pipeline.scorers.judge import judge_columns
 
     # The first rubric on which high is bad, that is, what a policy should avoid rather than aim for; else the first.
     rubric = min(judging.rubrics.values(), key=lambda one: one.worse != "high")
@@ -105,7 +107,6 @@ def _take_labelled(session: Session, round_: int, items: Sequence[Labelled]) -> 
     stage = _stage(session, round_, LABELLED)
     if stage.is_complete():
         return
-    from pipeline.engines.answers import failed_answers
 
     reviser, recipe = refine.Reviser(session, round_), session.recipe
 
@@ -190,8 +191,6 @@ def _rate_answers(session: Session, round_: int) -> None:
     stage = _stage(session, round_, JUDGED, refinements=file_sha256(refinements))
     if stage.is_complete():
         return
-    from pipeline.scorers.judge import Judge
-    from pipeline.scorers.rows import failed_items, score_rows
 
     roles, recipe = session.roles, session.recipe
     judge = roles.named(str(recipe.judge), session.adapter(round_ - 1))

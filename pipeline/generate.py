@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline import command
+from pipeline.engines.answers import Question, answer, failed_answers
+from pipeline.engines.base import Sampling
 from pipeline.runs.lazy import Lazy
 from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
@@ -41,9 +43,6 @@ def run(session: Session, round_: int) -> dict[str, Any]:
 
 
 def _sample(session: Session, stage: Stage, name: str, prompts: LoadedPrompts, samples: int, output: str) -> None:
-    from pipeline.engines.answers import Question, answer, failed_answers
-    from pipeline.engines.base import Sampling
-
     adapter = session.adapter(stage.round - 1)
     recipe = session.recipe
     sampling = Sampling(recipe.temperature, recipe.top_p, recipe.max_new_tokens)

@@ -15,6 +15,10 @@ from pipeline.runs.files import file_sha256, read_json, write_json
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import SCORES, read_table
+from pipeline.scorers import Judge
+from pipeline.scorers.base import failures
+from pipeline.scorers.judge import judge_columns
+from pipeline.scorers.rows import sample_of
 
 if TYPE_CHECKING:
     from pipeline.session import Session
@@ -54,10 +58,6 @@ def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[
         manifest_name="judged_again.manifest.json",
     )
     if not stage.is_complete(renew=renew):
-        from pipeline.scorers import Judge
-        from pipeline.scorers.base import failures
-        from pipeline.scorers.rows import sample_of
-
         judging, roles = session.instruments.judging, session.roles
 
         def work(items: Sequence[_Item]) -> Chunk:
@@ -120,8 +120,6 @@ def _grouped(items: Sequence[_Item]) -> Iterator[tuple[tuple[str, str], list[_It
 
 
 def _column(session: Session, rubric: str) -> str:
-    from pipeline.scorers.judge import judge_columns
-
     assert session.instruments.judging is not None
     return next(
         iter(judge_columns(session.instruments.judging.rubrics[rubric], session.instruments.judging.by_policy))

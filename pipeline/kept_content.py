@@ -12,6 +12,8 @@ from pipeline.runs.lazy import TableRows
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import CONTENT
+from pipeline.scorers.base import failures
+from pipeline.scorers.content import ContentReader, Rewritten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,8 +44,6 @@ def read_content(
     """
     if stage.is_complete():
         return
-    from pipeline.scorers.base import failures
-    from pipeline.scorers.content import ContentReader, Rewritten
 
     keep, roles = session.recipe.keep_dropped, session.roles
     reader = ContentReader(roles.base(), load_plain_question(recall_file(session.recipe)))

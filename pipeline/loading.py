@@ -6,6 +6,7 @@ import importlib.util
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from pipeline.engines.vllm_process import LORA_RANKS, find_python
 from pipeline.errors import InputError, first_line
 from pipeline.inputs.addresses import is_address, read_addresses, read_key, read_key_variables
 from pipeline.inputs.constitution import load_constitution
@@ -195,8 +196,6 @@ def _check_engines(session: Session) -> None:
     if unserved := [key for key in ("use_dora", "lora_modules_to_save") if getattr(model, key, None)]:
         raise InputError(f"{unserved[0]}: vLLM cannot serve such adapters; use `policy_engine: local`.")
     if recipe.policy_engine == "vllm":
-        from pipeline.engines.vllm_process import LORA_RANKS, find_python
-
         find_python(recipe.vllm_python)
         if model.lora_r > LORA_RANKS[-1]:
             raise InputError(f"lora_r: vLLM serves adapters up to rank {LORA_RANKS[-1]}, found {model.lora_r}.")

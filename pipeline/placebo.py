@@ -12,6 +12,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from pipeline import alarm, distill, generate, measure
+from pipeline.engines.base import Completion
 from pipeline.report.trackers import mirror_of, mirror_rounds
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, write_text
@@ -19,6 +20,7 @@ from pipeline.runs.rundir import RunDir
 from pipeline.runs.stage import Stage
 from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import REFINEMENTS, read_table, to_table, write_table
+from pipeline.scorers.defects import revision_defect
 
 if TYPE_CHECKING:
     from pipeline.session import Session
@@ -50,9 +52,6 @@ def run_round(session: Session, round_: int) -> dict[str, Any]:
 
 def _keep_unrevised(arm: Session, run: RunDir, round_: int) -> None:
     """Stand in for refine: a sound answer is final as it is if the run's own answer to that prompt was revised."""
-    from pipeline.engines.base import Completion
-    from pipeline.scorers.defects import revision_defect
-
     refined = run.stage_dir(round_, "refine") / "refinements.parquet"
     responses = arm.run.stage_dir(round_, "generate") / "responses.parquet"
     stage = Stage(

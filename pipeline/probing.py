@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.engines.answers import Question, answer, failed_answers
+from pipeline.engines.base import Adapter, Sampling
 from pipeline.inputs.question_sets import is_question_set
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256
@@ -23,7 +25,6 @@ from pipeline.scorers.rows import failed_items, score_asked, score_rows
 from pipeline.session import log
 
 if TYPE_CHECKING:
-    from pipeline.engines.base import Adapter
     from pipeline.inputs.prompts import Prompt
     from pipeline.inputs.question_sets import Item, QuestionSet
     from pipeline.session import Session
@@ -80,8 +81,6 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
     )
     if stage.is_complete(renew=renew):
         return
-    from pipeline.engines.answers import Question, answer, failed_answers
-    from pipeline.engines.base import Sampling
 
     recipe = session.recipe
     longest = recipe.probe_max_new_tokens or recipe.max_new_tokens

@@ -14,6 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import command
+from pipeline.engines.answers import failed_answers
+from pipeline.engines.base import Completion, Message, Request, Sampling
+from pipeline.engines.roles import Role
 from pipeline.errors import InputError
 from pipeline.inputs.constitution import Principle, draw_principles
 from pipeline.inputs.places import find_file
@@ -25,12 +28,11 @@ from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import PAIRS, REFINEMENTS, Pieces, write_table
+from pipeline.scorers.defects import revision_defect
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.engines.base import Completion, Message, Request
-    from pipeline.engines.roles import Role
     from pipeline.session import Session
 
 Row = dict[str, Any]
@@ -89,8 +91,6 @@ class Reviser:
 
     def refine(self, responses: Sequence[Row]) -> Chunk:
         """Return one row per revision; a response that could not be sampled keeps one row that says so."""
-        from pipeline.engines.answers import failed_answers
-
         before, recipe = self._session.roles.seconds, self._session.recipe
         usable = [row for row in responses if row["drop_reason"] is None]
         texts = [row["response"] for row in usable]
@@ -130,8 +130,6 @@ class Reviser:
             drafts: texts to revise.
             index: number of the pass, which goes into the seeds.
         """
-        from pipeline.scorers.defects import revision_defect
-
         roles, recipe = self._session.roles, self._session.recipe
         questions: Sequence[Request | None] = [None] * len(drafts)
         critiques: Sequence[Completion | None] = [None] * len(drafts)
@@ -174,8 +172,6 @@ class Reviser:
         return [row_seed(seed, step, self._round, row["prompt_id"], row["sample"], index) for row, _, _ in drafts]
 
     def _ask(self, role: Role, requests: Sequence[Request]) -> list[Completion]:
-        from pipeline.engines.base import Sampling
-
         recipe = self._session.recipe
         return role.generate(
             requests, Sampling(recipe.critique_temperature, recipe.top_p, recipe.critique_max_new_tokens)
@@ -183,8 +179,6 @@ class Reviser:
 
     def _questions(self, drafts: Sequence[Draft], index: int) -> list[Request]:
         """The critique requests, one per text."""
-        from pipeline.engines.base import Request
-
         critique, recipe = self._session.templates.critique, self._session.recipe
         # The rewrite request continues the same dialogue if the same model gets it.
         goes_on = recipe.see_exchange and recipe.critic == recipe.reviser
@@ -197,8 +191,6 @@ class Reviser:
     def _revision_request(
         self, draft: Draft, question: Request | None, critique: Completion | None, seed: int
     ) -> Request:
-        from pipeline.engines.base import Request
-
         templates, prompt = self._session.templates, dialogue_text(draft.row["prompt"])
         if question is None or critique is None:
             asked = templates.rewrite_without_critique(draft.principle, prompt=prompt, response=draft.text)

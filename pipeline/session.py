@@ -9,6 +9,10 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pipeline.engines.base import Adapter
+from pipeline.engines.kept import KeptAnswers
+from pipeline.engines.roles import Roles, Serving
+from pipeline.engines.vllm_process import Vllm
 from pipeline.errors import InputError, RunError
 from pipeline.inputs.addresses import read_addresses, read_key_variables
 from pipeline.inputs.constitution import Constitution
@@ -27,9 +31,7 @@ from pipeline.runs.rundir import RunDir, package_versions
 from pipeline.scorers import Instruments, Worse, columns
 
 if TYPE_CHECKING:
-    from pipeline.engines.base import Adapter
     from pipeline.engines.classifier import SequenceClassifier
-    from pipeline.engines.roles import Roles, Serving
 
 log = logging.getLogger("pipeline")
 
@@ -245,8 +247,6 @@ class Session:
         """The models by role (policy, critic, reviser, ...); each is loaded on first use."""
         from trl import get_quantization_config
 
-        from pipeline.engines.roles import Roles
-
         return Roles(
             self.model,
             revision=self.parsed.model.model_revision,
@@ -259,10 +259,6 @@ class Session:
         )
 
     def _serving(self) -> Serving:
-        from pipeline.engines.kept import KeptAnswers
-        from pipeline.engines.roles import Serving
-        from pipeline.engines.vllm_process import Vllm
-
         r, model = self.recipe, self.parsed.model
         vllm = None
         if r.policy_engine == "vllm":
@@ -294,8 +290,6 @@ class Session:
         Raises:
             RunError: that round has not been distilled.
         """
-        from pipeline.engines.base import Adapter
-
         if round_ == 0:
             return None
         folder = self.run.adapter_dir(round_)
