@@ -6,7 +6,7 @@ python pipeline/refine.py --run_dir runs/sandbox-blind-spot --round 1
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -94,7 +94,7 @@ class Reviser:
         before, recipe = self._session.roles.seconds, self._session.recipe
         usable = [row for row in responses if row["drop_reason"] is None]
         texts = [row["response"] for row in usable]
-        drawn = [self._draw(row) for row in usable]
+        drawn = self._draw(usable)
         chains: list[list[Row]] = [[] for _ in usable]
         for index in range(recipe.num_revisions):
             principles = [of_row[index] for of_row in drawn]
@@ -112,16 +112,14 @@ class Reviser:
         failed = [reason for chain in chains for reason in failed_answers(chain)[:1]]
         return Chunk([row for chain in chains for row in chain], self._session.roles.seconds - before, failed)
 
-    def _draw(self, row: Row) -> list[Principle]:
-        seed = row_seed(self._session.seed, "principle", self._round, row["prompt_id"], row["sample"])
-        recipe = self._session.recipe
-        return draw_principles(
-            self._session.constitution,
-            recipe.num_revisions,
-            np.random.default_rng(seed),
-            replace=recipe.draw_with_replacement,
-            slice_name=row["slice"],
-        )
+    def _draw(self, rows: Sequence[Row]) -> list[list[Principle]]:
+        """The principles of each response, one per pass."""
+        recipe, constitution = self._session.recipe, self._session.constitution
+        n, replace = recipe.num_revisions, recipe.draw_with_replacement
+        return [
+            draw_principles(constitution, n, np.random.default_rng(seed), replace, row["slice"])
+            for row, seed in zip(rows, self._seeds("principle", rows), strict=True)
+        ]
 
     def revise(self, drafts: Sequence[Draft], index: int) -> list[Row]:
         """One pass: each text is criticised under its principle and rewritten.
@@ -131,45 +129,41 @@ class Reviser:
             index: number of the pass, which goes into the seeds.
         """
         roles, recipe = self._session.roles, self._session.recipe
-        questions: Sequence[Request | None] = [None] * len(drafts)
         critiques: Sequence[Completion | None] = [None] * len(drafts)
+        seeds = self._seeds("revision", (draft.row for draft in drafts), index)
         if recipe.critique:
-            asked = self._questions(drafts, index)
-            questions, critiques = asked, self._ask(roles.named(recipe.critic, self._adapter), asked)
-        seeds = self._seeds("revision", drafts, index)
-        reviser = roles.named(recipe.reviser, self._adapter)
-        requests = map(self._revision_request, drafts, questions, critiques, seeds)
-        revised = []
-        for draft, critique, revision, seed in zip(
-            drafts, critiques, self._ask(reviser, list(requests)), seeds, strict=True
-        ):
-            # If the critique failed, the rewrite is based on nothing.
-            defect = (critique.defect if critique else None) or revision_defect(draft.text, revision)
-            revised.append(
-                _row(draft.row)
-                | {
-                    "seed": seed,
-                    "finish_reason": revision.finish_reason,
-                    "error": (critique.error if critique else None) or revision.error,
-                    "revision_index": index,
-                    "principle_id": draft.principle.id,
-                    "response": draft.text,
-                    "critique": critique.text if critique else None,
-                    "revision": revision.text,
-                    "drop_reason": defect,
-                    "prompt_tokens": revision.prompt_tokens + (critique.prompt_tokens if critique else 0),
-                    "new_tokens": revision.new_tokens + (critique.new_tokens if critique else 0),
-                }
-            )
-        return revised
+            questions = self._questions(drafts, index)
+            said = self._ask(roles.named(recipe.critic, self._adapter), questions)
+            requests, critiques = self._rewrites(drafts, questions, said, seeds), said
+        else:
+            requests = self._rewrites_without_critique(drafts, seeds)
+        revisions = self._ask(roles.named(recipe.reviser, self._adapter), requests)
+        return [
+            _row(draft.row)
+            | {
+                "seed": seed,
+                "finish_reason": revision.finish_reason,
+                "error": (critique.error if critique else None) or revision.error,
+                "revision_index": index,
+                "principle_id": draft.principle.id,
+                "response": draft.text,
+                "critique": critique.text if critique else None,
+                "revision": revision.text,
+                # If the critique failed, the rewrite is based on nothing.
+                "drop_reason": (critique.defect if critique else None) or revision_defect(draft.text, revision),
+                "prompt_tokens": revision.prompt_tokens + (critique.prompt_tokens if critique else 0),
+                "new_tokens": revision.new_tokens + (critique.new_tokens if critique else 0),
+            }
+            for draft, critique, revision, seed in zip(drafts, critiques, revisions, seeds, strict=True)
+        ]
 
     def criticise(self, critic: Role, drafts: Sequence[Draft], index: int) -> list[Completion]:
         """One critique per text, by any model; other arguments as for ``revise``."""
         return self._ask(critic, self._questions(drafts, index))
 
-    def _seeds(self, step: str, drafts: Sequence[Draft], index: int) -> list[int]:
-        seed = self._session.seed
-        return [row_seed(seed, step, self._round, row["prompt_id"], row["sample"], index) for row, _, _ in drafts]
+    def _seeds(self, step: str, rows: Iterable[Row], index: int = 0) -> list[int]:
+        seed, round_ = self._session.seed, self._round
+        return [row_seed(seed, step, round_, row["prompt_id"], row["sample"], index) for row in rows]
 
     def _ask(self, role: Role, requests: Sequence[Request]) -> list[Completion]:
         recipe = self._session.recipe
@@ -179,34 +173,47 @@ class Reviser:
 
     def _questions(self, drafts: Sequence[Draft], index: int) -> list[Request]:
         """The critique requests, one per text."""
-        critique, recipe = self._session.templates.critique, self._session.recipe
+        ask, recipe = self._session.templates.critique, self._session.recipe
+        asked = [ask(of, prompt=dialogue_text(row["prompt"]), response=text) for row, text, of in drafts]
         # The rewrite request continues the same dialogue if the same model gets it.
         goes_on = recipe.see_exchange and recipe.critic == recipe.reviser
-        questions = []
-        for draft, seed in zip(drafts, self._seeds("critique", drafts, index), strict=True):
-            asked = critique(draft.principle, prompt=dialogue_text(draft.row["prompt"]), response=draft.text)
-            questions.append(Request(self._dialogue(draft, asked), seed, goes_on))
-        return questions
+        seeds = self._seeds("critique", (draft.row for draft in drafts), index)
+        dialogues = self._dialogues(drafts, asked)
+        return [Request(dialogue, seed, goes_on) for dialogue, seed in zip(dialogues, seeds, strict=True)]
 
-    def _revision_request(
-        self, draft: Draft, question: Request | None, critique: Completion | None, seed: int
-    ) -> Request:
-        templates, prompt = self._session.templates, dialogue_text(draft.row["prompt"])
-        if question is None or critique is None:
-            asked = templates.rewrite_without_critique(draft.principle, prompt=prompt, response=draft.text)
-            return Request(self._dialogue(draft, asked), seed)
-        asked = templates.rewrite(draft.principle, prompt=prompt, response=draft.text, critique=critique.text)
+    def _rewrites(
+        self, drafts: Sequence[Draft], questions: Sequence[Request], said: Sequence[Completion], seeds: Sequence[int]
+    ) -> list[Request]:
+        """The requests for rewrites, given the critics' questions and what was said to them."""
+        ask = self._session.templates.rewrite
+        asked = [
+            ask(of, prompt=dialogue_text(row["prompt"]), response=text, critique=critique.text)
+            for (row, text, of), critique in zip(drafts, said, strict=True)
+        ]
         if not self._session.recipe.see_exchange:
-            return Request(self._dialogue(draft, asked), seed)
-        said = {"role": "assistant", "content": critique.text}
-        return Request([*question.messages, said, {"role": "user", "content": asked}], seed)
+            return list(map(Request, self._dialogues(drafts, asked), seeds))
+        return [
+            Request([*before.messages, _turn("assistant", critique.text), _turn("user", then)], seed)
+            for before, critique, then, seed in zip(questions, said, asked, seeds, strict=True)
+        ]
 
-    def _dialogue(self, draft: Draft, asked: str) -> list[Message]:
-        """The dialogue in which a model is asked about a text."""
-        question = {"role": "user", "content": asked}
+    def _rewrites_without_critique(self, drafts: Sequence[Draft], seeds: Sequence[int]) -> list[Request]:
+        ask = self._session.templates.rewrite_without_critique
+        asked = [ask(of, prompt=dialogue_text(row["prompt"]), response=text) for row, text, of in drafts]
+        return list(map(Request, self._dialogues(drafts, asked), seeds))
+
+    def _dialogues(self, drafts: Sequence[Draft], asked: Sequence[str]) -> list[list[Message]]:
+        """The dialogues in which a model is asked about texts."""
         if not self._session.recipe.see_exchange:
-            return [*self._few_shot, question]
-        return [*self._few_shot, *draft.row["prompt"], {"role": "assistant", "content": draft.text}, question]
+            return [[*self._few_shot, _turn("user", question)] for question in asked]
+        return [
+            [*self._few_shot, *draft.row["prompt"], _turn("assistant", draft.text), _turn("user", question)]
+            for draft, question in zip(drafts, asked, strict=True)
+        ]
+
+
+def _turn(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
 
 
 def _row(response: Row) -> Row:
