@@ -4,10 +4,10 @@
 
 Loads prompts from a JSONL file (ids, cells, near-duplicates of a thousand probe prompts), generates, refines (critique
 and rewrite), samples every prompt as a probe and scores the samples by `length` and `loops`: all through the code that
-a run uses, with its seeds, templates, dialogues, defects, chunks on disk, tables and manifests. Models (and the seconds
-of the engine in their place), other scorers and statistics are left out. Each size runs in a process of its own, which reports CPU seconds and wall-clock seconds
-(the latter include whatever else ran on the machine), rows per second of each, and its peak memory so far. Writes
-bookkeeping.json next to this script.
+a run uses, with seeds, templates, dialogues, defects, chunks (of 2,048 rows) on disk, tables and manifests. Models,
+the seconds of the engine in their place, other scorers and statistics are left out. Each size runs in a process of its
+own, which reports CPU seconds and wall-clock seconds (the latter include whatever else ran on the machine), rows per
+second of each, and its peak memory so far. Writes bookkeeping.json next to this script.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ num_rounds: 1
 constitution: {PROJECT}/constitutions/harmless.txt
 templates: {PROJECT}/constitutions/templates
 scorers: [length, loops]
+chunk_rows: 2048
 """
 
 

@@ -63,7 +63,7 @@ def revision_defect(response: str, revision: Completion) -> Defect | None:
 
 def is_loop(text: str) -> bool:
     """Whether much of the text is one block repeated over and over."""
-    return looping_share(text) >= _LOOP_SHARE
+    return looping_share(text, floor=_LOOP_SHARE) >= _LOOP_SHARE
 
 
 def is_fragment(text: str) -> bool:

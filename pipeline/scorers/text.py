@@ -34,14 +34,15 @@ class Loops:
         return {"loops": [Score(looping_share(sample.response)) for sample in samples]}
 
 
-def looping_share(text: str) -> float:
+def looping_share(text: str, floor: float = 0.0) -> float:
     """Share of words that only repeat, back to back, the block before them.
 
     A loop is a block of words that appears at least three times in a row; its first appearance is not counted.
     Repeated n-grams as such are not a loop: a recipe that says "stir well" after every step is not one.
+    A share below ``floor`` may be given as 0, which takes less time.
     """
     words = text.split()
-    if len(words) - len(set(words)) < _LEAST_LOOP:
+    if len(words) - len(set(words)) < max(_LEAST_LOOP, floor * len(words)):
         return 0.0
     longest = 0
     for stretch in _recurring_stretches(words):

@@ -32,7 +32,10 @@ def test_the_share_is_that_of_the_definition(
     before: list[str], block: list[str], times: int, after: list[str]
 ) -> None:
     words = [*before, *block * times, *after]
-    assert looping_share(" ".join(words)) == share_by_definition(words)
+    share = share_by_definition(words)
+    assert looping_share(" ".join(words)) == share
+    for floor in (0.1, 0.3, 0.6):
+        assert looping_share(" ".join(words), floor) == share or share < floor
 
 
 @given(
