@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.functional import pad
 from transformers import Cache, DynamicCache
 
 from pipeline.engines.prefixes import NOTHING, Beginning, Dialogue, Prefixes
@@ -13,6 +14,9 @@ from pipeline.engines.window import WindowCache, n_window_layers
 
 _WORTH_IT = 0.75
 """Use kept beginnings if what remains is at most this share of the longest prompt: laying them out has a cost."""
+
+_PADDING = 256
+"""Tokens of padding that cost about as much as one more pass: fewer are cheaper to compute than to avoid."""
 
 READ_AT_ONCE = 1 << 15
 """Tokens of one pass over prompts, padding included: the memory that a pass takes beside the cache grows with them."""
@@ -47,7 +51,7 @@ class Reading(NamedTuple):
 
 
 def read_prompts(model: Model, prompts: Sequence[Sequence[int]], prefixes: Prefixes | None) -> Reading:
-    """Read prompts as one batch.
+    """Read prompts into one cache, those of similar length together.
 
     Args:
         model: model to read them with.
@@ -56,16 +60,52 @@ def read_prompts(model: Model, prompts: Sequence[Sequence[int]], prefixes: Prefi
     """
     row: dict[tuple[int, ...], int] = {}
     of = [row.setdefault(tuple(prompt), len(row)) for prompt in prompts]
-    beginnings = [prefixes.longest(prompt) for prompt in row] if prefixes else [NOTHING] * len(row)
-    # The longest remainder determines the cost of the pass, however much of the other prompts is known.
-    rest = max(len(prompt) - begun.length for prompt, begun in zip(row, beginnings, strict=True))
-    worth_it = rest <= _WORTH_IT * max(map(len, row))
-    read = _read_on(model, list(row), beginnings) if worth_it else _read(model, list(row))
-    if len(row) == len(prompts):
+    distinct = list(row)
+    beginnings = [prefixes.longest(prompt) for prompt in distinct] if prefixes else [NOTHING] * len(distinct)
+    rests = [len(prompt) - begun.length for prompt, begun in zip(distinct, beginnings, strict=True)]
+    groups = _alike(rests) if n_window_layers(model.forward.config) else [list(range(len(distinct)))]
+    readings = [_read_group(model, [distinct[i] for i in group], [beginnings[i] for i in group]) for group in groups]
+    read = readings[0] if len(readings) == 1 else _joined(readings)
+    place = {i: number for number, i in enumerate(i for group in groups for i in group)}
+    chosen = [place[i] for i in of]
+    if chosen == list(range(len(distinct))):
         return read
-    rows = torch.tensor(of, device=read.mask.device)
+    rows = torch.tensor(chosen, device=read.mask.device)
     read.cache.reorder_cache(rows)
     return Reading(read.logits[rows], read.mask[rows], read.cache)
+
+
+def _alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices in groups of similar lengths, the longest first, each padded by ``_PADDING`` tokens in all at most."""
+    groups: list[list[int]] = []
+    longest = padding = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        padding += longest - lengths[i]
+        if not groups or padding > _PADDING:
+            groups.append([])
+            longest, padding = lengths[i], 0
+        groups[-1].append(i)
+    return groups
+
+
+def _read_group(model: Model, prompts: Sequence[Sequence[int]], beginnings: Sequence[Beginning]) -> Reading:
+    # The longest remainder determines the cost of the pass, however much of the other prompts is known.
+    rest = max(len(prompt) - begun.length for prompt, begun in zip(prompts, beginnings, strict=True))
+    worth_it = rest <= _WORTH_IT * max(map(len, prompts))
+    return _read_on(model, prompts, beginnings) if worth_it else _read(model, prompts)
+
+
+def _joined(readings: Sequence[Reading]) -> Reading:
+    """Several readings as one; their caches are used up, layer by layer, so that hardly anything is held twice."""
+    width = max(reading.mask.shape[1] for reading in readings)
+    cache = WindowCache(len(readings[0].cache.layers))
+    for number in range(len(cache.layers)):
+        layers = [reading.cache.layers.pop(0) for reading in readings]
+        keys = torch.cat([pad(layer.keys, (0, 0, width - layer.keys.shape[2], 0)) for layer in layers])
+        values = torch.cat([pad(layer.values, (0, 0, width - layer.values.shape[2], 0)) for layer in layers])
+        cache.update(keys, values, number)
+    mask = torch.cat([pad(reading.mask, (width - reading.mask.shape[1], 0)) for reading in readings])
+    return Reading(torch.cat([reading.logits for reading in readings]), mask, cache)
 
 
 def _read(model: Model, prompts: Sequence[Sequence[int]]) -> Reading:

@@ -75,12 +75,13 @@ def count_read(model: Any) -> list[int]:
     return read
 
 
-@pytest.mark.parametrize("at_once", [1 << 15, 64])
+@pytest.mark.parametrize(("at_once", "padding"), [(1 << 15, 256), (64, 256), (1 << 15, 20), (64, 0)])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_greedy_answers_are_those_of_one_prompt_at_a_time(
-    name: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+    name: str, at_once: int, padding: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.engines.prefill.READ_AT_ONCE", at_once)
+    monkeypatch.setattr("pipeline.engines.prefill._PADDING", padding)
     model, prompts = random_model(CONFIGS[name]()), prompts_of(16)
     expected = []
     for prompt in prompts:
@@ -129,9 +130,10 @@ def test_rows_end_at_the_right() -> None:
     assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
 
 
-def test_equal_prompts_are_read_once_and_answered_by_their_own_seeds() -> None:
+def test_equal_prompts_are_read_once_and_answered_by_their_own_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(LlamaConfig(**SIZES)).double()
     read = count_read(model)
+    monkeypatch.setattr("pipeline.engines.prefill._PADDING", 10_000)  # so that all are read at once
     prompts = [Prompt(tokens, 10 * i + sample_) for i, tokens in enumerate(prompts_of(6)) for sample_ in range(4)]
     together = sample(Model(model, ENDS, 0), prompts, Sampling(1.0, 1.0, NEW), 24)
     assert sum(read) == 6 * len(prompts[0].tokens)
@@ -139,8 +141,25 @@ def test_equal_prompts_are_read_once_and_answered_by_their_own_seeds() -> None:
     assert len({tuple(answer) for answer in together}) > 20
 
 
+def test_prompts_of_similar_lengths_are_read_together() -> None:
+    model = random_model(LlamaConfig(**SIZES))
+    read, given, once = count_read(model), Model(model, ENDS, 0), Sampling(0.0, 1.0, 1)
+    for lengths, padded in (
+        ([200, 180, 30, 29, 28], [2 * 200, 3 * 30]),
+        ([60, 59, 58, 57], [4 * 60]),
+        ([400, 300, 200, 100], [2 * 400, 2 * 200]),
+    ):
+        sample(given, [Prompt([5 + i, *[7] * (n - 1)], i) for i, n in enumerate(lengths)], once, 8)
+        assert read == padded
+        read.clear()
+
+
 @pytest.mark.parametrize("batch_size", [1, 5, 16])
-def test_dialogues_that_go_on_are_read_on_and_answered_alike(batch_size: int) -> None:
+@pytest.mark.parametrize("padding", [0, 40, 256])
+def test_dialogues_that_go_on_are_read_on_and_answered_alike(
+    batch_size: int, padding: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.engines.prefill._PADDING", padding)
     model = random_model(LlamaConfig(**SIZES)).double()
     given, prefixes, sampling = Model(model, ENDS, 0), Prefixes(2**24), Sampling(1.0, 1.0, NEW)
     first = [Prompt(tokens * 3, seed, goes_on=True) for seed, tokens in enumerate(prompts_of(16))]

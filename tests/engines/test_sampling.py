@@ -117,6 +117,16 @@ def test_top_p_renormalises_inside_the_nucleus() -> None:
     assert stats.chisquare(np.bincount(drawn.numpy(), minlength=2), np.array([4, 3]) / 7 * n).pvalue > 0.001
 
 
+def test_a_batch_in_pieces_is_drawn_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, seeds = torch.randn(50, 100, generator=torch.Generator().manual_seed(0)), seeds_of(50)
+    for sampling in (Sampling(1.0, 1.0, 1), Sampling(0.7, 0.8, 1)):
+        whole = draw_tokens(logits, seeds, seeds, sampling)
+        for at_once in (1, 100, 750):
+            monkeypatch.setattr("pipeline.engines.sampling._ON_CPU", at_once)
+            assert torch.equal(draw_tokens(logits, seeds, seeds, sampling), whole)
+        assert torch.equal(seeds, seeds_of(50)), "the seeds are not hashed in place"
+
+
 def test_temperature_zero_is_argmax_whatever_the_seed() -> None:
     logits = torch.randn(64, 30, generator=torch.Generator().manual_seed(0))
     for first in (0, 10**12):
