@@ -145,7 +145,7 @@ def test_prompts_of_similar_lengths_are_read_together() -> None:
     model = random_model(LlamaConfig(**SIZES))
     read, given, once = count_read(model), Model(model, ENDS, 0), Sampling(0.0, 1.0, 1)
     for lengths, padded in (
-        ([200, 180, 30, 29, 28], [2 * 200, 3 * 30]),
+        ([400, 380, 30, 29, 28], [2 * 400, 3 * 30]),
         ([60, 59, 58, 57], [4 * 60]),
         ([400, 300, 200, 100], [2 * 400, 2 * 200]),
     ):
