@@ -34,6 +34,7 @@ def write_card(run: RunDir, round_: int) -> None:
         header["base_model"] = hub_id
     curve, measured = distill["loss_curve"], run.drift(round_).exists()
     precision = precision_of(distill["engine"]) or "behind a server"
+    start = "the frozen base" if distill["inputs"]["previous"] is None else f"the adapter of round {round_ - 1}"
     what = "Revisions" if is_revised(run, round_) else "Answers"
     lines = [
         "---",
@@ -52,6 +53,7 @@ def write_card(run: RunDir, round_: int) -> None:
         "",
         f"* Base model: `{base}`, {precision}",
         f"* Constitution: sha256 `{refine['constitution']}`" if refine["constitution"] else "* Constitution: none",
+        f"* Starts from: {start}",
         f"* Training rows: {trained_on(run, round_)}; {distill['tokens']['trained']:,} tokens",
         f"* Steps: {distill['steps']}",
         f"* Trainable parameters: {distill['trainable_parameters']:,}",

@@ -21,6 +21,7 @@ RECIPE = {"model_name_or_path": "org/base", "critique": True, "num_revisions": 1
 
 def prepare(run: RunDir, base: str, curve: list[dict[str, float]] | None = None) -> None:
     distill = {
+        "inputs": {"previous": None},
         "sources": {"helpful": 1200, "revision": 800},
         "tokens": {"trained": 123456},
         "steps": 40,
@@ -55,6 +56,7 @@ def test_the_hub_can_read_it(run: RunDir) -> None:
     assert "Drift against" not in card.text and "not measured yet" in card.text
     said = "answers, criticised and rewritten by the model itself, and on its unrevised answers to other prompts. Load"
     assert said in card.text
+    assert "Starts from: the frozen base" in card.text
 
 
 def test_it_says_that_the_base_was_quantised(run: RunDir) -> None:
@@ -74,6 +76,13 @@ def test_the_placebo_arm_was_revised_by_nobody(run: RunDir) -> None:
     text = card_of(run).text
     assert "trained on the model's own answers, unrevised: the placebo arm of a run." in text
     assert "Training rows: 1,200 helpful, 800 unrevised;" in text and "Answers left out: none" in text
+
+
+def test_an_adapter_that_goes_on_from_another(run: RunDir) -> None:
+    prepare(run, "some-org/some-model")
+    path = run.stage_dir(1, "distill") / "manifest.json"
+    write_json(path, read_json(path) | {"inputs": {"previous": SHA}})
+    assert "Starts from: the adapter of round 0" in card_of(run).text
 
 
 def test_behind_a_server(run: RunDir) -> None:
