@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pipeline.exporting.data import split_name
 from pipeline.exporting.sections import amendments, constitutions, front, table
 from pipeline.report.checkpoints import Checkpoint
-from pipeline.report.made_with import left_out, recipe_of, told_by_round, way_of_revising
+from pipeline.report.made_with import left_out, named_rounds, recipe_of, told_by_round, way_of_revising
 
 
 def data_card(checkpoint: Checkpoint, counts: Mapping[str, Mapping[int, int]]) -> str:
@@ -20,6 +20,7 @@ def data_card(checkpoint: Checkpoint, counts: Mapping[str, Mapping[int, int]]) -
     run, round_ = checkpoint
     recipes = {r: recipe_of(run, r) for r in range(1, round_ + 1)}
     what = "Critiques and revisions" if any(recipe["critique"] for recipe in recipes.values()) else "Revisions"
+    title = f"{what} of {run.path.resolve().name}, {named_rounds(list(recipes))}"
     header = {
         "configs": [
             {
@@ -29,7 +30,7 @@ def data_card(checkpoint: Checkpoint, counts: Mapping[str, Mapping[int, int]]) -
             for name, of_round in counts.items()
         ],
         "tags": ["constitutional-ai", "preference", "not-for-all-audiences"],
-        "pretty_name": f"{what} of {checkpoint.label}",
+        "pretty_name": title,
     }
     rows = [
         [split_name(r), f"{counts['conversations'][r]:,}", f"{counts['preferences'][r]:,}", left_out(run, r)]
@@ -38,7 +39,7 @@ def data_card(checkpoint: Checkpoint, counts: Mapping[str, Mapping[int, int]]) -
     return "\n".join(
         [
             *front(header),
-            f"# {what} of {checkpoint.label.replace(':', ', round ')}",
+            f"# {title}",
             "",
             "A model's answers to prompts, and their revisions under a written constitution. "
             + told_by_round({r: f"answers were {way_of_revising(recipe)}" for r, recipe in recipes.items()})

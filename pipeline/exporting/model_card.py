@@ -70,7 +70,7 @@ def model_card(
     drift = read_json(run.drift(round_))
     lines = [
         *front(header),
-        f"# {checkpoint.label.replace(':', ', round ')}",
+        f"# {run.path.resolve().name}, round {round_}",
         "",
         f"This is {kind}, after {_rounds(round_)} of constitutional self-training: the model answered prompts, its "
         "answers were revised under a written constitution, and it was trained on the revisions"
@@ -158,7 +158,7 @@ def _alarms(run: RunDir, round_: int) -> list[str]:
 
 def _limits(trained: Trained, merged: bool) -> list[str]:
     limits = [
-        "Measured only on the probe sets named above, by automatic scorers; what they do not see may have changed.",
+        "Measured on prompts of this run alone, by automatic scorers; what they do not see may have changed.",
         "A single training run: intervals reflect how prompts vary, not how training runs vary.",
         "Trained on machine-written texts.",
         _measured_on(trained, merged),

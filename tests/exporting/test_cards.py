@@ -156,8 +156,8 @@ def test_no_critique_is_claimed_where_there_was_none(checkpoint: Checkpoint) -> 
     for text in (model, data):
         assert "answers were rewritten by another model from principles alone, without critiques, in 2 passes." in text
         assert "criticised" not in text
-    assert "# Revisions of mine, round 2" in data
-    assert yaml.safe_load(data.split("---")[1])["pretty_name"] == "Revisions of mine:2"
+    assert "# Revisions of mine, rounds 1 and 2\n" in data
+    assert yaml.safe_load(data.split("---")[1])["pretty_name"] == "Revisions of mine, rounds 1 and 2"
 
 
 def test_what_was_trained_on_is_told(checkpoint: Checkpoint) -> None:
