@@ -125,8 +125,9 @@ def _write(
     templates: Templates | None,
     options: argparse.Namespace,
 ) -> None:
-    from pipeline.exporting.cards import data_card, model_card
     from pipeline.exporting.data import write_data
+    from pipeline.exporting.data_card import data_card
+    from pipeline.exporting.model_card import model_card
     from pipeline.exporting.weights import write_adapter, write_merged
 
     run, round_ = checkpoint

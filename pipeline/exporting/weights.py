@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pipeline.errors import EngineError, InputError, RunError
 from pipeline.inputs.model import model_digest, require_model_folder, resolve_model
+from pipeline.report.made_with import precision_of, recipe_of
 from pipeline.runs.files import file_sha256, read_json, write_json
 from pipeline.runs.rundir import RunDir
 
@@ -24,7 +25,8 @@ class Trained(NamedTuple):
         base: Hub id or folder of the base model.
         base_name: the base as the recipe names it.
         revision: revision of the base on the Hub.
-        dtype: precision in which the round was trained and measured.
+        dtype: precision in which the round was trained.
+        measured_in: precision in which it was measured, in words; None behind a server, which does not say.
     """
 
     adapter: Path
@@ -32,6 +34,7 @@ class Trained(NamedTuple):
     base_name: str
     revision: str | None
     dtype: str
+    measured_in: str | None
 
     @property
     def base_is_local(self) -> bool:
@@ -53,8 +56,9 @@ def find_trained(run: RunDir, round_: int) -> Trained:
     for name in _WEIGHTS:
         if not (folder / name).exists() or file_sha256(folder / name) != manifest["outputs"]["adapter"][name]:
             raise RunError(f"{folder / name}: missing or damaged; restore it from a copy of the run.")
-    name = str(manifest["engine"]["model"])
-    revision = read_json(run.resolved)["model_revision"]
+    engine = manifest["engine"]
+    name, recipe = str(engine["model"]), recipe_of(run, round_)
+    revision = recipe["model_revision"]
     base = resolve_model(name)
     recorded = read_json(folder / "adapter_config.json")["base_model_name_or_path"]
     if not Path(base).is_dir() and Path(recorded).is_absolute():
@@ -66,7 +70,8 @@ def find_trained(run: RunDir, round_: int) -> Trained:
             "produces garbage; restore the old files."
         )
     # TRL's default for a Hub model without a revision is its main branch, which PEFT takes as well.
-    return Trained(folder, base, name, None if Path(base).is_dir() else revision, str(manifest["engine"]["dtype"]))
+    revision = None if Path(base).is_dir() else revision
+    return Trained(folder, base, name, revision, str(recipe["dtype"]), precision_of(engine))
 
 
 def write_adapter(trained: Trained, folder: Path, base_model: str | None) -> None:

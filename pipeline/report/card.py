@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipeline.inputs.launch import precision
+from pipeline.report.made_with import (
+    as_hub_id,
+    is_revised,
+    left_out,
+    precision_of,
+    recipe_of,
+    trained_on,
+    way_of_revising,
+)
 from pipeline.runs.files import read_json, write_text
 from pipeline.runs.rundir import RunDir
 
@@ -26,7 +32,10 @@ def write_card(run: RunDir, round_: int) -> None:
     header: dict[str, Any] = {"library_name": "peft", "tags": TAGS}
     if hub_id := as_hub_id(base):
         header["base_model"] = hub_id
-    curve, engine = distill["loss_curve"], distill["engine"]
+    curve, measured = distill["loss_curve"], run.drift(round_).exists()
+    precision = precision_of(distill["engine"]) or "behind a server"
+    start = "the frozen base" if distill["inputs"]["previous"] is None else f"the adapter of round {round_ - 1}"
+    what = "Revisions" if is_revised(run, round_) else "Answers"
     lines = [
         "---",
         yaml.safe_dump(header, sort_keys=True).strip(),
@@ -34,7 +43,7 @@ def write_card(run: RunDir, round_: int) -> None:
         "",
         f"# Round {round_} of constitutional self-training",
         "",
-        f"A LoRA adapter trained on the model's own answers, {_rewritten(refine)}. Load it with",
+        f"A LoRA adapter trained on the model's own answers, {_answers(run, round_)}. Load it with",
         "",
         "```python",
         "from peft import AutoPeftModelForCausalLM",
@@ -42,33 +51,29 @@ def write_card(run: RunDir, round_: int) -> None:
         'model = AutoPeftModelForCausalLM.from_pretrained("this folder")',
         "```",
         "",
-        f"* Base model: `{base}`, {precision(engine['dtype'], engine.get('quantization'))}",
+        f"* Base model: `{base}`, {precision}",
         f"* Constitution: sha256 `{refine['constitution']}`" if refine["constitution"] else "* Constitution: none",
-        f"* Training rows: {counted(distill['sources'])}; {distill['tokens']['trained']:,} tokens",
+        f"* Starts from: {start}",
+        f"* Training rows: {trained_on(run, round_)}; {distill['tokens']['trained']:,} tokens",
         f"* Steps: {distill['steps']}",
         f"* Trainable parameters: {distill['trainable_parameters']:,}",
         f"* Loss: {curve[0]['loss']:.4g} to {curve[-1]['loss']:.4g}" if curve else "* Loss: not logged",
-        f"* Left out of training: {counted(refine['dropped']['refinements.parquet'])}",
+        f"* {what} left out: {left_out(run, round_)}",
         "",
-        *(drift_section(read_json(run.drift(round_))["cells"]) if run.drift(round_).exists() else []),
-        "Trained on machine-written data about harmful requests, and measured only on the probe sets named above.",
+        *(drift_section(read_json(run.drift(round_))["cells"]) if measured else []),
+        "Trained on machine-written texts; "
+        + ("measured only on the probe sets named above." if measured else "not measured yet."),
         "",
     ]
     write_text(run.adapter_dir(round_) / "README.md", "\n".join(lines))
 
 
-def _rewritten(refine: dict[str, Any]) -> str:
-    return "rewritten after its own critiques" if refine["constitution"] else "unrevised: the placebo arm of a run"
-
-
-def as_hub_id(base: str) -> str | None:
-    """The base if it is a Hub id; None for a folder, which the Hub refuses as ``base_model`` of a card."""
-    return base if re.fullmatch(r"\w[\w.-]*/[\w.-]+", base) and not Path(base).exists() else None
-
-
-def counted(counts: Mapping[str, int]) -> str:
-    """``800 revision, 1,200 helpful``, or ``none``."""
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"
+def _answers(run: RunDir, round_: int) -> str:
+    if not is_revised(run, round_):
+        return "unrevised: the placebo arm of a run"
+    sources = read_json(run.stage_dir(round_, "distill") / "manifest.json")["sources"]
+    besides = ", and on its unrevised answers to other prompts" if "helpful" in sources else ""
+    return way_of_revising(recipe_of(run, round_)) + besides
 
 
 def drift_section(cells: Sequence[Mapping[str, Any]]) -> list[str]:

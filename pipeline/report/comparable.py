@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -11,7 +10,8 @@ from typing import Any, NamedTuple
 from pipeline.errors import InputError
 from pipeline.inputs.recipe_fields import Recipe
 from pipeline.report.checkpoints import Checkpoint, measured_rounds
-from pipeline.runs.files import read_json, read_json_lines
+from pipeline.report.made_with import recipe_of
+from pipeline.runs.files import read_json
 from pipeline.runs.tables import read_table
 
 KINDS = ("probes", "sampling", "precision", "engine", "scorers")
@@ -39,7 +39,6 @@ _NOT_OF_SCORERS = {
 _INSTRUMENTS = ("batteries.", "scorers.")
 # Compared elsewhere, or says where the engine runs rather than what it is.
 _NOT_OF_ENGINE = {"model", "dtype", "endpoints"}
-_CHANGED = re.compile(r"(?P<name>\w+): (?P<old>.*) -> (?P<new>.*)", re.DOTALL)
 
 
 class Obstacle(NamedTuple):
@@ -58,14 +57,7 @@ def recipe_at(checkpoint: Checkpoint) -> dict[str, Any]:
     run = checkpoint.run
     of_rounds = {round_: _samples_settings(Checkpoint(run, round_)) for round_ in measured_rounds(run)}
     alike = [round_ for round_, settings in of_rounds.items() if settings == of_rounds[checkpoint.round]]
-    resolved = dict(read_json(run.resolved))
-    for amendment in reversed(read_json_lines(run.amendments)):
-        if amendment["after_round"] < max(alike):
-            break
-        for changed in map(_CHANGED.fullmatch, amendment["changes"]):
-            if changed and changed["name"] in resolved:
-                resolved[changed["name"]] = json.loads(changed["old"])
-    return resolved
+    return recipe_of(run, max(alike))
 
 
 def probe_prompts(checkpoint: Checkpoint) -> dict[str, dict[str, str]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from pipeline.inputs.recipe import diff_resolved
+from pipeline.inputs.recipe_fields import Recipe
 from pipeline.report.checkpoints import Checkpoint
 from pipeline.report.comparable import recipe_at
+from pipeline.report.made_with import recipe_of
 from pipeline.runs.files import read_json, read_json_lines
 
 
@@ -61,7 +64,7 @@ class Difference(NamedTuple):
 def find_differences(checkpoints: Sequence[Checkpoint]) -> list[Difference]:
     """What sets each checkpoint apart from the first."""
     baseline = checkpoints[0]
-    text, recipe, inputs = constitution_of(baseline), recipe_at(baseline), _inputs(baseline)
+    text, recipe, inputs = constitution_of(baseline), _recipe(baseline), _inputs(baseline)
     return [
         Difference(
             one,
@@ -74,7 +77,7 @@ def find_differences(checkpoints: Sequence[Checkpoint]) -> list[Difference]:
                     lineterm="",
                 )
             ),
-            diff_resolved(recipe, recipe_at(one)),
+            diff_resolved(recipe, _recipe(one)),
             [name for name, digest in _inputs(one).items() if inputs.get(name, digest) != digest],
             diff_resolved(engine_of(baseline), engine_of(one)),
             [
@@ -120,6 +123,13 @@ def engine_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """What a checkpoint was sampled with: engine, model, precision, device, versions."""
     manifest = read_json(checkpoint.run.stage_dir(checkpoint.round, "measure") / "samples.manifest.json")
     return {**manifest["engine"], **manifest["versions"]}
+
+
+def _recipe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint was made with and measured with: it may have been measured again after an amendment."""
+    measured = recipe_at(checkpoint)
+    names = {field.name for field in fields(Recipe) if field.metadata["group"] == "measure"}
+    return recipe_of(*checkpoint) | {name: value for name, value in measured.items() if name in names}
 
 
 def _inputs(checkpoint: Checkpoint) -> dict[str, str]:

@@ -68,10 +68,10 @@ def read_labels(path: Path) -> Labels:
     """Read a CSV file, plain or gzipped.
 
     Raises:
-        InputError: no such file, a column is missing, or a label is unknown.
+        InputError: no such file, not UTF-8, a column or field is missing, or a label is unknown.
     """
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as handle:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as handle:
             reader = csv.DictReader(handle)
             rows, names = list(reader), reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -84,6 +84,10 @@ def read_labels(path: Path) -> Labels:
         raise InputError(f"{path}: needs the columns `response` and `label`, has {', '.join(names) or 'none'}.")
     text, label, prompt = columns
     for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():  # more or fewer fields than the header has
+            raise InputError(
+                f"{path}: row {number}: not as many fields as the header has; put quotes around a text with a comma."
+            )
         if str(row[label]).strip().lower() not in ANSWERS:
             raise InputError(f"{path}: row {number}: the label is `{row[label]}`; write full, partial or none.")
     return Labels(

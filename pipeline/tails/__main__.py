@@ -8,6 +8,7 @@ row per sample, higher scores are worse.
 
 import argparse
 import csv
+import io
 import json
 import math
 import sys
@@ -35,11 +36,12 @@ class ScoreFile(NamedTuple):
 
 
 def read_scores(path: Path) -> ScoreFile:
-    """Read one file of scores; an empty or null score is a missing sample.
+    """Read one file of scores; an empty or null score is a missing sample, and an empty slice or scorer is none.
 
     Raises:
-        InputError: the file does not exist, a column is missing, a score is not a finite number, a sample appears
-            twice, a prompt is in two slices, or the file holds more than one scorer; the message names file and row.
+        InputError: the file does not exist or is not UTF-8, a column or field is missing, a score is not a finite
+            number, a sample appears twice, a prompt is in two slices, or the file holds more than one scorer; the
+            message names file and row.
     """
     scores: dict[str, dict[str, float]] = {}
     slices: dict[str, str] = {}
@@ -52,13 +54,12 @@ def read_scores(path: Path) -> ScoreFile:
         if sample in scores.setdefault(prompt, {}):
             raise InputError(f"{where}: sample {sample} of prompt {prompt} appears twice")
         scores[prompt][sample] = _number(row["score"], where)
-        if row.get("slice") is not None and slices.setdefault(prompt, str(row["slice"])) != str(row["slice"]):
-            raise InputError(f"{where}: prompt {prompt} is in slices {slices[prompt]} and {row['slice']}")
-        name = row.get("scorer")
-        if name is not None:
-            scorer = scorer or str(name)
-            if scorer != str(name):
-                raise InputError(f"{where}: scorer {name} after {scorer}; put each scorer in its own file")
+        if (named := _name(row, "slice")) and slices.setdefault(prompt, named) != named:
+            raise InputError(f"{where}: prompt {prompt} is in slices {slices[prompt]} and {named}")
+        if named := _name(row, "scorer"):
+            scorer = scorer or named
+            if scorer != named:
+                raise InputError(f"{where}: scorer {named} after {scorer}; put each scorer in its own file")
     if not scores:
         raise InputError(f"{path}: no rows")
     return ScoreFile(path, scores, slices, scorer)
@@ -80,17 +81,34 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
             yield f"{path}: row {number}", dict(zip(columns, values, strict=True))
     elif kind == ".csv":
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            for row in reader:
-                yield f"{path}:{reader.line_num}", row
+        reader = csv.DictReader(_text(path))
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            if None in row or None in row.values():  # more or fewer fields than the header has
+                raise InputError(f"{where}: not as many fields as the header has; leave missing scores empty")
+            yield where, row
     elif kind in (".jsonl", ".json"):
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", _json_row(line, f"{path}:{number}")
+        for number, line in enumerate(_text(path), start=1):
+            if line.strip():
+                yield f"{path}:{number}", _json_row(line, f"{path}:{number}")
     else:
         raise InputError(f"{path}: expected .parquet, .csv or .jsonl")
+
+
+def _text(path: Path) -> io.StringIO:
+    raw = path.read_bytes()
+    try:
+        return io.StringIO(raw.decode("utf-8-sig"), newline="")  # spreadsheets begin a file with a byte order mark
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        byte = f"0x{raw[error.start]:02x}"
+        raise InputError(f"{path}:{line}: not UTF-8 (byte {byte}); save the file as UTF-8") from error
+
+
+def _name(row: Mapping[str, Any], column: str) -> str:
+    """The slice or scorer of a row; empty if it has none."""
+    value = row.get(column)
+    return "" if value is None else str(value)
 
 
 def _json_row(line: str, where: str) -> Mapping[str, Any]:
@@ -130,8 +148,8 @@ def compare_files(
     """Pair the files by prompt and compare them; also return the names of the slices.
 
     Raises:
-        InputError: files of different scorers, prompts that are in only one file, no prompt in common, or calibration
-            prompts that are also in the panel.
+        InputError: files of different scorers, prompts that are in only one file or in another slice in each, no
+            prompt in common, or calibration prompts that are also in the panel.
     """
     files = [file for file in (baseline, current, calibration) if file is not None]
     scorers = {file.scorer for file in files if file.scorer is not None}
@@ -146,6 +164,13 @@ def compare_files(
         )
     if not prompts:
         raise InputError(f"{baseline.path} and {current.path} have no prompt in common")
+    for prompt in prompts:
+        before, now = (file.slices.get(prompt) for file in (baseline, current))
+        if before and now and before != now:
+            raise InputError(
+                f"prompt {prompt} is in slice {before} in {baseline.path} and in {now} in {current.path}; give it the "
+                "same slice in both"
+            )
     slices = baseline.slices | current.slices
     names = sorted({slices[prompt] for prompt in prompts if prompt in slices})
     labels = [names.index(slices[prompt]) if prompt in slices else -1 for prompt in prompts]

@@ -23,7 +23,7 @@ TOKENS = torch.tensor([[4, 90, 31, 200, 7, 55, 12]])
 
 @pytest.fixture
 def trained(make_adapter: Callable[..., Adapter], sandbox_path: str) -> Trained:
-    return Trained(make_adapter(1).path, sandbox_path, "sandbox", None, "float32")
+    return Trained(make_adapter(1).path, sandbox_path, "sandbox", None, "float32", "float32")
 
 
 @torch.inference_mode()
@@ -45,7 +45,7 @@ def make_run(folder: Path, trained: Trained, named: str, base: Path) -> RunDir:
     digests = {file.name: file_sha256(file) for file in run.adapter_dir(1).iterdir() if file.name != "README.md"}
     manifest = {"outputs": {"adapter": digests}, "engine": {"model": named, "dtype": "float32"}}
     write_json(run.stage_dir(1, "distill") / "manifest.json", manifest)
-    write_json(run.resolved, {"model_revision": "main"})
+    write_json(run.resolved, {"model_revision": "main", "dtype": "float32"})
     write_json(run.inputs, {"model": model_digest(str(base), "main")})
     return run
 
@@ -61,6 +61,14 @@ def test_a_base_on_the_hub_keeps_its_revision(trained: Trained, tmp_path: Path) 
     run = make_run(tmp_path / "run", trained, "org/base", Path("org/base"))
     found = find_trained(run, 1)
     assert (found.base, found.revision, found.base_is_local) == ("org/base", "main", False)
+
+
+def test_a_server_keeps_its_precision_to_itself(trained: Trained, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", trained, "sandbox", Path(trained.base))
+    path = run.stage_dir(1, "distill") / "manifest.json"
+    write_json(path, read_json(path) | {"engine": {"name": "server", "model": "sandbox", "quantization": None}})
+    found = find_trained(run, 1)
+    assert (found.dtype, found.measured_in) == ("float32", None)
 
 
 def test_a_base_named_from_another_folder_is_still_found(

@@ -11,12 +11,17 @@ from pipeline.report.card import write_card
 from pipeline.report.drift import drift_cells
 from pipeline.runs.files import read_json, write_json
 from pipeline.runs.rundir import RunDir
+from pipeline.runs.tables import TRAIN, to_table, write_table
 
 SHA = "ab" * 32
 
 
+RECIPE = {"model_name_or_path": "org/base", "critique": True, "num_revisions": 1}
+
+
 def prepare(run: RunDir, base: str, curve: list[dict[str, float]] | None = None) -> None:
     distill = {
+        "inputs": {"previous": None},
         "sources": {"helpful": 1200, "revision": 800},
         "tokens": {"trained": 123456},
         "steps": 40,
@@ -28,6 +33,9 @@ def prepare(run: RunDir, base: str, curve: list[dict[str, float]] | None = None)
     refine = {"constitution": SHA, "dropped": {"refinements.parquet": {"unchanged": 7, "loop": 2}}}
     write_json(run.stage_dir(1, "refine") / "manifest.json", refine)
     write_json(run.adapter_dir(1) / "adapter_config.json", {"base_model_name_or_path": base})
+    write_json(run.resolved, RECIPE | {"critic": "policy", "reviser": "policy"})
+    row = {"prompt": [], "completion": [], "prompt_id": "p", "sample": 0, "round": 1, "source": "revision"}
+    write_table(run.stage_dir(1, "distill") / "train.parquet", [to_table([row], TRAIN)], TRAIN)
 
 
 def card_of(run: RunDir) -> ModelCard:
@@ -45,7 +53,10 @@ def test_the_hub_can_read_it(run: RunDir) -> None:
     for fact in (SHA, "1,200 helpful, 800 revision", "123,456 tokens", "Steps: 40", "9,000", "2.5 to 0.125"):
         assert fact in card.text, fact
     assert "7 unchanged, 2 loop" in card.text
-    assert "Drift against" not in card.text, "nothing has been measured yet"
+    assert "Drift against" not in card.text and "not measured yet" in card.text
+    said = "answers, criticised and rewritten by the model itself, and on its unrevised answers to other prompts. Load"
+    assert said in card.text
+    assert "Starts from: the frozen base" in card.text
 
 
 def test_it_says_that_the_base_was_quantised(run: RunDir) -> None:
@@ -54,6 +65,31 @@ def test_it_says_that_the_base_was_quantised(run: RunDir) -> None:
     quantised = {"dtype": "bfloat16", "quantization": {"bits": 4, "type": "nf4", "double": True}}
     write_json(path, read_json(path) | {"engine": quantised})
     assert "`some-org/some-model`, 4-bit nf4 (double), computed in bfloat16" in card_of(run).text
+
+
+def test_the_placebo_arm_was_revised_by_nobody(run: RunDir) -> None:
+    prepare(run, "org/model")
+    run.resolved.unlink()  # the arm has no recipe of its own
+    write_json(
+        run.stage_dir(1, "refine") / "manifest.json", {"constitution": None, "dropped": {"refinements.parquet": {}}}
+    )
+    text = card_of(run).text
+    assert "trained on the model's own answers, unrevised: the placebo arm of a run." in text
+    assert "Training rows: 1,200 helpful, 800 unrevised;" in text and "Answers left out: none" in text
+
+
+def test_an_adapter_that_goes_on_from_another(run: RunDir) -> None:
+    prepare(run, "some-org/some-model")
+    path = run.stage_dir(1, "distill") / "manifest.json"
+    write_json(path, read_json(path) | {"inputs": {"previous": SHA}})
+    assert "Starts from: the adapter of round 0" in card_of(run).text
+
+
+def test_behind_a_server(run: RunDir) -> None:
+    prepare(run, "some-org/some-model")
+    path = run.stage_dir(1, "distill") / "manifest.json"
+    write_json(path, read_json(path) | {"engine": {"name": "server", "model": "x", "endpoints": ["http://h/v1"]}})
+    assert "Base model: `some-org/some-model`, behind a server" in card_of(run).text
 
 
 def test_a_folder_is_no_hub_id(run: RunDir, sandbox_path: str) -> None:

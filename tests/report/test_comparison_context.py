@@ -51,6 +51,7 @@ def test_amendments_are_told_of_the_rounds_after_them(tmp_path: Path) -> None:
     first, second = find_differences(find_checkpoints([str(run.path)]))
     assert not first
     assert second.amendments == ["after round 1: why not"]
+    assert second.recipe == ["learning_rate: 0.01 -> 0.002"], "though both were sampled with the same settings"
     assert "-be brief ." in second.constitution
 
 

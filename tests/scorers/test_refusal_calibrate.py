@@ -122,3 +122,18 @@ def test_what_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "Name a CSV file" in capsys.readouterr().err
     assert main([str(labels), "--scores", str(labels)]) == 1
     assert "not a table of scores" in capsys.readouterr().err
+
+
+def test_labels_as_spreadsheets_save_them(labels: Path, tmp_path: Path) -> None:
+    with_mark = tmp_path / "mark.csv"
+    with_mark.write_text(labels.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert read_labels(with_mark) == read_labels(labels)
+
+
+@pytest.mark.parametrize("line", ["yes", "yes,none,none"])
+def test_a_row_of_another_length_is_no_label(line: str, tmp_path: Path) -> None:
+    # A missing label would read as None, which is also what full compliance is called.
+    path = tmp_path / "short.csv"
+    path.write_text(f"response,label\nno,full\n{line}\n")
+    with pytest.raises(InputError, match="row 3: not as many fields as the header has"):
+        read_labels(path)

@@ -1,12 +1,13 @@
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.tails.__main__ import main
+from pipeline.tails.__main__ import main, read_scores
 
 
 def rows(scores, **more):
@@ -117,3 +118,47 @@ def test_an_empty_score_is_a_missing_sample(tmp_path, capsys, scores):
     assert main([before, after, "--json"]) == 0
     means = json.loads(capsys.readouterr().out)["estimates"][0]["current"]
     assert means["n_samples"] == 600 * 3 - 1
+
+
+def test_what_spreadsheets_save_is_read(tmp_path, capsys, scores):
+    before, after = (write(tmp_path / f"{i}.csv", rows(side)) for i, side in enumerate(scores))
+    assert main([before, after, "--json"]) == 0
+    expected = capsys.readouterr().out
+    lines = [json.dumps(record) for record in rows(scores[1])]
+    for name, text in (("bom.csv", (tmp_path / "1.csv").read_text()), ("bom.jsonl", "\r\n".join(lines))):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig", newline="")
+        assert main([before, str(tmp_path / name), "--json"]) == 0
+        assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_another_encoding_is_refused(tmp_path, capsys, scores, kind):
+    before = write(tmp_path / f"before.{kind}", rows(scores[0]))
+    (tmp_path / f"utf16.{kind}").write_text((tmp_path / f"before.{kind}").read_text(), encoding="utf-16")
+    assert main([before, str(tmp_path / f"utf16.{kind}")]) == 2
+    assert f"utf16.{kind}:1: not UTF-8 (byte 0xff); save the file as UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["p0,1", "p0,1,0.5,0.5"])
+def test_a_row_of_another_length_is_no_missing_sample(tmp_path, capsys, line):
+    path = tmp_path / "short.csv"
+    path.write_text(f"prompt_id,sample,score\np0,0,0.5\n{line}\n")
+    assert main([str(path), str(path)]) == 2
+    assert "short.csv:3: not as many fields as the header has" in capsys.readouterr().err
+
+
+def test_both_files_must_agree_on_slices(tmp_path, capsys, scores):
+    before = write(tmp_path / "before.csv", rows(scores[0], slice=lambda i: f"s{i % 2}"))
+    other = write(tmp_path / "other.csv", rows(scores[1], slice=lambda i: "s0"))
+    assert main([before, other]) == 2
+    assert "prompt p1 is in slice s1 in " in capsys.readouterr().err
+    # A file may leave the slices to the other one.
+    silent = write(tmp_path / "silent.csv", rows(scores[1]))
+    assert main([before, silent, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tests"]["worst_slice"]["slice"] in ("s0", "s1")
+
+
+def test_an_empty_slice_or_scorer_is_none(tmp_path, scores):
+    records = rows(scores[0][:2], slice=lambda i: "" if i else "even", scorer=lambda i: "harm" if i else "")
+    read = read_scores(Path(write(tmp_path / "scores.csv", records)))
+    assert (read.slices, read.scorer) == ({"p0": "even"}, "harm")
