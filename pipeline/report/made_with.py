@@ -67,7 +67,8 @@ def _change(line: str) -> str:
     name, _, what = line.partition(": ") if _CHANGED.fullmatch(line) else line.rpartition(": ")
     if "/" in name:
         name = name.partition(".")[0]
-    return f"{name}: {'changed' if '/' in what or chr(92) in what else what}"
+    is_path = "/" in what or "\\" in what
+    return f"{name}: {'changed' if is_path else what}"
 
 
 def way_of_revising(recipe: Mapping[str, Any]) -> str:
