@@ -58,8 +58,8 @@ def require_same_lora(settings: Mapping[str, Any], adapter: Path, changed: Seque
         named = "\n  ".join(f"{name}: {settings[name]}, but the adapter has {has}" for name, has in found.items())
         raise InputError(
             f"{adapter}: `start_from: previous` continues this adapter, whose LoRA stays as it was first trained:\n"
-            f"  {named}\nGive these fields the adapter's values, train fresh adapters (`start_from: base`), or start a "
-            "new --run_dir."
+            f"  {named}\nGive these fields the adapter's values, train fresh adapters (`start_from: base`), or start "
+            "a new --run_dir."
         )
 
 
