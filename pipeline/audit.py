@@ -211,7 +211,7 @@ def _rate_answers(session: Session, round_: int) -> None:
 def _drawn(session: Session, rows: Iterable[Row]) -> list[Row]:
     """Answers to the same prompts in every round, before and after the rewrites."""
     chains = (list(chain) for _, chain in groupby(rows, key=_answer))
-    usable = (chain for chain in chains if chain[0]["critique"] is not None)
+    usable = (chain for chain in chains if chain[0]["principle_id"] is not None)
     drawn = nsmallest(
         session.recipe.audit_answers,
         usable,

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
+from pipeline.amending import check_amendment
 from pipeline.errors import InputError, PipelineError
 from pipeline.inputs.launch import check_launch, this_launch
 from pipeline.inputs.places import PROJECT
@@ -73,6 +74,7 @@ def open_session(parsed: ParsedRecipe, argv: Sequence[str], *, adding: Sequence[
     """
     session = load_session(parsed)
     digests = session.input_digests
+    check_amendment(session, adding=bool(adding))
     if ranks.is_main():
         run = session.run
         run.lock()

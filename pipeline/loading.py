@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
+from textwrap import shorten
 
 from pipeline.engines.vllm_process import LORA_RANKS, find_python
 from pipeline.errors import InputError, first_line
 from pipeline.inputs.addresses import is_address, read_addresses, read_key, read_key_variables
 from pipeline.inputs.constitution import load_constitution
+from pipeline.inputs.few_shot import load_few_shot
 from pipeline.inputs.labelled import load_labelled
-from pipeline.inputs.model import follows_main, split_revision
+from pipeline.inputs.model import follows_main, resolve_model, split_revision
 from pipeline.inputs.places import find_file
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import OTHER_ROLES
@@ -45,6 +49,7 @@ def load_session(parsed: ParsedRecipe) -> Session:
     _check_reporting(session)
     _check_engines(session)
     _check_revisions(session)
+    _check_other_tokenizers(session)
     return session
 
 
@@ -68,6 +73,31 @@ def check_tokenizer(session: Session) -> None:
         ) from error
     set_chat_template(tokenizer, session.chat_template)
     require_chat_template(tokenizer)
+
+
+def _check_other_tokenizers(session: Session) -> None:
+    for key, name in session.other_models.items():
+        from transformers import AutoTokenizer
+
+        model, revision = split_revision(name, key)
+        folder = Path(resolve_model(model))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder if folder.is_dir() else model,
+                revision=revision,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+        except (OSError, ValueError) as error:
+            if not folder.is_dir():
+                continue  # it is on the Hub, and comes when it is first asked
+            raise InputError(f"{key}: `{name}`: its tokenizer cannot be loaded ({first_line(error)}).") from error
+        if not tokenizer.chat_template:
+            raise InputError(
+                f"{key}: `{name}`: its tokenizer has no chat template, so a dialogue cannot be written for it, and "
+                "`chat_template_path` is for the model being trained. Put a chat_template.jinja into its folder "
+                "(such as a copy of constitutions/templates/chat_plain.jinja), or name another model."
+            )
 
 
 def _check_scoring(session: Session) -> None:
@@ -113,7 +143,10 @@ def _check_refusals(session: Session) -> None:
     for name, where in kinds:
         if [one for one, _ in kinds].count(name) > 1:
             raise InputError(
-                f"scorers: `{name}` is listed twice; list all its slices after one colon, separated by commas."
+                "scorers: `refusal` is listed twice, with and without weights of its own or with two; both would give "
+                "the same scores. Leave one out."
+                if name == "refusal"
+                else f"scorers: `{name}` is listed twice; list all its slices after one colon, separated by commas."
             )
         if name == "refusal":
             continue
@@ -214,20 +247,52 @@ def _check_refinement(session: Session) -> None:
             raise InputError(
                 f"keep_dropped: revisions dropped as `{reason}` cannot be trained on; {', '.join(KEEPABLE)} can."
             )
-    for name in {prompt.slice for prompt in session.prompts.prompts}:
+    if recipe.few_shot:
+        load_few_shot(find_file(recipe.few_shot, "few_shot"))
+    _check_slices(session)
+    if not recipe.see_exchange:
+        _check_quoting(session)
+
+
+def _check_slices(session: Session) -> None:
+    recipe, slices = session.recipe, sorted({prompt.slice for prompt in session.prompts.prompts})
+    for name in slices:
         if not session.constitution.urn(name).principles:
             raise InputError(
                 f"{recipe.constitution}: no principle applies to the slice `{name}` of the prompts; "
                 "add one without `applies_to:`, or name the slice in one."
             )
-    if not recipe.see_exchange:
-        said = "what the answer says"
-        asked = session.templates.critique(session.constitution.principles[0], prompt="what was asked", response=said)
-        if said not in asked:
-            raise InputError(
-                f"see_exchange: false shows critic and reviser only {recipe.templates}/critique.jinja, which does not "
-                "quote the answer. Use `templates: constitutions/templates/standalone`, or quote it."
+    for principle in session.constitution.principles:
+        if absent := [name for name in principle.applies_to if name not in slices]:
+            log.warning(
+                "%s: the principle `%s` is for `%s`, but no training prompt is in such a slice; there are %s",
+                recipe.constitution,
+                principle.id,
+                "`, `".join(absent),
+                shorten(", ".join(slices), 200),
             )
+
+
+def _check_quoting(session: Session) -> None:
+    """Where critic and reviser see the rendered template alone, it must quote prompt and answer."""
+    templates, one, other = session.templates, "what was asked or said", "something else altogether"
+    asks: dict[str, Callable[..., str]] = {
+        "critique": templates.critique,
+        "rewrite": partial(templates.rewrite, critique="what was found"),
+    }
+    if not session.recipe.critique:
+        asks = {"rewrite_without_critique": templates.rewrite_without_critique}
+    for name, ask in asks.items():
+        for principle in session.constitution.principles:
+            text = ask(principle, prompt=one, response=one)
+            changed = {"prompt": {"prompt": other, "response": one}, "answer": {"prompt": one, "response": other}}
+            # Compared with another text, since a template may quote through a filter.
+            if missing := [what for what, values in changed.items() if ask(principle, **values) == text]:
+                raise InputError(
+                    f"see_exchange: false shows a model nothing but {session.recipe.templates}/{name}.jinja, which "
+                    f"for the principle `{principle.id}` does not quote the {' and the '.join(missing)}. Use "
+                    "`templates: constitutions/templates/standalone`, or quote both."
+                )
 
 
 def _check_training(session: Session) -> None:

@@ -5,8 +5,8 @@ python pipeline/refine.py --run_dir runs/sandbox-blind-spot --round 1
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,8 +17,8 @@ from pipeline import command
 from pipeline.engines.answers import failed_answers
 from pipeline.engines.base import Completion, Message, Request, Sampling
 from pipeline.engines.roles import Role
-from pipeline.errors import InputError
 from pipeline.inputs.constitution import Principle, draw_principles
+from pipeline.inputs.few_shot import load_few_shot
 from pipeline.inputs.places import find_file
 from pipeline.inputs.templates import dialogue_text
 from pipeline.runs import ranks
@@ -87,7 +87,8 @@ class Reviser:
     def __init__(self, session: Session, round_: int) -> None:
         self._session, self._round = session, round_
         self._adapter = session.adapter(round_ - 1)
-        self._few_shot = _read_few_shot(session)
+        given = session.recipe.few_shot
+        self._few_shot = load_few_shot(find_file(given, "few_shot")) if given else []
 
     def refine(self, responses: Sequence[Row]) -> Chunk:
         """Return one row per revision; a response that could not be sampled keeps one row that says so."""
@@ -207,9 +208,14 @@ class Reviser:
         if not self._session.recipe.see_exchange:
             return [[*self._few_shot, _turn("user", question)] for question in asked]
         return [
-            [*self._few_shot, *draft.row["prompt"], _turn("assistant", draft.text), _turn("user", question)]
+            [*self._after_examples(draft.row["prompt"]), _turn("assistant", draft.text), _turn("user", question)]
             for draft, question in zip(drafts, asked, strict=True)
         ]
+
+    def _after_examples(self, prompt: Sequence[Message]) -> list[Message]:
+        """The prompt behind the examples; its system turn stays first, where chat templates want it."""
+        opening = list(takewhile(lambda turn: turn["role"] == "system", prompt))
+        return [*opening, *self._few_shot, *prompt[len(opening) :]]
 
 
 def _turn(role: str, content: str) -> Message:
@@ -260,22 +266,6 @@ def _said(texts: pa.ChunkedArray) -> pa.Array:
     roles = pa.array(["assistant"] * len(texts), pa.string())
     messages = pa.StructArray.from_arrays([roles, texts.combine_chunks()], ["role", "content"])
     return pa.ListArray.from_arrays(np.arange(len(texts) + 1, dtype=np.int32), messages)
-
-
-def _read_few_shot(session: Session) -> list[Message]:
-    """Example exchanges (a JSON list of chats, each a list of role and content) that critic and reviser see first."""
-    given = session.recipe.few_shot
-    if given is None:
-        return []
-    path = find_file(given, "few_shot")
-    try:
-        chats = json.loads(path.read_text(encoding="utf-8"))
-        turns = [{"role": turn["role"], "content": turn["content"]} for chat in chats for turn in chat]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: few_shot must be a JSON list of chats, each a list of {{role, content}} turns ({error!r})."
-        ) from error
-    return list(turns)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -94,12 +94,16 @@ def thresholds_of(session: Session, watched: Property) -> list[float]:
             f"{session.run.alarm(0)}: missing, and with it the thresholds; "
             f"run `python pipeline/alarm.py --run_dir {session.run.path} --round 0` first."
         )
-    for one in read_json(session.run.alarm(0))["properties"]:
+    fixed = read_json(session.run.alarm(0))["properties"]
+    for one in fixed:
         if (one["scorer"], one["tail"]) == watched:
             return list(one["thresholds"])
+    first = ", ".join(dict.fromkeys(one["scorer"] for one in fixed))
+    same = f"alarm_scorers: [{first}]" if first else f"headline_scorer: {read_json(session.run.drift(0))['headline']}"
     raise RunError(
-        f"{session.run.alarm(0)}: has no thresholds for {watched.scorer}, which was not watched from the beginning. "
-        "Start a new --run_dir, or remove it from `alarm_scorers`."
+        f"{session.run.alarm(0)}: has no thresholds for {watched.scorer} ({watched.tail} tail), which round 0 did not "
+        "watch, and thresholds are fixed at round 0. Alarms watch `alarm_scorers`, or the headline where it is empty: "
+        f"set `{same}` to watch the same as at round 0, or start a new --run_dir."
     )
 
 

@@ -38,7 +38,8 @@ ALLOWED = {
     "judging": {"errors", "report", "runs", "scorers", "session"},
     "kept_content": {"inputs", "instruments", "report", "runs", "scorers", "session"},
     "screening": {"errors", "report", "runs", "scorers", "session", "tails"},
-    "command": {"errors", "inputs", "loading", "runs", "session"},
+    "amending": {"errors", "runs", "screening", "session", "training"},
+    "command": {"amending", "errors", "inputs", "loading", "runs", "session"},
 }
 """Room -> the rooms below it that it may import. Commands stand on top: they may import all of these."""
 

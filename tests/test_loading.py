@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipeline import command, iterate
 from pipeline.errors import InputError
+from pipeline.inputs.few_shot import load_few_shot
 from pipeline.loading import load_session
+from pipeline.report.plan import plan_report
 from pipeline.session import Session
+
+SMALL = """\
+model_name_or_path: sandbox
+constitution: constitutions/sandbox/full.txt
+templates: constitutions/templates/sandbox
+prompts: sandbox:train:8
+probe_sets: [p=sandbox:probe:6]
+"""
 
 
 @pytest.fixture
 def recipe(project: Path) -> list[str]:
     return ["--config", str(project / "recipes" / "sandbox-full" / "config.yaml")]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> list[str]:
+    """A recipe that is read in no time."""
+    (tmp_path / "small.yaml").write_text(SMALL)
+    return ["--config", str(tmp_path / "small.yaml")]
 
 
 def load(*argv: str) -> Session:
@@ -71,10 +92,108 @@ def test_a_dry_run_reads_the_tokenizer_and_its_chat_template(
         iterate.main([*recipe, *model, *where])
 
 
+@pytest.mark.parametrize("key", ["critic", "reviser", "judge"])
+def test_another_model_needs_a_chat_template_of_its_own(
+    small: list[str], project: Path, sandbox_without_template: Path, key: str
+) -> None:
+    flags = [f"--{key}", str(sandbox_without_template)]
+    plain = project / "constitutions" / "templates" / "chat_plain.jinja"
+    with pytest.raises(
+        InputError, match=rf"{key}: .* has no chat template.* Put a chat_template\.jinja into its folder"
+    ):
+        load(*small, *flags, "--chat_template_path", str(plain))
+    shutil.copy(plain, sandbox_without_template / "chat_template.jinja")
+    load(*small, *flags)
+
+
+def test_a_model_that_is_not_here_yet_is_not_judged(small: list[str]) -> None:
+    load(*small, "--critic", "nobody/has-this-model@0000000")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[{"role": "user"}]]', "chat 1: message 1 has the keys role"),
+        ('[[{"role": "user", "content": "a"}, {"role": "assistant", "content": 5}]]', "message 2 is of type int"),
+        ('[[{"role": "Human", "content": "a"}]]', "has the role 'Human'; use one of system, user, assistant"),
+        ('{"role": "user"}', "few_shot takes a JSON list of chats, found dict"),
+        ('[{"role": "user", "content": "a"}]', "chat 1: expected a list of turns"),
+        ("[[", "few.json:1: not valid JSON"),
+    ],
+)
+def test_example_chats_are_read_before_round_0(small: list[str], tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "few.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load(*small, "--few_shot", str(tmp_path / "few.json"))
+
+
+def test_example_chats_may_begin_with_a_byte_order_mark(small: list[str], tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "é"}, {"role": "assistant", "content": "no"}]
+    (tmp_path / "few.json").write_text(json.dumps([turns]), encoding="utf-8-sig")
+    assert load_few_shot(tmp_path / "few.json") == turns
+    load(*small, "--few_shot", str(tmp_path / "few.json"))
+
+
+@pytest.fixture
+def templates(project: Path, tmp_path: Path) -> Path:
+    """A copy of the templates that quote the exchange."""
+    return Path(shutil.copytree(project / "constitutions" / "templates" / "standalone", tmp_path / "templates"))
+
+
+@pytest.mark.parametrize(
+    ("critique", "name", "text", "missing"),
+    [
+        ("true", "critique", "{{ prompt }} {{ principle.text or principle.critique }}", "the answer"),
+        ("true", "rewrite", "{{ critique }} {{ principle.text or principle.revise }}", "the prompt and the answer"),
+        ("true", "rewrite", "{{ response }} {{ critique }}", "the prompt"),
+        ("false", "rewrite_without_critique", "{{ prompt | upper }}: again", "the answer"),
+        # For one kind of principle only.
+        ("true", "rewrite", "{{ prompt }} {% if principle.text %}{{ response }}{% endif %}", "the answer"),
+    ],
+)
+def test_whoever_sees_the_template_alone_sees_the_exchange_in_it(
+    small: list[str], templates: Path, tmp_path: Path, critique: str, name: str, text: str, missing: str
+) -> None:
+    (tmp_path / "c.txt").write_text("Be kind.\n\ncritique: Find fault.\nrevise: Write again.\n")
+    flags = ["--see_exchange", "false", "--templates", str(templates), "--constitution", str(tmp_path / "c.txt")]
+    load(*small, *flags, "--critique", critique)
+    (templates / f"{name}.jinja").write_text(text)
+    with pytest.raises(InputError, match=rf"see_exchange: false .*/{name}\.jinja, .*does not quote {missing}\."):
+        load(*small, *flags, "--critique", critique)
+    # A template that is not used need not quote anything.
+    load(*small, *flags, "--critique", "false" if critique == "true" else "true")
+
+
+def test_a_principle_for_a_slice_that_no_prompt_is_in(
+    small: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
+    (tmp_path / "c.txt").write_text("Be kind.\n\nname: short\napplies_to: homonym, homonyms\nBe brief.\n")
+    rows = [{"prompt": f"say {i}", "kind": kind} for i, kind in enumerate(["homonyms", "rest"])]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = ["--prompts", str(tmp_path / "p.jsonl"), "--prompt_slice_column", "kind"]
+    load(*small, "--constitution", str(tmp_path / "c.txt"), *source)
+    assert (
+        "the principle `short` is for `homonym`, but no training prompt is in such a slice; there are homonyms, rest"
+        in caplog.text
+    )
+
+
+def test_one_refusal_score_is_enough(small: list[str], project: Path) -> None:
+    weights = project / "pipeline" / "scorers" / "refusal.json"
+    with pytest.raises(InputError, match=r"`refusal` is listed twice, with and without weights .* Leave one out"):
+        load(*small, "--scorers", "refusal", f"refusal:{weights}")
+
+
+@pytest.mark.parametrize(("policy", "rows"), [("replace", 10), ("anchor", 20), ("accumulate", 30)])
+def test_the_plan_counts_the_rows_of_earlier_rounds(small: list[str], tmp_path: Path, policy: str, rows: int) -> None:
+    flags = ["--prompts", "sandbox:train:10", "--num_rounds", "3", "--data_policy", policy]
+    session = load(*small, "--run_dir", str(tmp_path / "run"), *flags)
+    assert re.search(rf"^  distill +up to {rows}$", plan_report(session), re.MULTILINE)
+
+
 @pytest.fixture
 def sandbox_without_template(tmp_path: Path) -> Path:
-    import shutil
-
     from pipeline import sandbox
 
     folder = Path(shutil.copytree(sandbox.model_path(), tmp_path / "model"))

@@ -89,7 +89,8 @@ def require_chat_template(tokenizer: Any) -> None:
         raise InputError(
             f"{tokenizer.name_or_path}: the tokenizer has no chat template, so a dialogue cannot be written for it. "
             "Give one in the recipe: `chat_template_path: constitutions/templates/chat_plain.jinja` "
-            "(or a template of your own, or the folder of a model whose template fits)."
+            "(or a template of your own, or the folder of a model whose template fits). That is for the model being "
+            "trained; a critic, reviser or judge needs a chat_template.jinja in its own folder."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pipeline.errors import InputError
@@ -49,7 +50,7 @@ def read_cell(cell: Any, where: str) -> Dialogue:
         first = _from_text(cell[0] if cell else "", where)
         return first._replace(changes=("later_user_turns_left_out",)) if len(cell) > 1 else first
     if isinstance(cell, list) and all(isinstance(turn, dict) for turn in cell):
-        return _to_be_answered([_message(turn, where, n) for n, turn in enumerate(cell, 1)], [])
+        return _to_be_answered([read_message(turn, where, n) for n, turn in enumerate(cell, 1)], [])
     raise InputError(
         f"{where}: holds a value of type {type(cell).__name__}; expected text, a list of texts, or a list of "
         "messages with `role` and `content`. Name another column, or correct the file."
@@ -91,7 +92,17 @@ def _from_text(text: str, where: str) -> Dialogue:
     return _to_be_answered(joined, ["turns_joined"] if len(joined) < len(turns) else [])
 
 
-def _message(turn: dict[str, Any], where: str, number: int) -> dict[str, str]:
+def read_message(turn: Mapping[str, Any], where: str, number: int) -> dict[str, str]:
+    """A message's role and content, without its other keys.
+
+    Args:
+        turn: the message as the file has it.
+        where: where the dialogue is, for error messages.
+        number: the message's place in it, from 1.
+
+    Raises:
+        InputError: role or content is missing, or not a known role and text.
+    """
     role, content = turn.get("role"), turn.get("content")
     if role is None or "content" not in turn:
         raise InputError(

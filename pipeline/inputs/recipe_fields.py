@@ -336,6 +336,10 @@ def find_problems(values: Mapping[str, Any]) -> dict[str, str]:
             found[spec.name] = f"must be {range}, found {value}"
     if values.get("helpful_fraction") and not values.get("helpful_prompts"):
         found.setdefault("helpful_fraction", "needs `helpful_prompts`, the prompts of the helpful examples")
+    if values.get("helpful_prompts") and not values.get("helpful_fraction"):
+        found["helpful_prompts"] = (
+            "needs `helpful_fraction`, their share of the training rows; without it none is used"
+        )
     if problem := _probe_set_problem(values.get("probe_sets", [])):
         found["probe_sets"] = problem
     scorers = values.get("scorers", [])

@@ -45,6 +45,8 @@ def plan_report(session: Session) -> str:
         votes = ratings * recipe.judge_votes
         stages.append(("judge", ratings, votes * VOTE.max_new_tokens))
     rounds = recipe.num_rounds
+    # Of how many rounds the last round takes the rows, at most.
+    of_rounds = {"replace": 1, "anchor": min(rounds, 2), "accumulate": rounds}[recipe.data_policy]
     total = sum(tokens for _, _, tokens in stages) * rounds + once * longest
     lines = [
         f"{session.run.path}: {rounds} rounds after round 0, from {recipe.start_from}, data {recipe.data_policy}",
@@ -57,7 +59,7 @@ def plan_report(session: Session) -> str:
         "",
         "  stage     rows per round     max. new tokens per round",
         *(f"  {name:<10} {rows:>13,} {tokens:>29,}" for name, rows, tokens in stages),
-        f"  distill    {f'up to {answers + helpful:,}':>13}",
+        f"  distill    {f'up to {(answers + helpful) * of_rounds:,}':>13}",
         f"  round 0 measures twice and calibrates: {once:,} rows",
         f"  each confirmation takes up to {suspected:,} more rows"
         if recipe.reserve

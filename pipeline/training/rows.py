@@ -54,17 +54,32 @@ def _own_rows(run: RunDir, round_: int, recipe: Recipe, seed: int) -> list[Row]:
         return rows
     columns = ["prompt_id", "sample", "prompt", "response", "drop_reason", "finish_reason"]
     answered = read_table(run.stage_dir(round_, "generate") / "helpful.parquet", columns).to_pylist()
-    helpful = [row for row in answered if row["drop_reason"] is None and row["finish_reason"] == "stop"]
+    unfit = [_unfit(row) for row in answered]
+    helpful = [row for row, reason in zip(answered, unfit, strict=True) if reason is None]
     wanted = round(len(rows) * recipe.helpful_fraction / (1 - recipe.helpful_fraction))
     if wanted > len(helpful):
+        reasons = Counter(reason for reason in unfit if reason is not None)
+        counted = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
         log.warning(
-            "helpful_fraction: needs %d helpful answers but there are only %d; all are used. "
-            "Give more `helpful_prompts`.",
+            "helpful_fraction: needs %d helpful answers, but of %d only %d can be trained on%s; all are used. "
+            "Give more `helpful_prompts`%s.",
             wanted,
+            len(answered),
             len(helpful),
+            counted and f" ({counted})",
+            ", or a longer `max_new_tokens` against `cut_off` (`keep_dropped` is for revisions alone)"
+            if reasons["cut_off"]
+            else "",
         )
     chosen = np.random.default_rng(stage_seed(seed, "helpful", round_)).permutation(len(helpful))[:wanted]
     return rows + [_row(helpful[i], helpful[i]["response"], round_, "helpful") for i in sorted(chosen)]
+
+
+def _unfit(answer: Row) -> str | None:
+    """Why an answer cannot be a helpful example; None if it can."""
+    if answer["drop_reason"] is not None or answer["finish_reason"] == "stop":
+        return answer["drop_reason"]
+    return "cut_off" if answer["finish_reason"] == "length" else str(answer["finish_reason"])
 
 
 def _row(source: Row, completion: str, round_: int, kind: str) -> Row:

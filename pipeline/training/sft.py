@@ -17,6 +17,7 @@ from pipeline.errors import InputError
 from pipeline.runs import ranks
 from pipeline.runs.files import write_json
 from pipeline.training.bar import training_bar
+from pipeline.training.lora import require_same_lora
 from pipeline.training.preflight import check_adapter, check_trainable, check_training_rows
 
 if TYPE_CHECKING:
@@ -87,8 +88,10 @@ def train(
 
     Raises:
         PreflightError: see ``pipeline.training.preflight``.
-        InputError: some rows are longer than ``max_length``.
+        InputError: some rows are longer than ``max_length``, or the adapter to continue has another LoRA.
     """
+    if learner.previous is not None:
+        require_same_lora(vars(learner.config), learner.previous)
     import torch
 
     _be_quiet()

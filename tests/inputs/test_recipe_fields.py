@@ -45,6 +45,7 @@ def test_groups_are_contiguous_so_that_help_prints_each_once():
         ("probe_max_new_tokens", 0, "must be at least 1, found 0"),
         ("helpful_fraction", 1.0, "must be at least 0 and at most 0.99, found 1.0"),
         ("helpful_fraction", 0.5, "needs `helpful_prompts`"),
+        ("helpful_prompts", "helpful.jsonl", "needs `helpful_fraction`"),
         ("constitution", "", "must name a file"),
         ("scorers", ["kl", "kl"], "names `kl` twice"),
         ("scorers", ["kl", "refusl"], "holds `refusl`, but there is no scorer `refusl`; did you mean `refusal`?"),

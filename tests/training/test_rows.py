@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,21 @@ def test_helpful_examples_are_whole_answers_and_no_more_than_there_are(run: RunD
     helpful = [row["completion"][0]["content"] for row in rows if row["source"] == "helpful"]
     assert len(helpful) == 32 == len(set(helpful)), "40 less those empty or cut off"
     assert not any(int(text.split()[1]) % 10 in (8, 9) for text in helpful)
+
+
+def test_too_few_helpful_examples_are_explained(
+    run: RunDir, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
+    training_rows(run, 1, recipe(helpful_fraction=0.7), seed=0)
+    assert not caplog.text
+    training_rows(run, 1, recipe(helpful_fraction=0.95), seed=0)
+    assert "needs 228 helpful answers, but of 40 only 32 can be trained on (cut_off 4, empty 4);" in caplog.text
+    assert "`max_new_tokens`" in caplog.text
+    caplog.clear()
+    write_round(run, 1, helpful=9)
+    training_rows(run, 1, recipe(helpful_fraction=0.7), seed=0)
+    assert "of 9 only 8" in caplog.text and "`max_new_tokens`" not in caplog.text
 
 
 def test_helpful_examples_are_drawn_by_the_seed(run: RunDir) -> None:

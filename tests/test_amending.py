@@ -1,0 +1,136 @@
+"""What an amendment may change once round 0 is measured, and what it may not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import command, iterate
+from pipeline.errors import InputError, RunError
+from pipeline.runs.files import read_json_lines, write_json
+
+RECIPE = """\
+model_name_or_path: sandbox
+dtype: float32
+num_rounds: 0
+constitution: constitutions/sandbox/full.txt
+templates: constitutions/templates/sandbox
+prompts: sandbox:train:8
+max_new_tokens: 12
+probe_sets: [p=sandbox:probe:6]
+probe_samples: 2
+scorers: [length, loops]
+lora_r: 4
+lora_target_modules: [q_proj, v_proj]
+"""
+ADAPTER = {
+    "r": 4,
+    "lora_alpha": 32,
+    "lora_dropout": 0.05,
+    "use_rslora": False,
+    "use_dora": False,
+    "target_modules": ["q_proj", "v_proj"],
+    "target_parameters": None,
+    "modules_to_save": None,
+}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose round 0 is complete."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    iterate.main(["--config", str(folder / "recipe.yaml"), "--run_dir", str(folder / "run")])
+    return folder / "run"
+
+
+@pytest.fixture
+def run(done: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(done, tmp_path / "run", symlinks=True))
+
+
+def open_run(run: Path, *arguments: str) -> None:
+    argv = ["--run_dir", str(run), *arguments]
+    command.open_session(command.parse(argv, command.StageOptions), argv).close()
+
+
+def amend(run: Path, *arguments: str) -> None:
+    open_run(run, *arguments, "--amend", "why not")
+
+
+def train_round_1(run: Path, **changes: Any) -> None:
+    write_json(run / "round-01" / "distill" / "adapter" / "adapter_config.json", ADAPTER | changes)
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> str:
+    path = tmp_path / "other.jinja"
+    path.write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "shown"),
+    [
+        ("--probe_temperature 0", "probe_temperature: 1.0 -> 0.0"),
+        ("--top_p 0.5", "top_p: 1.0 -> 0.5"),
+        ("--probe_samples 3", "probe_samples: 2 -> 3"),
+        ("--probe_max_new_tokens 8", "longest answer to a probe: 12 -> 8$"),
+        ("--max_new_tokens 8", r"longest answer to a probe: 12 -> 8 .*`probe_max_new_tokens: 12` keeps it"),
+        ("--probe_sets p=sandbox:probe:6 q=sandbox:dialect:4", r"probe_sets: p -> p, q\n  probe_sets.q: is new"),
+        ("--probe_sets p=sandbox:probe:5", "probe_sets.p: the content changed"),
+        ("--chat_template_path TEMPLATE", "chat_template_path: is new"),
+    ],
+)
+def test_the_probes_of_round_0_stay_what_they_were(run: Path, template: str, flags: str, shown: str) -> None:
+    with pytest.raises(RunError, match=rf"(?sm)round 0 was measured with other settings.*{shown}.*--run_dir"):
+        amend(run, "--num_rounds", "1", *flags.replace("TEMPLATE", template).split())
+    assert not (run / "amendments.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--constitution constitutions/sandbox/blind-spot.txt --critic base --num_rounds 4 --learning_rate 1e-3",
+        "--temperature 0.5 --max_new_tokens 8 --probe_max_new_tokens 12 --lora_r 8 --scorers length loops kl",
+        "--headline_scorer loops --alarm_scorers length",
+    ],
+)
+def test_what_a_round_is_made_with_may_change(run: Path, flags: str) -> None:
+    amend(run, *flags.split())
+    assert len(read_json_lines(run / "amendments.jsonl")) == 1
+
+
+def test_before_round_0_is_sampled_everything_may_change(run: Path) -> None:
+    (run / "round-00" / "measure" / "samples.manifest.json").unlink()
+    (run / "round-00" / "alarm.json").unlink()
+    amend(run, "--probe_temperature", "0", "--probe_sets", "q=sandbox:dialect:4", "--headline_scorer", "loops")
+
+
+def test_alarms_watch_what_round_0_fixed_thresholds_for(run: Path) -> None:
+    with pytest.raises(RunError, match=r"has no thresholds for loops .*set `alarm_scorers: \[length\]`"):
+        amend(run, "--num_rounds", "1", "--headline_scorer", "loops")
+    assert not (run / "amendments.jsonl").exists()
+
+
+def test_a_lora_that_goes_on_keeps_its_shape(run: Path) -> None:
+    before = ("--start_from", "previous", "--num_rounds", "3")
+    train_round_1(run)
+    other = ("--lora_r", "8", "--use_dora", "true", "--lora_target_modules", "down_proj")
+    with pytest.raises(InputError, match=r"(?s)lora_r: 8, but the adapter has 4\n.*use_dora: True.*down_proj"):
+        amend(run, *before, *other)
+    with pytest.raises(InputError, match=r"lora_target_modules: \['all-linear'\], but the adapter has"):
+        amend(run, *before, "--lora_target_modules", "all-linear")
+    amend(run, "--start_from", "base", *other)
+
+
+def test_a_lora_that_never_was_can_be_taken_back(run: Path) -> None:
+    amend(run, "--start_from", "previous", "--num_rounds", "3", "--lora_r", "8")  # nothing is trained yet
+    train_round_1(run)
+    with pytest.raises(InputError, match="lora_r: 8, but the adapter has 4"):
+        amend(run, "--num_rounds", "4")
+    amend(run, "--num_rounds", "4", "--lora_r", "4")
