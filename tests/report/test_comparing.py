@@ -220,6 +220,37 @@ def test_a_score_is_compared_on_the_set_that_has_it(tmp_path: Path) -> None:
     assert next(iter(found.prompts)) == "probe"
 
 
+def test_a_score_that_is_missing_on_the_first_set_is_compared_on_the_next(tmp_path: Path) -> None:
+    """As under_refusal on the unsafe set of several; what has no score anywhere is not said to have stayed."""
+    import pyarrow as pa
+
+    from pipeline.report.comparison_table import comparison_report
+    from pipeline.runs.tables import SCORES, read_table, to_table, write_table
+
+    run = write_run(tmp_path / "run", rounds=2)
+    for round_ in range(2):
+        rows = [
+            {"prompt_id": f"{name}-{i:04d}", "sample": 0, "probe_set": name, "slice": "s0", "scorer": scorer}
+            | {"score": score, "reason": "not a prompt of it" if score is None else None}
+            for scorer in ("under_refusal", "gone")
+            for name in ("probe", "other")
+            for i in range(30)
+            for score in [float(i % 7 + round_) if (scorer, name) == ("under_refusal", "other") else None]
+        ]
+        pieces = [read_table(run.scores(round_)), to_table(rows, SCORES)]
+        write_table(run.scores(round_), [pa.concat_tables(pieces)], SCORES)
+        drift = read_json(run.drift(round_))
+        ends = [{"scorer": scorer, "tail": "upper"} for scorer in ("under_refusal", "gone")]
+        write_json(run.drift(round_), drift | {"cells": [*drift["cells"], *ends]})
+    found = between(str(run.path))
+    cell = next(one for one in found.entries if one.group.scorer == "under_refusal" and one.checkpoint).cells["mean"]
+    assert (cell["probe_set"], cell["baseline_value"]) == ("other", pytest.approx(1.0))
+    text = comparison_report(found)
+    assert "under_refusal on other: 30 prompts" in text
+    assert "Not identified: gone on probe." in text
+    assert "gone" not in next(line for line in text.splitlines() if "Nothing moved" in line)
+
+
 def test_a_round_was_measured_by_the_recipe_of_its_time(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", recipe=RECIPE | {"probe_temperature": 0.5})
     amend(run, 1, "probe_temperature: 1.0 -> 0.5", "constitution: the line endings changed")
