@@ -26,7 +26,8 @@ _UNMOVED = Estimate(0.0, 0.0, 0.0, 0, 0)
 def plane_rows(page: Page) -> list[Row]:
     """One row per checkpoint: where it lies in the bulk-tail plane, in standard deviations of round 0's scores.
 
-    Round 0 is the origin. The noise floor is round 0 sampled a second time, against itself.
+    Round 0 is the origin. The noise floor is round 0 sampled a second time, against itself. ``why`` says why a
+    checkpoint has no tail, and so no point.
     """
     rows = []
     for run in page.runs.values():

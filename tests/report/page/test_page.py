@@ -123,6 +123,16 @@ def test_a_figure_without_data_says_why(written: Callable[..., Any]) -> None:
     assert set(missing) >= {"slices", "alarms", "forecast", "refusal", "critiques", "critic"}
 
 
+def test_a_round_without_a_tail_is_not_drawn_and_the_figure_says_so(written: Callable[..., Any]) -> None:
+    base, few = BASE[:150], BASE[:150].copy()
+    few[:2] += 50
+    page = written([base, base + 0.1, few]).page(0, 1, 2)
+    plane = next(figure for figure in figures(page, [], palette(page)) if figure.key == "plane")
+    assert "not drawn: round 2 (prompts in the worst 1%: 2, at least 3 are needed)" in plane.caption
+    points = [row for rows in plane.charts[0].spec["datasets"].values() for row in rows if "label" in row]
+    assert {row["label"] for row in points} == {"round 0", "round 1"}
+
+
 def test_a_run_without_the_scorer_is_shown_with_what_it_has(
     run: Any, written: Callable[..., Any], tmp_path: Path
 ) -> None:
