@@ -153,6 +153,42 @@ def test_what_cannot_be_compared_is_refused_with_the_way_out(kind: str, tmp_path
     assert {one.kind for one in found.overlooked} == {kind}
 
 
+def write_template(run: RunDir, round_: int, template: str, **engine: str) -> None:
+    path = run.stage_dir(round_, "measure") / "samples.manifest.json"
+    manifest = read_json(path)
+    write_json(path, manifest | {"chat_template": template, "engine": manifest["engine"] | engine})
+
+
+def test_a_chat_template_that_was_amended_is_another(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", inputs=INPUTS | {"chat_template_path": "f" * 64})  # the latest, for all rounds
+    for round_, template in enumerate("eef"):
+        write_template(run, round_, template * 64)
+    assert not between(f"{run.path}:0", f"{run.path}:1").overlooked
+    with pytest.raises(InputError, match="run:2: sampling: chat template is sha256 ffffffffffff, not sha256 eeeee"):
+        between(str(run.path))
+
+
+def test_a_chat_template_is_the_same_wherever_it_was_given(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", rounds=1)
+    given = {"recipe": RECIPE | {"chat_template_path": "t.jinja"}, "inputs": INPUTS | {"chat_template_path": "f" * 64}}
+    two = write_run(tmp_path / "two", rounds=1, **given)
+    with pytest.raises(InputError, match="chat template is sha256 ffffffffffff, not unknown"):
+        between(str(one.path), str(two.path))
+    for run in (one, two):
+        write_template(run, 0, "f" * 64)
+    assert not between(str(one.path), str(two.path)).overlooked
+
+
+def test_the_own_chat_templates_of_two_models_belong_to_them(tmp_path: Path) -> None:
+    one, two = (write_run(tmp_path / name, rounds=1) for name in ("one", "two"))
+    write_template(one, 0, "e" * 64)
+    write_template(two, 0, "f" * 64, model="another")
+    assert not between(str(one.path), str(two.path)).overlooked
+    write_json(two.resolved, RECIPE | {"chat_template_path": "t.jinja"})
+    with pytest.raises(InputError, match="two:0: sampling: chat template is sha256 ffff"):
+        between(str(one.path), str(two.path))
+
+
 def run_inputs(run: RunDir) -> dict[str, str]:
     return dict(read_json(run.inputs))
 
