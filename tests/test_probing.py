@@ -65,6 +65,16 @@ def scores(run: Path) -> dict[str, dict[tuple[str, int], float]]:
     return found
 
 
+def test_the_page_of_a_run_follows_the_scorers_that_are_added(run: Path) -> None:
+    page = run / "report.html"
+    measure.main(["--run_dir", str(run), "--round", "all"])
+    assert not page.exists(), "a run without a page gets none"
+    page.write_text("old")
+    measure.main(["--run_dir", str(run), "--add_scorers", "loops"])
+    assert "</html>" in page.read_text()
+    assert ",loops," in (run / "report" / "scores.csv").read_text()
+
+
 def test_samples_name_the_chat_template_that_they_were_asked_with(done: Path) -> None:
     from pipeline.sandbox.tokenizer import CHAT_TEMPLATE
 

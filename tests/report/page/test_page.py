@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.report.page import write_page
+from pipeline.report.page.document import render
 from pipeline.report.page.figures import figures
 from pipeline.report.page.palette import palette
 from pipeline.report.page.samples import paired_samples
@@ -172,6 +173,18 @@ def test_names_and_texts_are_escaped_in_the_file(run: Any, tmp_path: Path) -> No
     assert hostile not in text and "\u202e" not in text and "[7, 7, 7]" not in text
     assert "&lt;/script&gt;&lt;script&gt;x()&lt;/script&gt;{{ [7] * 3 }}⟨U+202E⟩" in text
     assert len(re.findall("<script", text)) == 2
+
+
+def test_the_page_says_which_ends_of_its_score_are_bad(run: Any) -> None:
+    page = run.page(0, 1)
+    assert page.bad_end == "high is bad"
+    drift = read_json(run.run.drift(0))
+    drift["cells"] += [cell | {"tail": "lower"} for cell in drift["cells"]]
+    write_json(run.run.drift(0), drift)
+    page = run.page(0, 1)
+    assert page.bad_end == "both ends are bad; the figures of its tail show the high one"
+    drawn = figures(page, [], palette(page))
+    assert f"({page.bad_end})" in render(page, drawn, [], palette(page), "page")
 
 
 def test_colours_of_labels(run: Any, written: Callable[..., Any]) -> None:
