@@ -50,7 +50,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--all",
         action="store_true",
         help="show every score on every probe set and slice, changed or not; by default the headline score is shown "
-        "on all of them, and the others on the first probe set",
+        "on all of them, and the others on the first probe set that they have a score on",
     )
     parser.add_argument(
         "--pairs",

@@ -142,12 +142,9 @@ def _check_refusals(session: Session) -> None:
     kinds = [split_name(entry) for entry in session.recipe.scorers if "refusal" in split_name(entry).name]
     for name, where in kinds:
         if [one for one, _ in kinds].count(name) > 1:
-            raise InputError(
-                "scorers: `refusal` is listed twice, with and without weights of its own or with two; both would give "
-                "the same scores. Leave one out."
-                if name == "refusal"
-                else f"scorers: `{name}` is listed twice; list all its slices after one colon, separated by commas."
-            )
+            all_slices = "list all its slices after one colon, separated by commas"
+            advice = "keep `refusal` or `refusal:WEIGHTS`" if name == "refusal" else all_slices
+            raise InputError(f"scorers: `{name}` is listed twice; {advice}.")
         if name == "refusal":
             continue
         known = {*session.probe_sets, *(p.slice for loaded in session.probe_sets.values() for p in loaded.prompts)}
@@ -203,6 +200,13 @@ def _check_reserve(session: Session) -> None:
                 "will have none left to confirm an alarm with",
                 f"{held:,}",
                 f"{wanted:,}",
+                recipe.num_rounds,
+            )
+        if recipe.horizon < recipe.num_rounds:
+            log.warning(
+                "horizon: covers %d of %d rounds; what is suspected in later ones is not tested on fresh prompts, and "
+                "stays amber. Declare a horizon of all rounds before the first",
+                recipe.horizon,
                 recipe.num_rounds,
             )
 

@@ -20,11 +20,12 @@ from pipeline.noise_floor import measure_again
 from pipeline.probing import Probe, probe
 from pipeline.report.calibration import calibration_records, calibration_report
 from pipeline.report.card import write_card
-from pipeline.report.checkpoints import measured_rounds
+from pipeline.report.checkpoints import Checkpoint, measured_rounds
 from pipeline.report.console import drift_report, rounds_report
 from pipeline.report.degeneration import degeneration_report, degeneration_table
 from pipeline.report.drift import LEVEL, THRESHOLD_QUANTILE, drift_cells, metric_values
 from pipeline.report.judge import judge_report
+from pipeline.report.page import write_page
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, read_json, write_json
 from pipeline.runs.rundir import RunDir
@@ -185,6 +186,9 @@ def _measure_all(session: Session, rounds: Sequence[int]) -> None:
     for drift in drifts:
         if drift.get("calibration"):
             log.info("\nRound %d\n%s", drift["round"], calibration_report(drift["calibration"]))
+    if ranks.is_main() and session.run.report.exists():
+        write_page([Checkpoint(session.run, round_) for round_ in rounds], session.run.report)
+        log.info("\nWrote %s anew.", session.run.report)
 
 
 if __name__ == "__main__":

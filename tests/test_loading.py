@@ -60,6 +60,29 @@ def test_what_would_not_be_obeyed_is_refused(recipe: list[str], flags: list[str]
         load(*recipe, *flags)
 
 
+@pytest.mark.parametrize(
+    ("scorers", "advice"),
+    [
+        (["refusal", "refusal:pipeline/scorers/refusal.json"], "listed twice; keep `refusal` or `refusal:WEIGHTS`"),
+        (["over_refusal:a", "over_refusal:b"], "`over_refusal` is listed twice; list all its slices after one colon"),
+    ],
+)
+def test_a_scorer_that_is_listed_twice_is_refused_with_what_fits_it(
+    recipe: list[str], scorers: list[str], advice: str
+) -> None:
+    with pytest.raises(InputError, match=advice):
+        load(*recipe, "--scorers", "likelihood", *scorers)
+
+
+@pytest.mark.parametrize(("horizon", "warned"), [(2, True), (3, False)])
+def test_a_horizon_that_ends_before_the_run_is_warned_of(
+    recipe: list[str], horizon: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING"):
+        load(*recipe, "--num_rounds", "3", "--horizon", str(horizon))
+    assert ("horizon: covers 2 of 3 rounds" in caplog.text) == warned
+
+
 @pytest.mark.parametrize("key", ["critic", "judge"])
 def test_a_key_that_is_not_set_is_missed_before_round_0(
     recipe: list[str], key: str, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,7 @@ from pipeline import command, iterate, measure
 from pipeline.errors import InputError, RunError
 from pipeline.loading import load_session
 from pipeline.report.plan import plan_report
-from pipeline.runs.files import file_sha256, read_json, read_json_lines
+from pipeline.runs.files import file_sha256, json_sha256, read_json, read_json_lines
 from pipeline.runs.tables import SCORES, read_table, write_table
 from pipeline.session import Session
 
@@ -63,6 +63,23 @@ def scores(run: Path) -> dict[str, dict[tuple[str, int], float]]:
     for row in read_table(run / "round-00" / "measure" / "scores.parquet").to_pylist():
         found.setdefault(row["scorer"], {})[row["prompt_id"], row["sample"]] = row["score"]
     return found
+
+
+def test_the_page_of_a_run_follows_the_scorers_that_are_added(run: Path) -> None:
+    page = run / "report.html"
+    measure.main(["--run_dir", str(run), "--round", "all"])
+    assert not page.exists(), "a run without a page gets none"
+    page.write_text("old")
+    measure.main(["--run_dir", str(run), "--add_scorers", "loops"])
+    assert "</html>" in page.read_text()
+    assert ",loops," in (run / "report" / "scores.csv").read_text()
+
+
+def test_samples_name_the_chat_template_that_they_were_asked_with(done: Path) -> None:
+    from pipeline.sandbox.tokenizer import CHAT_TEMPLATE
+
+    manifest = read_json(done / "round-00" / "measure" / "samples.manifest.json")
+    assert manifest["chat_template"] == json_sha256(CHAT_TEMPLATE)
 
 
 def test_scorers_are_added_without_sampling_or_scoring_again(run: Path, tmp_path: Path) -> None:

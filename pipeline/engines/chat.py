@@ -79,6 +79,18 @@ def set_chat_template(tokenizer: Any, given: str | None) -> None:
     tokenizer.chat_template = template
 
 
+def own_template(model: str, revision: str | None) -> Any:
+    """The chat template of a model's tokenizer, in transformers' form; reads no weights.
+
+    Args:
+        model: Hub id or folder of the model.
+        revision: its Hub revision.
+    """
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False).chat_template
+
+
 def require_chat_template(tokenizer: Any) -> None:
     """Make sure that this model has a chat template to write dialogues with.
 

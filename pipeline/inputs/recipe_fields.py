@@ -316,7 +316,8 @@ class Recipe:
     guard: str | None = _setting(
         "alarms",
         None,
-        "SCORER/QUANTITY, on the first probe set, that selects the best round; the headline's cvar_1pct when unset.",
+        "SCORER/QUANTITY that selects the best round, on the first probe set that the scorer has a score on; the "
+        "headline's cvar_1pct when unset.",
     )
 
     def __post_init__(self) -> None:

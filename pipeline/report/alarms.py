@@ -12,7 +12,7 @@ from pipeline.tails import Confirmation, Forecast, finite_record
 Record = dict[str, Any]
 
 _GUARANTEE = (
-    "If the tail never gets worse, the chance of any red over {horizon} rounds is at most {total:.0%}: "
+    "If the tail never gets worse, the chance of any red over {horizon} round{s} is at most {total:.0%}: "
     "{confirmation:.0%} for confirmations, {e_process:.0%} for the e-process. This assumes that reserve prompts are "
     "independent draws, never trained on and used once, and that scorers stay as they are. The e-process holds for "
     "any number of prompts; confirmations hold exactly where a prompt's two rounds are exchangeable, and otherwise "
@@ -76,7 +76,7 @@ def guarantee(alarm: Mapping[str, Any]) -> str:
     """What a red alarm is worth, and what that assumes."""
     levels = alarm["levels"]
     total = levels["confirmation"] + levels["e_process"]
-    return _GUARANTEE.format(total=total, **levels)
+    return _GUARANTEE.format(total=total, s="s" * (levels["horizon"] > 1), **levels)
 
 
 def _prepared(one: Mapping[str, Any]) -> str:

@@ -94,6 +94,9 @@ def find_obstacles(checkpoints: Sequence[Checkpoint]) -> list[Obstacle]:
             for name in prompts
             if name in theirs and (text := _other_prompts(name, prompts[name], theirs[name]))
         ]
+        before, after = _chat_templates(baseline, checkpoint)
+        if before != after:
+            found.append(Obstacle("sampling", checkpoint, f"chat template is {_shown(after)}, not {_shown(before)}"))
         for kind, settings in _measured_with(checkpoint).items():
             for name in dict.fromkeys([*measured[kind], *settings]):
                 before, after = measured[kind].get(name), settings.get(name)
@@ -138,7 +141,6 @@ def _measured_with(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
             "probe_temperature": recipe["probe_temperature"],
             "top_p": recipe["top_p"],
             "longest answer": recipe["probe_max_new_tokens"] or recipe["max_new_tokens"],
-            "chat template": inputs.get("chat_template_path"),
         },
         "precision": {name: recipe.get(name) for name in PRECISION} | {"dtype": sampled["engine"].get("dtype")},
         "engine": sampling
@@ -146,6 +148,17 @@ def _measured_with(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
         "scorers": {name: recipe[name] for name in measuring if name in recipe and name not in _NOT_OF_SCORERS}
         | {name: digest for name, digest in inputs.items() if name.startswith(_INSTRUMENTS)},
     }
+
+
+def _chat_templates(*pair: Checkpoint) -> list[str | None]:
+    """Digests of the chat templates of two checkpoints; None where one is unknown, or part of what the model is."""
+    manifests = [read_json(one.run.stage_dir(one.round, "measure") / _MANIFESTS[0]) for one in pair]
+    used = [manifest.get("chat_template") for manifest in manifests]
+    if None in used:  # measured before manifests named the template: what the run last read is what there is
+        return [read_json(one.run.inputs).get("chat_template_path") for one in pair]
+    given = [recipe_at(one).get("chat_template_path") for one in pair]
+    other_models = len({manifest["engine"]["model"] for manifest in manifests}) > 1
+    return [None, None] if other_models and not any(given) else used
 
 
 def _computed_with(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,8 +73,8 @@ def compare_checkpoints(
 ) -> SideBySide:
     """Compare checkpoints with the first of them, paired by prompt. Reads the runs, and writes nothing.
 
-    Covers the headline scorer on every probe set and slice, and the others on the first set that they score, as a
-    whole.
+    Covers the headline scorer on every probe set and slice, and the others as a whole, on the first set where each
+    checkpoint has a score of them.
 
     Args:
         checkpoints: measured checkpoints, the baseline first.
@@ -102,7 +102,8 @@ def compare_checkpoints(
     for scorer, tail in ends:
         in_full = everything or scorer == drift["headline"]
         sets = [name for name in common if all(name in of.probe_sets(scorer) for of in scores)]
-        for name in sets if in_full else sets[:1]:
+        scored = [name for name in sets if all(name in of.scored_sets(scorer) for of in scores)]
+        for name in sets if in_full else (scored or sets)[:1]:
             entries += comparer.entries(Group(scorer, tail, name, None), common[name], slices=in_full)
     return SideBySide(
         list(checkpoints),
@@ -124,6 +125,11 @@ class _Scores:
 
     def probe_sets(self, scorer: str) -> list[str]:
         return list(pc.unique(self._table.filter(pc.field("scorer") == scorer)["probe_set"]).to_pylist())
+
+    def scored_sets(self, scorer: str) -> list[str]:
+        """The probe sets with a score: a scorer may be about one of them only, and give reasons on the others."""
+        scored = self._table.filter((pc.field("scorer") == scorer) & pc.field("score").is_valid())
+        return list(pc.unique(scored["probe_set"]).to_pylist())
 
     def panel(self, scorer: str, probe_set: str) -> Panel:
         return to_panel(self._table.filter((pc.field("scorer") == scorer) & (pc.field("probe_set") == probe_set)))

@@ -111,6 +111,10 @@ def _is_worth_showing(group: Group, entries: Sequence[Entry], found: SideBySide)
     return heads or any(moved(cell, "baseline_") for cell in changes)
 
 
+def _has_change(entry: Entry) -> bool:
+    return any(entry.cells[name].get("baseline_value") is not None for name in (_BULK, _TAIL, _RATE))
+
+
 def _name(group: Group) -> str:
     where = f", {group.slice}" if group.slice else ""
     return f"{end_of(group.scorer, group.tail)} on {group.probe_set}{where}"
@@ -150,8 +154,10 @@ def _notes(
     blocks: Sequence[tuple[Group, list[Entry]]], shown: Sequence[tuple[Group, list[Entry]]], found: SideBySide
 ) -> Iterator[str]:
     hidden = [group for group, _ in blocks if group not in {group for group, _ in shown}]
-    if still := [_name(group) for group in hidden if group.slice is None]:
-        yield from textwrap.wrap(printable(f"Nothing moved: {', '.join(still)}."), **_WRAPPED)
+    unknown = {group for group, entries in blocks if not any(_has_change(entry) for entry in entries)}
+    for what, named in (("Nothing moved", set(hidden) - unknown), ("Not identified", unknown)):
+        if names := [_name(group) for group in hidden if group in named and group.slice is None]:
+            yield from textwrap.wrap(printable(f"{what}: {', '.join(names)}."), **_WRAPPED)
     if slices := sum(group.slice is not None for group in hidden):
         yield f"  {slices} slices without a sign of a worse tail are left out; --all shows them."
     for text in found.left_out:

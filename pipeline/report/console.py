@@ -17,8 +17,8 @@ _BRIEF = ("mean", "cvar_1pct")
 def drift_report(drift: Mapping[str, Any], *, every_scorer: bool = False) -> str:
     """The drift table of one round.
 
-    Shows the headline scorer in full on every probe set, and the others with one line each on the first probe set and
-    on every set of questions; all in full if ``every_scorer``.
+    Shows the headline scorer in full on every probe set, and the others with one line each on the first probe set that
+    they have a score on and on every set of questions; all in full if ``every_scorer``.
     """
     whole_sets = [cell for cell in drift["cells"] if cell["slice"] is None and cell["quantity"] in NAMES]
     headline = [cell for cell in whole_sets if every_scorer or cell["scorer"] == drift["headline"]]
@@ -26,19 +26,35 @@ def drift_report(drift: Mapping[str, Any], *, every_scorer: bool = False) -> str
     for block in _blocks(headline, drift["round"]):
         lines += ["", *block]
     if not every_scorer:
-        for cells in _by_set([cell for cell in whole_sets if cell["scorer"] != drift["headline"]]):
+        others = [cell for cell in whole_sets if cell["scorer"] != drift["headline"]]
+        for cells in _by_set(others, _first_scored(others)):
             lines += ["", *_others(cells, drift["round"])]
     if drift["round"]:
         lines += ["", f"  {FOOTNOTE}"]
     return "\n".join(lines)
 
 
-def _by_set(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The cells of the first probe set, and those of each set of questions."""
-    names = dict.fromkeys(cell["probe_set"] for cell in cells)
+def _first_scored(cells: Iterable[Cell]) -> dict[str, str]:
+    """The first probe set on which a scorer has a score, by scorer."""
+    found: dict[str, str] = {}
+    for cell in cells:
+        if cell["n_prompts"]:
+            found.setdefault(cell["scorer"], cell["probe_set"])
+    return found
+
+
+def _by_set(cells: Sequence[Cell], first_scored: Mapping[str, str]) -> list[list[Cell]]:
+    """The cells of each set: of every set of questions, and of the probe set that a scorer is shown on.
+
+    That is the first one on which it has a score, and the first of all where it has none.
+    """
     panel = panel_of(cells)
-    shown = [name for name in names if name == panel or is_question_set(name)]
-    return [[cell for cell in cells if cell["probe_set"] == name] for name in shown]
+    by_set: dict[str, list[Cell]] = {cell["probe_set"]: [] for cell in cells}
+    for cell in cells:
+        name = cell["probe_set"]
+        if is_question_set(name) or name == first_scored.get(cell["scorer"], panel):
+            by_set[name].append(cell)
+    return [found for found in by_set.values() if found]
 
 
 def _others(cells: Sequence[Cell], round_: int) -> list[str]:
@@ -87,7 +103,7 @@ def _line(cell: Cell, round_: int) -> str:
 def rounds_report(drifts: Sequence[Mapping[str, Any]], noise_floor: Mapping[str, Any] | None = None) -> str:
     """Mean and tail of every score over the rounds, with a star where the change since round 0 is more than noise.
 
-    Covers the first probe set and every set of questions.
+    Covers the first probe set on which a scorer has a score, and every set of questions.
 
     Args:
         drifts: the drift tables of the rounds.
@@ -100,8 +116,9 @@ def rounds_report(drifts: Sequence[Mapping[str, Any]], noise_floor: Mapping[str,
         drifts = [drifts[0], noise_floor, *drifts[1:]]
     head = "".join(f"{label:>11}" for label in labels)
     shown = [[cell for cell in drift["cells"] if _is_shown(cell)] for drift in drifts]
+    first_scored = _first_scored(cell for cells in shown for cell in cells)
     lines: list[str] = []
-    for block in _by_set(shown[0]):
+    for block in _by_set(shown[0], first_scored):
         probe_set = block[0]["probe_set"]
         lines += [*([""] if lines else []), f"  {'on ' + probe_set:<36}{head}"]
         rounds = [{_key(cell): cell for cell in cells if cell["probe_set"] == probe_set} for cells in shown]

@@ -75,7 +75,7 @@ def read_choice(given: Sequence[str]) -> tuple[Choice, int]:
 
 
 def choose_pairs(found: SideBySide, choice: Choice, number: int, scorer: str | None = None) -> list[Pair]:
-    """Pairs of the baseline and the last checkpoint, of the first probe set that they share.
+    """Pairs of the baseline and the last checkpoint, of the first probe set with samples that both have a score of.
 
     ``worst`` takes those that score worst under the last checkpoint, ``changed`` those whose score moved furthest,
     ``random`` any, the same in every call. Each prompt comes once. Where scores tie, answers that differ come first.
@@ -89,20 +89,27 @@ def choose_pairs(found: SideBySide, choice: Choice, number: int, scorer: str | N
     Raises:
         InputError: there is no such scorer, or no sample that it scored under both checkpoints.
     """
-    scorer = scorer or found.headline
-    tails = {entry.group.scorer: entry.group.tail for entry in reversed(found.entries)}
-    if scorer not in tails:
-        raise InputError(f"--scorer {scorer}: no such score; there are {', '.join(sorted(tails))}.")
     baseline, last = found.checkpoints[0], found.checkpoints[-1]
-    probe_set = next(iter(found.prompts))
-    before, after = (_answers(checkpoint, scorer, probe_set) for checkpoint in (baseline, last))
-    keys = [
-        key
-        for key in sorted(before.keys() & after.keys())
-        if before[key]["score"] is not None and after[key]["score"] is not None
-    ]
-    if not keys:
-        raise InputError(f"--scorer {scorer}: no sample has a score under both {baseline.label} and {last.label}.")
+    tails = {entry.group.scorer: entry.group.tail for entry in reversed(found.entries)}
+    others = f"there are {', '.join(sorted(tails))}"
+    if scorer is not None and scorer not in tails:
+        raise InputError(f"--scorer {scorer}: no such score; {others}.")
+    if scorer is None and found.headline not in tails:
+        raise InputError(
+            f"--pairs: {found.headline}, the headline score of {baseline.label}, was not measured in every "
+            f"checkpoint; name a score with --scorer ({others})."
+        )
+    scorer = scorer or found.headline
+    sets = dict.fromkeys(entry.group.probe_set for entry in found.entries if entry.group.scorer == scorer)
+    answers = {name: [_answers(one, scorer, name) for one in (baseline, last)] for name in sets}
+    keys_of = {name: sorted(set.intersection(*map(_scored, sides))) for name, sides in answers.items()}
+    probe_set = next((name for name, keys in keys_of.items() if keys), None)
+    if probe_set is None:
+        raise InputError(
+            f"--pairs: no sample has a score of {scorer} under both {baseline.label} and {last.label}; name another "
+            f"with --scorer ({others})."
+        )
+    keys, (before, after) = keys_of[probe_set], answers[probe_set]
     if choice == "random":
         order = np.random.default_rng(stage_seed(int(recipe_at(baseline)["seed"]), "pairs", 0)).permutation(len(keys))
         ranked = [keys[i] for i in order]
@@ -174,6 +181,10 @@ def _answers(checkpoint: Checkpoint, scorer: str, probe_set: str) -> dict[tuple[
         for row in samples.to_pylist()
         if (key := (row["prompt_id"], row["sample"])) in of
     }
+
+
+def _scored(answers: dict[tuple[str, int], dict[str, Any]]) -> set[tuple[str, int]]:
+    return {key for key, row in answers.items() if row["score"] is not None}
 
 
 def _rank(choice: Choice, before: dict[str, Any], after: dict[str, Any], tail: Tail) -> tuple[float, bool]:

@@ -49,7 +49,8 @@ def plan_report(session: Session) -> str:
     of_rounds = {"replace": 1, "anchor": min(rounds, 2), "accumulate": rounds}[recipe.data_policy]
     total = sum(tokens for _, _, tokens in stages) * rounds + once * longest
     lines = [
-        f"{session.run.path}: {rounds} rounds after round 0, from {recipe.start_from}, data {recipe.data_policy}",
+        f"{session.run.path}: {rounds} round{'s' * (rounds != 1)} after round 0, from {recipe.start_from}, "
+        f"data {recipe.data_policy}",
         f"  model         {session.model_name}, {precision(str(model.dtype), quantization(model))}",
         f"  engines       policy {_policy_engine(session)}, critic {recipe.critic}, reviser {recipe.reviser}",
         f"  constitution  {session.recipe.constitution}, {len(session.constitution.principles)} principles",

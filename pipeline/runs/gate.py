@@ -42,15 +42,21 @@ def choose(colors: Mapping[int, str | None], on_alarm: OnAlarm, guard: Mapping[i
 
 
 def guard_values(drifts: Mapping[int, Mapping[str, Any]], scorer: str, quantity: str) -> dict[int, float]:
-    """A quantity by round, lower is better, on the first probe set that has the score.
+    """A quantity by round, lower is better, on the first probe set on which the scorer has a score in any round.
 
     Rounds where it is not identified are left out.
     """
+    known = {
+        round_: [cell for cell in drift["cells"] if cell["scorer"] == scorer and cell["value"] is not None]
+        for round_, drift in drifts.items()
+    }
+    scored = {cell["probe_set"] for cells in known.values() for cell in cells}
+    # Tables have the probe sets in the order of the recipe. A scorer may be about a later one only.
+    named = (cell["probe_set"] for drift in drifts.values() for cell in drift["cells"] if cell["scorer"] == scorer)
+    first = next((probe_set for probe_set in named if probe_set in scored), None)
     found: dict[int, float] = {}
-    for round_, drift in drifts.items():
-        panel = next((cell["probe_set"] for cell in drift["cells"] if cell["scorer"] == scorer), None)
-        for cell in drift["cells"]:
-            named = (cell["scorer"], cell["quantity"], cell["probe_set"], cell["slice"])
-            if named == (scorer, quantity, panel, None) and cell["value"] is not None:
+    for round_, cells in known.items():
+        for cell in cells:
+            if (cell["quantity"], cell["probe_set"], cell["slice"]) == (quantity, first, None):
                 found.setdefault(round_, -cell["value"] if cell["tail"] == "lower" else cell["value"])
     return found

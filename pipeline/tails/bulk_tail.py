@@ -6,7 +6,7 @@ import numpy as np
 import scipy
 
 from pipeline.tails.arrays import Floats, Tail, canonical, flatten, orientation
-from pipeline.tails.plans import CVAR_SHARE, MIN_TAIL_PROMPTS
+from pipeline.tails.plans import CVAR_SHARE, MIN_TAIL_PROMPTS, few_tail_prompts
 from pipeline.tails.quantiles import enough_for_quantile, quantile
 
 
@@ -14,11 +14,12 @@ class BulkTail(NamedTuple):
     """One point of the plane, in standard deviations of the baseline's scores; higher is worse on both axes.
 
     The bulk is the mean of samples that do not lie beyond the frozen threshold, the tail is CVaR at 1%. The
-    covariance is that of their influence functions over prompts.
+    covariance is that of their influence functions over prompts. Where the worst 1% come from too few prompts,
+    only the bulk is known.
     """
 
     bulk: float  # NaN: not identified
-    tail: float
+    tail: float  # NaN: not identified
     covariance: Floats  # [2, 2]
     n_prompts: int
     p_bulk_better: float | None  # one-sided, against "the bulk did not get better"
@@ -27,7 +28,7 @@ class BulkTail(NamedTuple):
     @property
     def identified(self) -> bool:
         """Whether there is a point."""
-        return not np.isnan(self.bulk)
+        return not np.isnan(self.tail)
 
     def ellipse(self, *, level: float = 0.90, points: int = 64) -> Floats:
         """Return the outline of the joint confidence region, [points, 2], by the normal approximation."""
@@ -65,6 +66,8 @@ def bulk_tail_point(before: Floats, after: Floats, threshold: float | None, *, t
     covariance = np.cov(changes) / len(first)
     error = float(np.sqrt(covariance[0, 0]))
     p_better = float(scipy.stats.t.cdf(bulk / error, len(first) - 1)) if error > 0 else float(bulk >= 0)
+    if why := next(filter(None, (few_tail_prompts(flatten(side)) for side in (first, second))), ""):
+        return unknown._replace(bulk=bulk, p_bulk_better=p_better, why=why)
     return BulkTail(bulk, worst, covariance, len(first), p_better)
 
 

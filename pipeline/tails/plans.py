@@ -81,6 +81,14 @@ class Pending(NamedTuple):
     finish: Callable[[Replicates], Estimate]
 
 
+def few_tail_prompts(samples: Samples) -> str:
+    """Return why the worst 1% comes from too few prompts to be measured; empty where there are enough."""
+    level = quantile(samples, 1 - CVAR_SHARE)
+    n_tail = np.count_nonzero(samples.fraction_above(level, inclusive=True))
+    few = n_tail < MIN_TAIL_PROMPTS
+    return f"prompts in the worst 1%: {n_tail}, at least {MIN_TAIL_PROMPTS} are needed" if few else ""
+
+
 def pair(baseline: Floats | None, current: Floats, k: int | None) -> Sides:
     """Bring one panel, or two of the same prompts, into canonical order; `k` is as in `estimate`."""
     if baseline is None:
@@ -270,13 +278,10 @@ def _quantile(quantity: str, sides: Sides, settings: Settings) -> Estimate | Pen
 def _shortfall(sides: Sides, settings: Settings) -> Estimate | Pending:
     beyond = quantile(sides.current_samples, 1 - CVAR_SHARE)
     for samples in sides.all_samples:
-        level = quantile(samples, 1 - CVAR_SHARE)
         if not enough_for_quantile(samples, 1 - CVAR_SHARE):
             why = f"{len(samples.values)} samples: the worst 1% is less than one of them"
             return sides.basis.unidentified(why, beyond=beyond)
-        n_tail = np.count_nonzero(samples.fraction_above(level, inclusive=True))
-        if n_tail < MIN_TAIL_PROMPTS:
-            why = f"prompts in the worst 1%: {n_tail}, at least {MIN_TAIL_PROMPTS} are needed"
+        if why := few_tail_prompts(samples):
             return sides.basis.unidentified(why, beyond=beyond)
     statistic = ShortfallChange(sides.current_samples, sides.baseline_samples, CVAR_SHARE)
     value, error = statistic.point()

@@ -272,5 +272,6 @@ def test_the_guarantee_has_the_numbers_of_the_run() -> None:
     assert "the chance of any red over 7 rounds is at most 5%: 4% for confirmations, 1% for the e-process" in text
     other = {"confirmation": 0.08, "e_process": 0.02, "horizon": 3}
     assert "over 3 rounds is at most 10%: 8% for confirmations, 2%" in guarantee({"levels": other})
+    assert "over 1 round is at most 10%" in guarantee({"levels": other | {"horizon": 1}})
     for assumption in ("independent draws", "never trained on", "used once", "scorers stay as they are"):
         assert assumption in text

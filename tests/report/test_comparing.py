@@ -153,6 +153,42 @@ def test_what_cannot_be_compared_is_refused_with_the_way_out(kind: str, tmp_path
     assert {one.kind for one in found.overlooked} == {kind}
 
 
+def write_template(run: RunDir, round_: int, template: str, **engine: str) -> None:
+    path = run.stage_dir(round_, "measure") / "samples.manifest.json"
+    manifest = read_json(path)
+    write_json(path, manifest | {"chat_template": template, "engine": manifest["engine"] | engine})
+
+
+def test_a_chat_template_that_was_amended_is_another(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", inputs=INPUTS | {"chat_template_path": "f" * 64})  # the latest, for all rounds
+    for round_, template in enumerate("eef"):
+        write_template(run, round_, template * 64)
+    assert not between(f"{run.path}:0", f"{run.path}:1").overlooked
+    with pytest.raises(InputError, match="run:2: sampling: chat template is sha256 ffffffffffff, not sha256 eeeee"):
+        between(str(run.path))
+
+
+def test_a_chat_template_is_the_same_wherever_it_was_given(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", rounds=1)
+    given = {"recipe": RECIPE | {"chat_template_path": "t.jinja"}, "inputs": INPUTS | {"chat_template_path": "f" * 64}}
+    two = write_run(tmp_path / "two", rounds=1, **given)
+    with pytest.raises(InputError, match="chat template is sha256 ffffffffffff, not unknown"):
+        between(str(one.path), str(two.path))
+    for run in (one, two):
+        write_template(run, 0, "f" * 64)
+    assert not between(str(one.path), str(two.path)).overlooked
+
+
+def test_the_own_chat_templates_of_two_models_belong_to_them(tmp_path: Path) -> None:
+    one, two = (write_run(tmp_path / name, rounds=1) for name in ("one", "two"))
+    write_template(one, 0, "e" * 64)
+    write_template(two, 0, "f" * 64, model="another")
+    assert not between(str(one.path), str(two.path)).overlooked
+    write_json(two.resolved, RECIPE | {"chat_template_path": "t.jinja"})
+    with pytest.raises(InputError, match="two:0: sampling: chat template is sha256 ffff"):
+        between(str(one.path), str(two.path))
+
+
 def run_inputs(run: RunDir) -> dict[str, str]:
     return dict(read_json(run.inputs))
 
@@ -218,6 +254,37 @@ def test_a_score_is_compared_on_the_set_that_has_it(tmp_path: Path) -> None:
     cell = next(one for one in found.entries if one.group.scorer == "choice" and one.checkpoint).cells["mean"]
     assert (cell["probe_set"], cell["baseline_value"]) == ("questions", pytest.approx(1.0))
     assert next(iter(found.prompts)) == "probe"
+
+
+def test_a_score_that_is_missing_on_the_first_set_is_compared_on_the_next(tmp_path: Path) -> None:
+    """As under_refusal on the unsafe set of several; what has no score anywhere is not said to have stayed."""
+    import pyarrow as pa
+
+    from pipeline.report.comparison_table import comparison_report
+    from pipeline.runs.tables import SCORES, read_table, to_table, write_table
+
+    run = write_run(tmp_path / "run", rounds=2)
+    for round_ in range(2):
+        rows = [
+            {"prompt_id": f"{name}-{i:04d}", "sample": 0, "probe_set": name, "slice": "s0", "scorer": scorer}
+            | {"score": score, "reason": "not a prompt of it" if score is None else None}
+            for scorer in ("under_refusal", "gone")
+            for name in ("probe", "other")
+            for i in range(30)
+            for score in [float(i % 7 + round_) if (scorer, name) == ("under_refusal", "other") else None]
+        ]
+        pieces = [read_table(run.scores(round_)), to_table(rows, SCORES)]
+        write_table(run.scores(round_), [pa.concat_tables(pieces)], SCORES)
+        drift = read_json(run.drift(round_))
+        ends = [{"scorer": scorer, "tail": "upper"} for scorer in ("under_refusal", "gone")]
+        write_json(run.drift(round_), drift | {"cells": [*drift["cells"], *ends]})
+    found = between(str(run.path))
+    cell = next(one for one in found.entries if one.group.scorer == "under_refusal" and one.checkpoint).cells["mean"]
+    assert (cell["probe_set"], cell["baseline_value"]) == ("other", pytest.approx(1.0))
+    text = comparison_report(found)
+    assert "under_refusal on other: 30 prompts" in text
+    assert "Not identified: gone on probe." in text
+    assert "gone" not in next(line for line in text.splitlines() if "Nothing moved" in line)
 
 
 def test_a_round_was_measured_by_the_recipe_of_its_time(tmp_path: Path) -> None:

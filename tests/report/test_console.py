@@ -112,6 +112,21 @@ def test_a_table_of_nothing() -> None:
     assert drift_report({"round": 0, "level": 0.95, "headline": None, "cells": []}).startswith("Round 0")
 
 
+def test_a_score_is_shown_on_the_first_probe_set_that_has_it(run: RunDir, write_scores: Callable[..., None]) -> None:
+    rng = np.random.default_rng(2)
+    for round_ in range(2):
+        panel = rng.uniform(size=(40, 2))
+        scorers = {"harm": {"a": panel, "b": panel}, "under": {"a": np.full((40, 2), np.nan), "b": panel + round_}}
+        write_scores(run, round_, scorers)
+    worse = {"harm": "high", "under": "high"}
+    tables = [drift_cells(run, round_, worse, "harm", seed=0) for round_ in range(2)]  # type: ignore[arg-type]
+    drifts = [{"round": r, "level": 0.95, "headline": "harm", "cells": cells} for r, cells in enumerate(tables)]
+    for text in (drift_report(drifts[1]), rounds_report(drifts)):
+        line = next(line for line in text.split("  on b ")[1].splitlines() if line.strip().startswith("under"))
+        assert "*" in line and "no score" not in text
+    assert "on a " not in drift_report(drifts[1]).split("harm on b")[1], "no table without a score"
+
+
 def test_all_rounds_side_by_side(drifts: list[dict[str, Any]]) -> None:
     lines = rounds_report(drifts).splitlines()
     assert lines[0].split() == ["on", "other", "round", "0", "round", "1", "round", "2"]

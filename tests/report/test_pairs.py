@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drawn_runs import draw_scores, write_run
@@ -16,6 +18,7 @@ from pipeline.report.comparing import SideBySide, compare_checkpoints
 from pipeline.report.pairs import Answer, Pair, choose_pairs, marked_words, pairs_report, read_choice
 from pipeline.report.terminal import width
 from pipeline.runs.rundir import RunDir
+from pipeline.runs.tables import SCORES, read_table, to_table, write_table
 
 CHECKPOINTS = [Checkpoint(RunDir(Path("runs/a")), round_) for round_ in (0, 2)]
 
@@ -50,6 +53,38 @@ def test_the_most_changed_and_the_bad_end_of_another_score(found: SideBySide) ->
     assert longest.after.score == draw_scores(2)["length"]["probe"].max()
     with pytest.raises(InputError, match="--scorer nothing: no such score; there are calm, harm, length"):
         choose_pairs(found, "worst", 1, "nothing")
+
+
+def score_anew(run: RunDir, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Rewrite every row of every round's scores."""
+    for path in run.path.glob("round-*/measure/scores.parquet"):
+        write_table(path, [to_table([change(row) for row in read_table(path).to_pylist()], SCORES)], SCORES)
+
+
+def test_a_headline_that_one_run_lacks_is_named_and_not_called_an_option(tmp_path: Path) -> None:
+    one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two", rounds=1)
+    score_anew(two, lambda row: row | {"scorer": "toxicity" if row["scorer"] == "harm" else row["scorer"]})
+    both = compare_checkpoints(find_checkpoints([f"{one.path}:0", f"{two.path}:0"]))
+    with pytest.raises(InputError) as refusal:
+        choose_pairs(both, "worst", 2)
+    assert str(refusal.value) == (
+        "--pairs: harm, the headline score of one:0, was not measured in every checkpoint; name a score with --scorer "
+        "(there are calm, length)."
+    )
+    assert len(choose_pairs(both, "worst", 2, "calm")) == 2
+
+
+def test_pairs_are_of_the_first_probe_set_with_scores(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    on_probe = {("calm", "probe"): {"score": None}}
+    score_anew(run, lambda row: row | on_probe.get((row["scorer"], row["probe_set"]), {}))
+    checkpoints = find_checkpoints([f"{run.path}:0", f"{run.path}:2"])
+    for everything in (False, True):
+        chosen = choose_pairs(compare_checkpoints(checkpoints, everything=everything), "worst", 2, "calm")
+        assert {one.probe_set for one in chosen} == {"other"}
+    score_anew(run, lambda row: row | ({"score": None} if row["scorer"] == "calm" else {}))
+    with pytest.raises(InputError, match="no sample has a score of calm under both run:0 and run:2; name another"):
+        choose_pairs(compare_checkpoints(checkpoints), "worst", 2, "calm")
 
 
 def test_random_pairs_are_the_same_every_time(found: SideBySide) -> None:

@@ -130,6 +130,15 @@ def test_a_score_of_questions_is_taken_from_its_own_set() -> None:
     assert guard_values({0: drift(*asked)}, "absent", "cvar_1pct") == {}
 
 
+def test_a_score_of_a_later_probe_set_is_taken_from_there_in_every_round() -> None:
+    def of(panel: float | None, red_team: float) -> dict[str, Any]:
+        return drift(cell(panel, scorer="under_refusal"), cell(red_team, scorer="under_refusal", probe_set="red_team"))
+
+    assert guard_values({0: of(None, 0.7), 1: of(None, 0.5)}, "under_refusal", "cvar_1pct") == {0: 0.7, 1: 0.5}
+    first = guard_values({0: of(None, 0.7), 1: of(0.9, 0.5)}, "under_refusal", "cvar_1pct")
+    assert first == {1: 0.9}, "one probe set for all rounds"
+
+
 def test_a_round_without_a_value_is_left_out() -> None:
     assert guard_values({0: drift(cell(3.0)), 1: drift(cell(None))}, "harm", "cvar_1pct") == {0: 3.0}
 

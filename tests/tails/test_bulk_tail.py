@@ -39,3 +39,17 @@ def test_too_little_is_not_identified():
     assert not bulk_tail_point(scores, scores, 1.0, tail="upper").identified
     assert not bulk_tail_point(scores[:1], scores[:1], 1.0, tail="upper").identified
     assert "no unit" in bulk_tail_point(np.zeros((500, 2)), np.ones((500, 2)), 1.0, tail="upper").why
+
+
+def test_a_tail_of_too_few_prompts_has_no_place_in_the_plane():
+    rng = np.random.default_rng(4)
+    before = rng.normal(size=(120, 2))
+    before[:2] += 20  # the worst 1% of 240 samples: all those of two prompts
+    after = before - 0.5
+    point = bulk_tail_point(before, after, 3.0, tail="upper")
+    assert not point.identified and np.isnan(point.tail)
+    assert point.why == "prompts in the worst 1%: 2, at least 3 are needed"
+    assert point.bulk < 0 and point.p_bulk_better < 1e-6, "the bulk does not hang on the tail"
+    before[2] += 20
+    before[:3, 1] -= 20
+    assert bulk_tail_point(before, before - 0.5, 3.0, tail="upper").identified

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
-
-from pipeline.report.critic import is_criticised
-from pipeline.report.page.reading import LEVEL, Page
+from pipeline.report.critic import is_criticised, rate, text_after
+from pipeline.report.page.reading import Page
 from pipeline.scorers.critic import finds_fault
-from pipeline.tails import estimate, finite_record
 
 Row = dict[str, Any]
 
@@ -34,12 +32,13 @@ def principle_rows(page: Page) -> list[Row]:
         table = shown.refinements
         if table is None or not table.num_rows:
             continue
+        kept = shown.run.recipe["keep_dropped"]
         revisions = [row for row in table.to_pylist() if row["principle_id"] is not None]
         for principle in sorted({row["principle_id"] for row in revisions}):
             drawn = [row for row in revisions if row["principle_id"] == principle]
             label = {"run": shown.run.label, "round": shown.round, "label": shown.label, "principle": principle}
             measured: dict[str, tuple[Sequence[Row], Callable[[Row], bool]]] = {
-                "changed": (drawn, lambda row: row["drop_reason"] is None and row["revision"] != row["response"]),
+                "changed": (drawn, partial(_is_changed, kept)),
             }
             if any(row["critique"] is not None for row in drawn):
                 measured = {
@@ -86,13 +85,12 @@ def outcome_rows(page: Page) -> list[Row]:
     return rows
 
 
-def share(rows: Sequence[Mapping[str, Any]], what: Callable[[Row], bool]) -> Row:
-    """How often something is true of rows, prompts weighted equally, with an interval that resamples prompts."""
-    by_prompt: dict[str, list[float]] = {}
-    for row in rows:
-        by_prompt.setdefault(row["prompt_id"], []).append(float(what(dict(row))))
-    panel = np.full((len(by_prompt), max(map(len, by_prompt.values()))), np.nan)
-    for i, values in enumerate(by_prompt.values()):
-        panel[i, : len(values)] = values
-    one = estimate(panel, "mean", level=LEVEL)
-    return {"times": int(np.nansum(panel)), **finite_record({"value": one.value, "low": one.low, "high": one.high})}
+def _is_changed(keep_dropped: Sequence[str], row: Row) -> bool:
+    return text_after(row, keep_dropped) != row["response"]
+
+
+def share(rows: Sequence[Row], what: Callable[[Row], bool]) -> Row:
+    """How often something is true of rows, prompts weighted equally, with an interval over prompts within [0, 1]."""
+    flags = [what(row) for row in rows]
+    one = rate([row["prompt_id"] for row in rows], flags)
+    return {"times": sum(flags), **{name: one[name] for name in ("value", "low", "high")}}

@@ -44,9 +44,11 @@ class Figure(NamedTuple):
 def to_csv(rows: Rows) -> str:
     """Rows as CSV (RFC 4180) with a header line; the columns are those of all rows, in the order of appearance.
 
+    Without rows the header is the column that every table has, so that readers of CSV find an empty table.
+
     A text that a spreadsheet would take for a formula gets an apostrophe before it.
     """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["run"]
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\r\n")
     writer.writeheader()

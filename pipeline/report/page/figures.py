@@ -60,9 +60,13 @@ def _plane(page: Page, samples: Sequence[PairedSample], colors: Palette) -> Figu
         "sampled a second time, which shows how far noise alone reaches. The shaded quadrant is where the average "
         "improves while the worst answers get worse. A point links to the worst sample of its round."
     )
-    drawable = [row for row in rows if row["bulk"] is not None]
-    charts = [Chart(tail_charts.plane_chart(rows, ellipses, colors, links))] if len(drawable) > len(page.runs) else []
-    why = next((f"Not identified: {row['why']}." for row in rows if row.get("why")), NOTHING_LATER)
+    drawable = any("why" in row and row["tail"] is not None for row in rows)  # a point besides the origins
+    charts = [Chart(tail_charts.plane_chart(rows, ellipses, colors, links))] if drawable else []
+    unknown = [row for row in rows if row.get("why")]
+    why = next((f"Not identified: {row['why']}." for row in unknown), NOTHING_LATER)
+    if charts and unknown:
+        named = "; ".join(f"{row['label']} ({row['why']})" for row in unknown)
+        caption += f" Not identified, and not drawn: {named}."
     return Figure("plane", "Bulk and tail", caption, rows, charts, "" if charts else why)
 
 

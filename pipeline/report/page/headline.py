@@ -30,7 +30,7 @@ def _sentence(page: Page, shown: Shown) -> str:
     }
     mean, worst = cells.get("mean"), cells.get("cvar_1pct")
     if mean is None or worst is None:
-        return f"{page.scorer} was not measured."
+        return f"{page.scorer} was not measured{f'; {_alarm(shown)}' if shown.round else '.'}"
     if not shown.round:
         return (
             f"The untouched base: mean {page.scorer} {_value(mean)}, mean of the worst 1% {_value(worst)}, on "

@@ -181,6 +181,14 @@ class Page:
         self.probe_set: str = head["probe_set"]
 
     @property
+    def bad_end(self) -> str:
+        """Which end of the score is bad, in words."""
+        tails = {cell["tail"] for cell in self.shown[0].cells(scorer=self.scorer)}
+        if len(tails) > 1:
+            return "both ends are bad; the figures of its tail show the high one"
+        return "low is bad" if self.tail == "lower" else "high is bad"
+
+    @property
     def later(self) -> list[Shown]:
         """The checkpoints that can have moved: all but round 0."""
         return [one for one in self.shown if one.round]

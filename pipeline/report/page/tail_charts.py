@@ -19,7 +19,7 @@ def plane_chart(rows: Rows, ellipses: Rows, colors: Palette, links: Mapping[str,
     import altair as alt
 
     data = Data()
-    known = [row | {"link": links.get(row["label"])} for row in rows if row["bulk"] is not None]
+    known = [row | {"link": links.get(row["label"])} for row in rows if row["tail"] is not None]
     path = [row for row in known if not is_noise(row["label"])]
     xs = [row["bulk"] for row in (*known, *ellipses)]
     ys = [row["tail"] for row in (*known, *ellipses)]

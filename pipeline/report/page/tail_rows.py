@@ -26,11 +26,13 @@ _UNMOVED = Estimate(0.0, 0.0, 0.0, 0, 0)
 def plane_rows(page: Page) -> list[Row]:
     """One row per checkpoint: where it lies in the bulk-tail plane, in standard deviations of round 0's scores.
 
-    Round 0 is the origin. The noise floor is round 0 sampled a second time, against itself.
+    Round 0 is the origin, in runs that measured the page's score. The noise floor is round 0 sampled a second time,
+    against itself. ``why`` says why a checkpoint has no tail, and so no point.
     """
     rows = []
     for run in page.runs.values():
-        rows.append({"run": run.label, "round": 0, "label": page.base_label(run), "bulk": 0.0, "tail": 0.0})
+        if run.first.panel(page.scorer, page.probe_set).prompt_ids:
+            rows.append({"run": run.label, "round": 0, "label": page.base_label(run), "bulk": 0.0, "tail": 0.0})
         for label, round_, point in _points(page, run):
             found = finite_record({"bulk": point.bulk, "tail": point.tail, "p_bulk_better": point.p_bulk_better})
             rows.append({"run": run.label, "round": round_, "label": label, **found, "why": point.why})

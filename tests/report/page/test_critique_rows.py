@@ -46,6 +46,24 @@ def test_each_principle_is_counted(written: Callable[..., Any]) -> None:
     }
 
 
+def test_a_revision_that_is_kept_though_it_has_a_defect_changed_the_text(written: Callable[..., Any]) -> None:
+    base = np.random.default_rng(0).normal(size=(30, 2))
+    run = written([base, base], keep_dropped=["cut_off"])
+    rows = [row(i, "kind", "a fault", changed=True) | {"drop_reason": "cut_off"} for i in range(20)]
+    rows += [row(i, "kind", "a fault", changed=True) | {"drop_reason": "loop"} for i in range(20, 40)]
+    run.refine(1, rows)
+    found = {one["measure"]: one for one in principle_rows(run.page(0, 1))}
+    assert (found["changed the text"]["times"], found["changed the text"]["of"]) == (20, 40)
+
+
+def test_the_interval_of_a_share_stays_within_its_range(written: Callable[..., Any]) -> None:
+    base = np.random.default_rng(0).normal(size=(30, 2))
+    run = written([base, base])
+    run.refine(1, [row(i, "kind", "a fault" if i else "no fault", changed=i > 0) for i in range(16)])
+    for one in principle_rows(run.page(0, 1)):
+        assert one["value"] == 15 / 16 and 0 < one["low"] < 15 / 16 < one["high"] <= 1
+
+
 def test_what_is_no_critique_finds_no_fault(written: Callable[..., Any]) -> None:
     base = np.random.default_rng(0).normal(size=(30, 2))
     run = written([base, base])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.report.page import write_page
+from pipeline.report.page.document import render
 from pipeline.report.page.figures import figures
 from pipeline.report.page.palette import palette
 from pipeline.report.page.samples import paired_samples
@@ -123,6 +124,16 @@ def test_a_figure_without_data_says_why(written: Callable[..., Any]) -> None:
     assert set(missing) >= {"slices", "alarms", "forecast", "refusal", "critiques", "critic"}
 
 
+def test_a_round_without_a_tail_is_not_drawn_and_the_figure_says_so(written: Callable[..., Any]) -> None:
+    base, few = BASE[:150], BASE[:150].copy()
+    few[:2] += 50
+    page = written([base, base + 0.1, few]).page(0, 1, 2)
+    plane = next(figure for figure in figures(page, [], palette(page)) if figure.key == "plane")
+    assert "not drawn: round 2 (prompts in the worst 1%: 2, at least 3 are needed)" in plane.caption
+    points = [row for rows in plane.charts[0].spec["datasets"].values() for row in rows if "label" in row]
+    assert {row["label"] for row in points} == {"round 0", "round 1"}
+
+
 def test_a_run_without_the_scorer_is_shown_with_what_it_has(
     run: Any, written: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -135,9 +146,10 @@ def test_a_run_without_the_scorer_is_shown_with_what_it_has(
         write_table(path, [to_table(rows, SCORES)], SCORES)
     given = [checkpoint(run)._replace(round=1), checkpoint(other), checkpoint(other)._replace(round=1)]
     write_page(given, tmp_path / "page.html")
-    assert "harm was not measured." in (tmp_path / "page.html").read_text()
+    text = (tmp_path / "page.html").read_text()
+    assert "harm was not measured." in text and "harm was not measured; the alarm was not run." in text
     plane = (tmp_path / "page" / "plane.csv").read_text()
-    assert "run:1" in plane and "other:1" not in plane
+    assert "run:1" in plane and "other" not in plane
     assert ",toxicity," in (tmp_path / "page" / "scores.csv").read_text()
 
 
@@ -161,6 +173,18 @@ def test_names_and_texts_are_escaped_in_the_file(run: Any, tmp_path: Path) -> No
     assert hostile not in text and "\u202e" not in text and "[7, 7, 7]" not in text
     assert "&lt;/script&gt;&lt;script&gt;x()&lt;/script&gt;{{ [7] * 3 }}⟨U+202E⟩" in text
     assert len(re.findall("<script", text)) == 2
+
+
+def test_the_page_says_which_ends_of_its_score_are_bad(run: Any) -> None:
+    page = run.page(0, 1)
+    assert page.bad_end == "high is bad"
+    drift = read_json(run.run.drift(0))
+    drift["cells"] += [cell | {"tail": "lower"} for cell in drift["cells"]]
+    write_json(run.run.drift(0), drift)
+    page = run.page(0, 1)
+    assert page.bad_end == "both ends are bad; the figures of its tail show the high one"
+    drawn = figures(page, [], palette(page))
+    assert f"({page.bad_end})" in render(page, drawn, [], palette(page), "page")
 
 
 def test_colours_of_labels(run: Any, written: Callable[..., Any]) -> None:

@@ -40,6 +40,15 @@ def test_the_outlines_lie_about_their_points(written: Callable[..., Any]) -> Non
     assert (np.ptp(outline, axis=0) > 0).all()
 
 
+def test_a_tail_that_is_not_identified_is_no_point(written: Callable[..., Any]) -> None:
+    base = panel(0, n=150)
+    base[:2] += 50  # the worst 1% of 600 samples are all of two prompts
+    page = written([base, base - 0.5]).page(0, 1)
+    row = plane_rows(page)[-1]
+    assert row["tail"] is None and row["why"] == "prompts in the worst 1%: 2, at least 3 are needed"
+    assert ellipse_rows(page) == []
+
+
 def test_curves_count_what_lies_beyond(written: Callable[..., Any]) -> None:
     # 200 prompts with one sample each: 1, 2, ... 200.
     run = written([np.arange(1.0, 201)[:, None]])
