@@ -98,7 +98,8 @@ class Stage:
             changed = sorted(k for k in {*recorded, *self.inputs} if recorded.get(k) != self.inputs.get(k))
             raise RunError(
                 f"{self.manifest_path}: made from other inputs ({', '.join(changed)} changed). "
-                f"Delete {self.folder} and the later stages to make them again, or use another --run_dir."
+                f"Delete {self.folder}, the round's later stages, its drift.json, alarm.json and DONE, and all later "
+                "rounds to make them again, or use another --run_dir."
             )
         if ranks.is_main():
             self._drop_parts()  # a launch killed right after its manifest left them

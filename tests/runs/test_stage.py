@@ -125,7 +125,10 @@ def test_a_complete_stage_with_the_same_inputs_is_complete(tmp_path: Path) -> No
 def test_a_complete_stage_with_other_inputs_is_refused(tmp_path: Path) -> None:
     complete(stage_of(tmp_path, constitution="old", gone=1), Work())
     before = (tmp_path / "stage" / OUTPUT).read_bytes()
-    with pytest.raises(RunError, match=r"other inputs \(constitution, gone, new changed\).*Delete .*stage"):
+    with pytest.raises(
+        RunError,
+        match=r"other inputs \(constitution, gone, new changed\).*Delete .*stage.*drift.json, alarm.json and DONE",
+    ):
         stage_of(tmp_path, constitution="edited", new=1).is_complete()
     assert (tmp_path / "stage" / OUTPUT).read_bytes() == before
 
