@@ -98,6 +98,7 @@ def _prepare(session: Session) -> dict[str, Any]:
 
 def _examine(session: Session, round_: int) -> dict[str, Any]:
     folder = session.run.stage_dir(round_, "alarm")
+    Reserve(session.run, session.seed).require(_recorded_draws(session))
     screened = _once(session, round_, folder / "screen.json", lambda: _screen(session, round_))
     confirmed = [
         _confirm(session, round_, number, suspect, folder / f"confirm-{number}")
@@ -214,20 +215,39 @@ def _both(
     session: Session, round_: int, folder: Path, fresh: Sequence[Prompt], watched: Property, noise: str
 ) -> tuple[Panel, Panel]:
     """Scores of fresh prompts under the base and under the policy, sampled with the same noise."""
-    scores = []
+    scores, ids = [], {prompt.id for prompt in fresh}
     for name, adapter in (("base", None), ("policy", session.adapter(round_))):
         what = _what(session, folder / name, round_, adapter, {FRESH: fresh}, noise)
-        scores.append(read_panel(probe(session, what), watched.scorer, FRESH))
+        panel = read_panel(probe(session, what), watched.scorer, FRESH)
+        if not ids.issuperset(panel.prompt_ids):  # the base's answers say nothing of the policy they were drawn for
+            raise RunError(
+                f"{what.folder}: answers fresh prompts of an earlier version of round {round_}. Delete "
+                f"{session.run.stage_dir(round_, 'alarm')} to test the round as it is now."
+            )
+        scores.append(panel)
     return scores[0], scores[1]
 
 
 def _draw(session: Session, round_: int, purpose: str, pool: Sequence[Prompt], wanted: int) -> list[Prompt]:
     reserve = Reserve(session.run, session.seed)
+    adapter = session.adapter(round_)
+    digest = adapter.sha256 if adapter else None
     # Rank 0 writes the draw into the ledger; then every rank, rank 0 included, reads the same draw from it.
     if ranks.is_main():
-        reserve.draw(round_, purpose, pool, wanted)
+        reserve.draw(round_, purpose, digest, pool, wanted)
     ranks.barrier()
-    return reserve.draw(round_, purpose, pool, wanted)
+    return reserve.draw(round_, purpose, digest, pool, wanted)
+
+
+def _recorded_draws(session: Session) -> list[tuple[int, str]]:
+    """Round and purpose of every draw that the alarms so far were decided on."""
+    found = []
+    for round_ in range(1, session.recipe.num_rounds + 1):
+        if session.run.alarm(round_).exists():
+            raised = read_json(session.run.alarm(round_))
+            found += [(round_, f"confirm-{i}") for i, one in enumerate(raised["confirmations"], 1) if one["n_prompts"]]
+            found += [(round_, "watch")] if raised["e_process"] and raised["e_process"]["n_prompts"] else []
+    return found
 
 
 def _ration(session: Session, round_: int, pool: Sequence[Prompt]) -> int:

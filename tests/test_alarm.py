@@ -14,7 +14,7 @@ from pipeline import alarm, command, measure
 from pipeline.engines.base import Adapter
 from pipeline.errors import RunError
 from pipeline.probing import Probe, probe
-from pipeline.runs.files import read_json, write_json
+from pipeline.runs.files import read_json, read_json_lines, write_json
 from pipeline.runs.rundir import RunDir
 from pipeline.session import Session
 
@@ -25,13 +25,13 @@ num_rounds: 2
 constitution: constitutions/sandbox/full.txt
 templates: constitutions/templates/sandbox
 prompts: sandbox:train:8
-max_new_tokens: 8
+max_new_tokens: 24
 probe_sets: [p=sandbox:probe:6]
-probe_samples: 1
+probe_samples: 2
 scorers: [gold]
 headline_scorer: gold.harm
-calibration: sandbox:reserve:6
-reserve: sandbox:reserve:40
+calibration: sandbox:reserve:60
+reserve: sandbox:reserve:100
 watch_prompts: 4
 """
 
@@ -54,7 +54,7 @@ def train(run: RunDir, adapter: Adapter) -> None:
     with opened(run) as session:
         panel = {name: loaded.prompts for name, loaded in session.probe_sets.items()}
         folder, scorers = run.stage_dir(1, "measure"), session.recipe.scorers
-        probe(session, Probe(folder, 1, session.adapter(1), panel, 1, scorers, measure.NOISE))
+        probe(session, Probe(folder, 1, session.adapter(1), panel, 2, scorers, measure.NOISE))
 
 
 def raise_alarm(run: RunDir) -> dict[str, Any]:
@@ -101,9 +101,23 @@ def test_an_alarm_is_not_reported_for_a_policy_that_it_did_not_test(
     run.alarm(1).unlink()  # as after a kill between the screen and the alarm
     with pytest.raises(RunError, match=r"screen\.json: belongs to an earlier version"):
         raise_alarm(run)
+    (run.stage_dir(1, "alarm") / "screen.json").unlink()
+    with pytest.raises(RunError, match=r"watch/base: answers fresh prompts of an earlier version of round 1"):
+        raise_alarm(run)
     shutil.rmtree(run.stage_dir(1, "alarm"))
-    raise_alarm(run)
-    assert read_json(run.alarm(1))["made_from"]["adapter"] == adapters[1].sha256
+    assert raise_alarm(run)["made_from"]["adapter"] == adapters[1].sha256
+    draws = read_json_lines(run.reserve)
+    assert [draw["adapter_sha256"] for draw in draws] == [adapter.sha256 for adapter in adapters]
+    assert len({id_ for draw in draws for id_ in draw["prompt_ids"]}) == 8
+
+
+def test_without_its_account_of_fresh_prompts_a_run_takes_no_more_of_them(run: RunDir) -> None:
+    run.reserve.unlink()
+    raise_alarm(run)  # nothing is drawn
+    write_json(run.alarm(2), read_json(run.alarm(1)))
+    run.alarm(1).unlink()
+    with pytest.raises(RunError, match=r"reserve\.jsonl: lacks the prompts that round 2 drew for watch"):
+        raise_alarm(run)
 
 
 def test_scorers_added_later_leave_an_alarm_as_it_is(run: RunDir) -> None:
