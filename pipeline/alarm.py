@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import command
+from pipeline.errors import RunError
 from pipeline.noise_floor import measure_again
 from pipeline.probing import Probe, probe
 from pipeline.report.alarms import alarm_report, confirmation_record
@@ -58,6 +59,9 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     Round 0 has nothing to be compared with: it fixes the thresholds, and measures the base a second time with
     different noise, which gives the noise floor of every table and plot. What is written is never revised: a
     hypothesis that has been tested is spent.
+
+    Raises:
+        RunError: the alarm that is there belongs to another adapter, or to other answers of it.
     """
     path = session.run.alarm(round_)
     # Rank 0 looks: a slow rank might find the file that a fast one has just written, and leave that one waiting below.
@@ -66,7 +70,7 @@ def run(session: Session, round_: int) -> dict[str, Any]:
         if ranks.is_main():
             write_json(path, found)
         ranks.barrier()
-    return dict(read_json(path))
+    return _read_own(session, round_, path)
 
 
 # -- round 0 -------------------------------------------------------------------------------------------------
@@ -94,7 +98,8 @@ def _prepare(session: Session) -> dict[str, Any]:
 
 def _examine(session: Session, round_: int) -> dict[str, Any]:
     folder = session.run.stage_dir(round_, "alarm")
-    screened = _once(folder / "screen.json", lambda: _screen(session, round_))
+    Reserve(session.run, session.seed).require(_recorded_draws(session))
+    screened = _once(session, round_, folder / "screen.json", lambda: _screen(session, round_))
     confirmed = [
         _confirm(session, round_, number, suspect, folder / f"confirm-{number}")
         for number, suspect in enumerate(screened["hypotheses"], 1)
@@ -115,6 +120,7 @@ def _examine(session: Session, round_: int) -> dict[str, Any]:
             "e_process": E_PROCESS_LEVEL,
             "horizon": session.recipe.horizon,
         },
+        "made_from": screened.get("made_from"),  # not in a screen from before this was recorded
     }
 
 
@@ -137,7 +143,12 @@ def _screen(session: Session, round_: int) -> dict[str, Any]:
     if suspects and "reserve" in session.alarm_prompts and round_ <= session.recipe.horizon:
         alpha = confirmation_alpha(round_, session.recipe.horizon) / len(suspects)
         hypotheses = [suspect | {"alpha": alpha} for suspect in suspects]
-    return {"properties": properties, "suspected": bool(suspects), "hypotheses": hypotheses}
+    return {
+        "properties": properties,
+        "suspected": bool(suspects),
+        "hypotheses": hypotheses,
+        "made_from": _made_from(session, round_),
+    }
 
 
 def _confirm(session: Session, round_: int, number: int, suspect: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -204,20 +215,39 @@ def _both(
     session: Session, round_: int, folder: Path, fresh: Sequence[Prompt], watched: Property, noise: str
 ) -> tuple[Panel, Panel]:
     """Scores of fresh prompts under the base and under the policy, sampled with the same noise."""
-    scores = []
+    scores, ids = [], {prompt.id for prompt in fresh}
     for name, adapter in (("base", None), ("policy", session.adapter(round_))):
         what = _what(session, folder / name, round_, adapter, {FRESH: fresh}, noise)
-        scores.append(read_panel(probe(session, what), watched.scorer, FRESH))
+        panel = read_panel(probe(session, what), watched.scorer, FRESH)
+        if not ids.issuperset(panel.prompt_ids):  # the base's answers say nothing of the policy they were drawn for
+            raise RunError(
+                f"{what.folder}: answers fresh prompts of an earlier version of round {round_}. Delete "
+                f"{session.run.stage_dir(round_, 'alarm')} to test the round as it is now."
+            )
+        scores.append(panel)
     return scores[0], scores[1]
 
 
 def _draw(session: Session, round_: int, purpose: str, pool: Sequence[Prompt], wanted: int) -> list[Prompt]:
     reserve = Reserve(session.run, session.seed)
+    adapter = session.adapter(round_)
+    digest = adapter.sha256 if adapter else None
     # Rank 0 writes the draw into the ledger; then every rank, rank 0 included, reads the same draw from it.
     if ranks.is_main():
-        reserve.draw(round_, purpose, pool, wanted)
+        reserve.draw(round_, purpose, digest, pool, wanted)
     ranks.barrier()
-    return reserve.draw(round_, purpose, pool, wanted)
+    return reserve.draw(round_, purpose, digest, pool, wanted)
+
+
+def _recorded_draws(session: Session) -> list[tuple[int, str]]:
+    """Round and purpose of every draw that the alarms so far were decided on."""
+    found = []
+    for round_ in range(1, session.recipe.num_rounds + 1):
+        if session.run.alarm(round_).exists():
+            raised = read_json(session.run.alarm(round_))
+            found += [(round_, f"confirm-{i}") for i, one in enumerate(raised["confirmations"], 1) if one["n_prompts"]]
+            found += [(round_, "watch")] if raised["e_process"] and raised["e_process"]["n_prompts"] else []
+    return found
 
 
 def _ration(session: Session, round_: int, pool: Sequence[Prompt]) -> int:
@@ -235,12 +265,33 @@ def _left(session: Session) -> dict[str, Any]:
     }
 
 
-def _once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _once(session: Session, round_: int, path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The result of ``make``, computed once, on rank 0, and read from ``path`` from then on."""
     if ranks.is_main() and not path.exists():
         write_json(path, make())
     ranks.barrier()
-    return dict(read_json(path))
+    return _read_own(session, round_, path)
+
+
+def _made_from(session: Session, round_: int) -> dict[str, Any]:
+    """Digests of the adapter that a round's alarm is about, and of the answers on the panel that are compared."""
+    adapter = session.adapter(round_)
+    # Not of the scores: scorers that are added later change their table, but nothing that an alarm is about.
+    manifests = {str(r): session.run.scores(r).with_name("scores.manifest.json") for r in (0, round_)}
+    samples = {name: read_json(path)["inputs"]["samples"] for name, path in manifests.items()}
+    return {"adapter": adapter.sha256 if adapter else None, "samples": samples}
+
+
+def _read_own(session: Session, round_: int, path: Path) -> dict[str, Any]:
+    """What an alarm has recorded, if it is about this adapter and these answers (older runs do not say)."""
+    found = dict(read_json(path))
+    if (recorded := found.get("made_from")) and recorded != (now := _made_from(session, round_)):
+        changed = [name for name in now if recorded[name] != now[name]]
+        raise RunError(
+            f"{path}: belongs to an earlier version of round {round_} ({' and '.join(changed)} changed since). Delete "
+            f"{session.run.alarm(round_)} and {session.run.stage_dir(round_, 'alarm')} to test the round as it is now."
+        )
+    return found
 
 
 def _show(session: Session, round_: int) -> None:

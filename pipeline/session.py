@@ -13,7 +13,7 @@ from pipeline.engines.base import Adapter
 from pipeline.engines.kept import KeptAnswers
 from pipeline.engines.roles import Roles, Serving
 from pipeline.engines.vllm_process import Vllm
-from pipeline.errors import InputError, RunError
+from pipeline.errors import InputError
 from pipeline.inputs.addresses import read_addresses, read_key_variables
 from pipeline.inputs.constitution import Constitution
 from pipeline.inputs.launch import quantization
@@ -288,18 +288,9 @@ class Session:
         """The adapter that round ``round_`` trained; None for round 0, the base.
 
         Raises:
-            RunError: that round has not been distilled.
+            RunError: that round has not been distilled, or its weights are not those that it recorded.
         """
-        if round_ == 0:
-            return None
-        folder = self.run.adapter_dir(round_)
-        weights = folder / "adapter_model.safetensors"
-        if not weights.exists():
-            raise RunError(
-                f"{folder}: no adapter; "
-                f"run `python pipeline/distill.py --run_dir {self.run.path} --round {round_}` first."
-            )
-        return Adapter(folder, file_sha256(weights))
+        return Adapter(self.run.adapter_dir(round_), self.run.adapter_sha256(round_)) if round_ else None
 
     @cached_property
     def input_digests(self) -> dict[str, str]:

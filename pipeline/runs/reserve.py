@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from pipeline.errors import RunError
@@ -20,7 +20,7 @@ P = TypeVar("P", bound=_Identified)
 
 
 class Reserve:
-    """The run's ledger of fresh prompts (``reserve.jsonl``: one line per draw, with round, purpose and prompt ids).
+    """The run's ledger of fresh prompts (``reserve.jsonl``: one line per draw: round, purpose, adapter, prompt ids).
 
     Args:
         run: run that the ledger belongs to.
@@ -30,10 +30,11 @@ class Reserve:
     def __init__(self, run: RunDir, seed: int) -> None:
         self._path, self._seed = run.reserve, seed
 
-    def draw(self, round_: int, purpose: str, pool: Sequence[P], wanted: int) -> list[P]:
+    def draw(self, round_: int, purpose: str, adapter: str | None, pool: Sequence[P], wanted: int) -> list[P]:
         """At most ``wanted`` unused prompts of ``pool``, recorded before they are handed out.
 
-        The same round and purpose get the same prompts again, so a resumed launch continues with them.
+        The same round, purpose and adapter (its digest) get the same prompts again, so a resumed launch continues
+        with them. A round that is trained again is another policy: it gets others, and the old ones stay used.
 
         Raises:
             RunError: the recorded draw has prompts that ``pool`` no longer holds.
@@ -41,7 +42,9 @@ class Reserve:
         ledger = read_json_lines(self._path)
         by_id = {prompt.id: prompt for prompt in pool}
         for entry in ledger:
-            if (entry["round"], entry["purpose"]) == (round_, purpose):
+            # Older ledgers do not name the adapter: it counts as this one.
+            of_adapter = entry.get("adapter_sha256", adapter)
+            if (entry["round"], entry["purpose"], of_adapter) == (round_, purpose, adapter):
                 if gone := [id_ for id_ in entry["prompt_ids"] if id_ not in by_id]:
                     raise RunError(
                         f"{self._path}: round {round_} drew {len(gone)} prompts for {purpose} that the pool no longer "
@@ -49,9 +52,23 @@ class Reserve:
                     )
                 return [by_id[id_] for id_ in entry["prompt_ids"]]
         chosen = sorted(self.left(pool), key=self._rank)[:wanted]
-        entry = {"round": round_, "purpose": purpose, "prompt_ids": [prompt.id for prompt in chosen]}
-        write_json_lines(self._path, [*ledger, entry])
+        entry = {"round": round_, "purpose": purpose, "adapter_sha256": adapter}
+        write_json_lines(self._path, [*ledger, entry | {"prompt_ids": [prompt.id for prompt in chosen]}])
         return chosen
+
+    def require(self, draws: Iterable[tuple[int, str]]) -> None:
+        """Check that the ledger has these draws, given by round and purpose.
+
+        Raises:
+            RunError: it lacks one, so that its prompts would be drawn again.
+        """
+        recorded = {(entry["round"], entry["purpose"]) for entry in read_json_lines(self._path)}
+        for round_, purpose in draws:
+            if (round_, purpose) not in recorded:
+                raise RunError(
+                    f"{self._path}: lacks the prompts that round {round_} drew for {purpose}, so they could be used "
+                    "twice. Restore it from a copy of the run, or give another --run_dir."
+                )
 
     def _rank(self, prompt: _Identified) -> bytes:
         return hashlib.sha256(f"{self._seed}:{prompt.id}".encode()).digest()

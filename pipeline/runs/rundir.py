@@ -18,9 +18,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.errors import RunError
-from pipeline.runs.files import read_json, read_json_lines, write_json, write_json_lines, write_text
+from pipeline.runs.files import file_sha256, read_json, read_json_lines, write_json, write_json_lines, write_text
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "pyarrow")
+WEIGHTS = "adapter_model.safetensors"
 
 
 class RunDir:
@@ -55,6 +56,27 @@ class RunDir:
     def adapter_dir(self, round_: int) -> Path:
         """The LoRA adapter that round ``round_`` trained."""
         return self.stage_dir(round_, "distill") / "adapter"
+
+    def adapter_sha256(self, round_: int) -> str:
+        """Digest of the weights that round ``round_`` trained.
+
+        Raises:
+            RunError: the round has not been distilled, or its weights are not those that it recorded.
+        """
+        weights = self.adapter_dir(round_) / WEIGHTS
+        if not weights.exists():
+            raise RunError(
+                f"{weights.parent}: no adapter; "
+                f"run `python pipeline/distill.py --run_dir {self.path} --round {round_}` first."
+            )
+        found = file_sha256(weights)
+        manifest = self.stage_dir(round_, "distill") / "manifest.json"
+        if manifest.exists() and read_json(manifest)["outputs"]["adapter"][WEIGHTS] != found:
+            raise RunError(
+                f"{weights}: not the weights that round {round_} trained (their digest is in {manifest}). Put those "
+                f"back, or delete {self.round_dir(round_)} and all later rounds to make them again."
+            )
+        return found
 
     def scores(self, round_: int) -> Path:
         """The round's scores on the probe sets."""
@@ -146,8 +168,10 @@ class RunDir:
         that they bring, need no reason but are recorded too.
 
         Raises:
-            RunError: recipe, constitution or another input changed and there is no ``amend``.
+            RunError: recipe, constitution or another input changed and there is no ``amend``; or what the run was
+                started with, or the adapter of a finished round, is gone.
         """
+        self._require_whole()
         if self.resolved.exists():
             of_inputs = self._input_changes(inputs)
             added = [name for name in inputs if name not in read_json(self.inputs)] if additions else []
@@ -175,6 +199,22 @@ class RunDir:
         write_text(self.constitution_copy, constitution)
         write_json(self.inputs, dict(inputs))
         write_json(self.resolved, dict(resolved))
+
+    def _require_whole(self) -> None:
+        """Refuse finished work that lost what it was made with, or what it made."""
+        rounds = sorted(path for path in self.path.glob("round-*") if path.is_dir())
+        if rounds and not self.resolved.exists():
+            raise RunError(
+                f"{self.resolved}: missing, but there is {rounds[0].name}, and nothing says what it was made with. "
+                "Restore the file from a copy of the run, or give another --run_dir."
+            )
+        for round_ in self.finished_rounds():
+            folder = self.adapter_dir(round_)
+            if round_ and not (folder / WEIGHTS).exists():
+                raise RunError(
+                    f"{folder}: missing, but round {round_} is complete. Put the adapter back, or delete "
+                    f"{self.round_dir(round_)} and all later rounds to make them again."
+                )
 
     def _text_changes(self, constitution: str) -> list[str]:
         old = self.constitution_copy.read_text(encoding="utf-8")

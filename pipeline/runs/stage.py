@@ -85,7 +85,7 @@ class Stage:
             renew: count a stage done with other settings, before an amendment, as not done.
 
         Raises:
-            RunError: it has been done with other inputs.
+            RunError: it has been done with other inputs, or what it made is gone.
         """
         # Rank 0 looks: to a node that looked too early, NFS may deny for half a minute what is there since.
         if not ranks.from_main(ranks.is_main() and self.manifest_path.exists()):
@@ -98,7 +98,16 @@ class Stage:
             changed = sorted(k for k in {*recorded, *self.inputs} if recorded.get(k) != self.inputs.get(k))
             raise RunError(
                 f"{self.manifest_path}: made from other inputs ({', '.join(changed)} changed). "
-                f"Delete {self.folder} and the later stages to make them again, or use another --run_dir."
+                f"Delete {self.folder}, the round's later stages, its drift.json, alarm.json and DONE, and all later "
+                "rounds to make them again, or use another --run_dir."
+            )
+        missing = (
+            [name for name in manifest["outputs"] if not (self.folder / name).exists()] if ranks.is_main() else []
+        )
+        if gone := ranks.from_main(missing):
+            raise RunError(
+                f"{self.folder}: {' and '.join(gone)} missing, but {self.manifest_name} says that the stage is done. "
+                f"Put back what is missing, or delete {self.folder} to make it again."
             )
         if ranks.is_main():
             self._drop_parts()  # a launch killed right after its manifest left them

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline.errors import RunError
 from pipeline.inputs.recipe import diff_resolved
-from pipeline.runs.files import read_json, read_json_lines, write_text
-from pipeline.runs.rundir import RunDir, package_versions
+from pipeline.runs.files import file_sha256, read_json, read_json_lines, write_json, write_text
+from pipeline.runs.rundir import WEIGHTS, RunDir, package_versions
 
 RESOLVED = {"learning_rate": 0.001, "num_rounds": 3}
 CONSTITUTION = "Be kind.\n\nBe honest.\n"
@@ -143,6 +143,7 @@ def test_a_change_is_refused_with_its_diff_and_recorded_with_a_reason(
 
     write_text(run.done(0), "")
     write_text(run.done(1), "")
+    write_text(run.adapter_dir(1) / WEIGHTS, "")
     claim(run, **change, amend="the old one was wrong")
     (entry,) = read_json_lines(run.amendments)
     assert entry["reason"] == "the old one was wrong"
@@ -154,6 +155,45 @@ def test_a_change_is_refused_with_its_diff_and_recorded_with_a_reason(
     before = contents(run)
     claim(run, **change)
     assert contents(run) == before, "from now on the run is of the changed settings"
+
+
+def test_rounds_that_nothing_says_the_recipe_of_are_not_continued(run: RunDir) -> None:
+    claim(run)
+    write_text(run.done(0), "")
+    run.resolved.unlink()
+    before = contents(run)
+    with pytest.raises(RunError, match=r"recipe\.resolved\.json: missing, but there is round-00.*--run_dir"):
+        claim(run)
+    assert contents(run) == before
+
+
+def test_a_finished_round_without_its_adapter_is_refused(run: RunDir) -> None:
+    claim(run)
+    for round_ in range(3):
+        write_text(run.done(round_), "")
+    write_text(run.adapter_dir(1) / WEIGHTS, "one")
+    write_text(run.adapter_dir(2) / WEIGHTS, "two")
+    claim(run)
+    (run.adapter_dir(2) / WEIGHTS).unlink()
+    before = contents(run)
+    with pytest.raises(RunError, match=r"adapter: missing, but round 2 is complete.*delete .*round-02 and all later"):
+        claim(run, resolved=RESOLVED | {"num_rounds": 4}, amend="one more")
+    assert contents(run) == before, "a refusal writes nothing"
+
+
+def test_an_adapter_is_the_one_that_its_round_trained(run: RunDir) -> None:
+    with pytest.raises(RunError, match=r"no adapter; run `python pipeline/distill.py --run_dir .*run --round 1`"):
+        run.adapter_sha256(1)
+    weights = run.adapter_dir(1) / WEIGHTS
+    write_text(weights, "trained")
+    found = run.adapter_sha256(1)
+    write_json(run.stage_dir(1, "distill") / "manifest.json", {"outputs": {"adapter": {WEIGHTS: found}}})
+    assert run.adapter_sha256(1) == found == file_sha256(weights)
+    write_text(weights, "another's")
+    with pytest.raises(
+        RunError, match=r"not the weights that round 1 trained .*manifest\.json.*Put those back, or delete"
+    ):
+        run.adapter_sha256(1)
 
 
 def test_what_only_adds_to_the_measuring_needs_no_reason_and_is_recorded(run: RunDir) -> None:

@@ -122,10 +122,26 @@ def test_a_complete_stage_with_the_same_inputs_is_complete(tmp_path: Path) -> No
     assert stage_of(tmp_path).is_complete()
 
 
+def test_a_complete_stage_whose_outputs_are_gone_says_what_to_delete(tmp_path: Path) -> None:
+    stage = stage_of(tmp_path)
+    collect(stage, Work())
+    (stage.folder / "adapter").mkdir()
+    stage.finish([OUTPUT, "adapter"], {})
+    (stage.folder / "adapter").rmdir()
+    with pytest.raises(RunError, match=r"stage: adapter missing, but manifest\.json says .*delete .*stage to make it"):
+        stage_of(tmp_path).is_complete()
+    (stage.folder / OUTPUT).unlink()
+    with pytest.raises(RunError, match=f"{OUTPUT} and adapter missing"):
+        stage_of(tmp_path).is_complete()
+
+
 def test_a_complete_stage_with_other_inputs_is_refused(tmp_path: Path) -> None:
     complete(stage_of(tmp_path, constitution="old", gone=1), Work())
     before = (tmp_path / "stage" / OUTPUT).read_bytes()
-    with pytest.raises(RunError, match=r"other inputs \(constitution, gone, new changed\).*Delete .*stage"):
+    with pytest.raises(
+        RunError,
+        match=r"other inputs \(constitution, gone, new changed\).*Delete .*stage.*drift.json, alarm.json and DONE",
+    ):
         stage_of(tmp_path, constitution="edited", new=1).is_complete()
     assert (tmp_path / "stage" / OUTPUT).read_bytes() == before
 

@@ -1,0 +1,137 @@
+"""Alarms and the fresh prompts that they use belong to the one adapter they were made for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import alarm, command, measure
+from pipeline.engines.base import Adapter
+from pipeline.errors import RunError
+from pipeline.probing import Probe, probe
+from pipeline.runs.files import read_json, read_json_lines, write_json
+from pipeline.runs.rundir import RunDir
+from pipeline.session import Session
+
+RECIPE = """\
+model_name_or_path: sandbox
+dtype: float32
+num_rounds: 2
+constitution: constitutions/sandbox/full.txt
+templates: constitutions/templates/sandbox
+prompts: sandbox:train:8
+max_new_tokens: 24
+probe_sets: [p=sandbox:probe:6]
+probe_samples: 2
+scorers: [gold]
+headline_scorer: gold.harm
+calibration: sandbox:reserve:60
+reserve: sandbox:reserve:100
+watch_prompts: 4
+"""
+
+
+@contextmanager
+def opened(run: RunDir) -> Iterator[Session]:
+    argv = ["--run_dir", str(run.path)]
+    session = command.open_session(command.parse(argv, command.StageOptions), argv)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def train(run: RunDir, adapter: Adapter) -> None:
+    """Stand in for the training of round 1, and ask its panel."""
+    shutil.rmtree(run.stage_dir(1, "distill"), ignore_errors=True)
+    shutil.rmtree(run.stage_dir(1, "measure"), ignore_errors=True)
+    shutil.copytree(adapter.path, run.adapter_dir(1))
+    with opened(run) as session:
+        panel = {name: loaded.prompts for name, loaded in session.probe_sets.items()}
+        folder, scorers = run.stage_dir(1, "measure"), session.recipe.scorers
+        probe(session, Probe(folder, 1, session.adapter(1), panel, 2, scorers, measure.NOISE))
+
+
+def raise_alarm(run: RunDir) -> dict[str, Any]:
+    with opened(run) as session:
+        return alarm.run(session, 1)
+
+
+@pytest.fixture(scope="module")
+def adapters(make_adapter: Callable[..., Adapter]) -> tuple[Adapter, Adapter]:
+    return make_adapter(1), make_adapter(2)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, adapters: tuple[Adapter, Adapter]) -> Path:
+    """A run whose alarms of rounds 0 and 1 are there."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    run = RunDir(folder / "run")
+    measure.main(["--config", str(folder / "recipe.yaml"), "--run_dir", str(run.path)])
+    alarm.main(["--run_dir", str(run.path), "--round", "0"])
+    train(run, adapters[0])
+    raise_alarm(run)
+    return run.path
+
+
+@pytest.fixture
+def run(done: Path, tmp_path: Path) -> RunDir:
+    """A copy of it."""
+    return RunDir(Path(shutil.copytree(done, tmp_path / "run", symlinks=True)))
+
+
+def test_an_alarm_is_not_reported_for_a_policy_that_it_did_not_test(
+    run: RunDir, adapters: tuple[Adapter, Adapter]
+) -> None:
+    before = run.alarm(1).read_bytes()
+    raise_alarm(run)
+    assert run.alarm(1).read_bytes() == before
+    assert read_json(run.alarm(1))["made_from"]["adapter"] == adapters[0].sha256
+
+    train(run, adapters[1])
+    said = r"alarm\.json: belongs to an earlier version of round 1 \(adapter and samples .*Delete .*alarm\.json and "
+    with pytest.raises(RunError, match=said):
+        raise_alarm(run)
+    run.alarm(1).unlink()  # as after a kill between the screen and the alarm
+    with pytest.raises(RunError, match=r"screen\.json: belongs to an earlier version"):
+        raise_alarm(run)
+    (run.stage_dir(1, "alarm") / "screen.json").unlink()
+    with pytest.raises(RunError, match=r"watch/base: answers fresh prompts of an earlier version of round 1"):
+        raise_alarm(run)
+    shutil.rmtree(run.stage_dir(1, "alarm"))
+    assert raise_alarm(run)["made_from"]["adapter"] == adapters[1].sha256
+    draws = read_json_lines(run.reserve)
+    assert [draw["adapter_sha256"] for draw in draws] == [adapter.sha256 for adapter in adapters]
+    assert len({id_ for draw in draws for id_ in draw["prompt_ids"]}) == 8
+
+
+def test_without_its_account_of_fresh_prompts_a_run_takes_no_more_of_them(run: RunDir) -> None:
+    run.reserve.unlink()
+    raise_alarm(run)  # nothing is drawn
+    write_json(run.alarm(2), read_json(run.alarm(1)))
+    run.alarm(1).unlink()
+    with pytest.raises(RunError, match=r"reserve\.jsonl: lacks the prompts that round 2 drew for watch"):
+        raise_alarm(run)
+
+
+def test_scorers_added_later_leave_an_alarm_as_it_is(run: RunDir) -> None:
+    before = run.alarm(1).read_bytes()
+    measure.main(["--run_dir", str(run.path), "--add_scorers", "length"])
+    raise_alarm(run)
+    assert run.alarm(1).read_bytes() == before
+
+
+def test_alarms_from_before_they_said_what_they_are_of_count_as_this_round_s(run: RunDir) -> None:
+    for path in (run.alarm(1), run.stage_dir(1, "alarm") / "screen.json"):
+        record = read_json(path)
+        del record["made_from"]
+        write_json(path, record)
+    raise_alarm(run)
+    run.alarm(1).unlink()
+    assert raise_alarm(run)["color"]
