@@ -58,9 +58,9 @@ def _default_recipe(argv: Sequence[str]) -> Path:
     words = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
     given = {name.replace("-", "_"): value for name, value in pairwise([*words, ""]) if name.startswith("--")}
     run_dir = given.get("__run_dir")
-    if run_dir is None:
-        return DEFAULT_RECIPE
-    copy = Path(run_dir) / "recipe.yaml"
+    if not run_dir:
+        return DEFAULT_RECIPE  # an empty one is refused with the recipe
+    copy = Path(run_dir).expanduser() / "recipe.yaml"
     if not copy.exists() and "__config" not in given:
         raise InputError(f"{run_dir}: holds no run. To begin one there, name its recipe as well: --config RECIPE.yaml")
     return copy if copy.exists() else DEFAULT_RECIPE

@@ -6,11 +6,15 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RunError
+
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+"""The names of the files that ``write_atomically`` fills."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
