@@ -22,6 +22,8 @@ from pipeline.errors import RunError
 from pipeline.runs.files import TEMPORARY, read_json, read_json_lines, write_json, write_json_lines, write_text
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "pyarrow")
+COMPUTING = ("torch", "transformers", "peft", "vllm")
+"""The packages whose version may change what is sampled."""
 
 
 class RunDir:
