@@ -230,12 +230,20 @@ def _launcher() -> list[str]:
     return ["accelerate", "launch"] if by_accelerate else ["torchrun", f"--nproc_per_node={ranks.node_size()}"]
 
 
-class _Console(logging.StreamHandler[TextIO]):
+class _Lenient(logging.Handler):
     def handleError(self, record: logging.LogRecord) -> None:
-        """Ignore a reader that has gone (``| head``): not a reason to stop a run, or for one traceback per line."""
+        """Ignore a reader that has gone (``| head``) or a full disk: no reason for one traceback per line."""
         error = sys.exception()
         if isinstance(error, UnicodeError) or not isinstance(error, OSError | ValueError):  # ValueError: it is closed
             super().handleError(record)
+
+
+class _Console(_Lenient, logging.StreamHandler[TextIO]):
+    """The console, or what reads from this process."""
+
+
+class _Log(_Lenient, logging.FileHandler):
+    """The launch's log in the run."""
 
 
 def _log_to_console() -> None:
@@ -255,6 +263,6 @@ def _log_to_console() -> None:
 
 
 def _log_to(path: Path) -> None:
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _Log(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(file)

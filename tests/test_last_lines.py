@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import logging, sys
 from pathlib import Path
@@ -84,3 +86,12 @@ def test_the_launcher_is_part_of_how_to_go_on(tmp_path: Path) -> None:
     ):
         _, lines = end_of(tmp_path, "begun", "log.txt", "damaged", launcher=[*launcher, *rest])
         assert lines[-1].endswith(f"to resume: {shown} {shlex.join(rest)} 'work it.py' begun log.txt damaged")
+
+
+def test_a_log_on_a_full_disk_costs_no_traceback_per_line(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    script = "import sys, logging; from pathlib import Path; from pipeline import command\n"
+    script += "command._log_to(Path('/dev/full')); logging.getLogger('pipeline').error('said')"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
