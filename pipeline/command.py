@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,6 +24,7 @@ from pipeline.inputs.recipe import REACHING, ParsedRecipe, diff_resolved, parse_
 from pipeline.loading import load_session
 from pipeline.runs import ranks
 from pipeline.runs.files import json_sha256, read_json
+from pipeline.runs.rundir import COMPUTING, RunDir, package_versions
 from pipeline.runs.shared import require_same_inputs, require_shared_folder
 from pipeline.session import Session, log
 
@@ -59,20 +61,25 @@ def _default_recipe(argv: Sequence[str]) -> Path:
     words = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
     given = {name.replace("-", "_"): value for name, value in pairwise([*words, ""]) if name.startswith("--")}
     run_dir = given.get("__run_dir")
-    if run_dir is None:
-        return DEFAULT_RECIPE
-    copy = Path(run_dir) / "recipe.yaml"
+    if not run_dir:
+        return DEFAULT_RECIPE  # an empty one is refused with the recipe
+    copy = Path(run_dir).expanduser() / "recipe.yaml"
     if not copy.exists() and "__config" not in given:
         raise InputError(f"{run_dir}: holds no run. To begin one there, name its recipe as well: --config RECIPE.yaml")
     return copy if copy.exists() else DEFAULT_RECIPE
 
 
-def open_session(parsed: ParsedRecipe, argv: Sequence[str], *, adding: Sequence[str] = ()) -> Session:
+def open_session(
+    parsed: ParsedRecipe, argv: Sequence[str], *, adding: Sequence[str] = (), first_round: int | None = None
+) -> Session:
     """Load what the recipe names, lock the run directory, and start the run or check that this launch may resume it.
 
-    ``adding`` names the recipe fields whose lists may grow without a reason (``--amend``).
+    ``adding`` names the recipe fields whose lists may grow without a reason (``--amend``). ``first_round`` is given by
+    a stage that works on one round: one that it does not have is refused before anything is written.
     """
     session = load_session(parsed)
+    if first_round is not None:
+        session.choose_round(parsed.options.round, first_round)
     digests = session.input_digests
     check_amendment(session, adding=bool(adding))
     if ranks.is_main():
@@ -90,6 +97,7 @@ def open_session(parsed: ParsedRecipe, argv: Sequence[str], *, adding: Sequence[
             amend=getattr(parsed.options, "amend", None),
         )
         _log_to(run.new_attempt() / "log.txt")
+        _warn_of_changes(run)
         run.record_provenance(argv)
     ranks.barrier()
     require_shared_folder(session.run.path)
@@ -97,10 +105,32 @@ def open_session(parsed: ParsedRecipe, argv: Sequence[str], *, adding: Sequence[
     return session
 
 
+def _warn_of_changes(run: RunDir) -> None:
+    """Say what the launch brings to the run that no recipe names: other versions, another number of processes."""
+    if not run.provenance.exists():
+        return
+    last = read_json(run.provenance)[-1]
+    old, new = last["packages"], package_versions()
+    changed = [f"{name} {old.get(name)} -> {new.get(name)}" for name in COMPUTING if old.get(name) != new.get(name)]
+    if changed:
+        log.warning(
+            "packages: %s since the last launch; rounds before and after it are not measured alike, and compare.py "
+            "will say so. To go on as before, install the old versions.",
+            ", ".join(changed),
+        )
+    if last["processes"] != ranks.world_size():
+        log.warning(
+            "processes: %d at the last launch, now %d. Training takes batches of per_device_train_batch_size x "
+            "gradient_accumulation_steps x processes, so later rounds are not trained like the earlier ones.",
+            last["processes"],
+            ranks.world_size(),
+        )
+
+
 def run_stage(argv: Sequence[str], work: Callable[[Session, int], Any], *, first_round: int) -> None:
     """Run one stage on a run directory: of the requested round, else of the first unfinished one that has it."""
     parsed = parse(argv, StageOptions)
-    session = open_session(parsed, argv)
+    session = open_session(parsed, argv, first_round=first_round)
     try:
         round_ = session.choose_round(parsed.options.round, first=first_round)
         with at_work(Path(sys.argv[0]).stem, round_):
@@ -186,7 +216,8 @@ def _command() -> str:
 
 
 def _launcher() -> list[str]:
-    if "ACCELERATE_MIXED_PRECISION" not in os.environ:
+    by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if not by_accelerate and "TORCHELASTIC_RUN_ID" not in os.environ:
         return ["python"]
     try:
         words = Path(f"/proc/{os.getppid()}/cmdline").read_text(encoding="utf-8").split("\0")
@@ -194,19 +225,34 @@ def _launcher() -> list[str]:
         words = []
     before = words[: words.index(sys.argv[0])] if sys.argv[0] in words else []
     for i, word in enumerate(before):
-        if Path(word).name == "accelerate":
-            return ["accelerate", *before[i + 1 :]]
+        if Path(word).name in ("accelerate", "torchrun"):
+            return [Path(word).name, *before[i + 1 :]]
         if word == "-m":
             return ["python", *before[i:]]
-    return ["accelerate", "launch"]
+    return ["accelerate", "launch"] if by_accelerate else ["torchrun", f"--nproc_per_node={ranks.node_size()}"]
 
 
-class _Console(logging.StreamHandler[TextIO]):
+class _Lenient(logging.Handler):
     def handleError(self, record: logging.LogRecord) -> None:
-        """Ignore a reader that has gone (``| head``): not a reason to stop a run, or for one traceback per line."""
+        """Ignore a reader that has gone (``| head``) or a full disk: no reason for one traceback per line."""
+        error = sys.exception()
+        if isinstance(error, UnicodeError) or not isinstance(error, OSError | ValueError):  # ValueError: it is closed
+            super().handleError(record)
+
+
+class _Console(_Lenient, logging.StreamHandler[TextIO]):
+    """The console, or what reads from this process."""
+
+
+class _Log(_Lenient, logging.FileHandler):
+    """The launch's log in the run."""
 
 
 def _log_to_console() -> None:
+    if sys.stdout is None:  # the launch closed it (`>&-`)
+        sys.stdout = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # text that its encoding lacks is no reason to say nothing
     console = _Console(sys.stdout)
     console.setFormatter(
         logging.Formatter("%(message)s" if ranks.is_main() else f"process {ranks.rank()}: %(message)s")
@@ -219,6 +265,6 @@ def _log_to_console() -> None:
 
 
 def _log_to(path: Path) -> None:
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = _Log(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(file)

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline import command
+from pipeline.errors import RunError
 from pipeline.inputs.launch import this_launch
 from pipeline.report.card import write_card
 from pipeline.report.trackers import mirror_of, mirror_training
 from pipeline.runs import ranks
-from pipeline.runs.files import file_sha256
+from pipeline.runs.files import file_sha256, naming_a_full_disk
 from pipeline.runs.seeds import stage_seed
 from pipeline.runs.stage import Stage
 from pipeline.runs.tables import TRAIN, read_table, to_table, write_table
@@ -27,7 +28,11 @@ WORK_DIR = "trainer"
 
 
 def run(session: Session, round_: int) -> dict[str, Any]:
-    """Train the round's adapter; return the stage's manifest."""
+    """Train the round's adapter; return the stage's manifest.
+
+    Raises:
+        RunError: it was trained and is no longer there, or the disk is full.
+    """
     refinements = session.run.stage_dir(round_, "refine") / "refinements.parquet"
     previous = session.adapter(round_ - 1) if session.recipe.start_from == "previous" else None
     stage = Stage(
@@ -42,6 +47,12 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     )
     if not stage.is_complete():
         _train(session, stage, previous.path if previous else None)
+    elif not (session.run.adapter_dir(round_) / "adapter_model.safetensors").exists():
+        raise RunError(
+            f"{session.run.adapter_dir(round_)}: the adapter that was trained is missing. Restore it from a copy of "
+            f"the run; or delete {stage.folder}, what was made after it (measure, drift.json, alarm.json and DONE of "
+            "the round, and all later rounds), and run the same command again."
+        )
     if ranks.is_main():
         write_card(session.run, round_)
         shutil.rmtree(stage.folder / WORK_DIR, ignore_errors=True)
@@ -62,7 +73,7 @@ def _train(session: Session, stage: Stage, previous: Any) -> None:
 
     from pipeline.training.sft import Learner, train
 
-    with mirror_training(mirror_of(session), stage.round) as on_log:
+    with mirror_training(mirror_of(session), stage.round) as on_log, naming_a_full_disk(stage.folder):
         trained = train(
             rows,
             Learner(session.model, session.parsed.model, session.chat_template, previous),

@@ -121,7 +121,8 @@ def main(argv: Sequence[str]) -> None:
     if adds:
         parsed = command.parse([*argv, *_with_added(parsed)], MeasureOptions)
     rounds = _rounds_so_far(Path(str(parsed.recipe.run_dir))) if adds or options.round == "all" else []
-    session = command.open_session(parsed, argv, adding=("scorers", "batteries") if adds else ())
+    adding = ("scorers", "batteries") if adds else ()
+    session = command.open_session(parsed, argv, adding=adding, first_round=None if rounds else 0)
     try:
         if rounds:
             _measure_all(session, rounds)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engines.base import Adapter
@@ -350,7 +351,7 @@ class Session:
             InputError: the recipe has no such round, or the stage is not part of it.
         """
         finished = self.run.finished_rounds()
-        round_ = asked if asked is not None else max(first, len(finished))
+        round_ = asked if asked is not None else next(r for r in count(first) if r not in finished)
         if not first <= round_ <= self.recipe.num_rounds:
             raise InputError(
                 f"--round {round_}: this stage has rounds {first} to {self.recipe.num_rounds} in this recipe."

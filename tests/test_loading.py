@@ -103,6 +103,22 @@ def test_a_run_directory_without_a_run_begins_none(recipe: list[str], tmp_path: 
     assert not Path(absent).exists()
 
 
+def test_a_run_directory_is_under_the_home_folder_that_it_names(
+    recipe: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load(*recipe, "--run_dir", "~/mine").run.path == tmp_path / "mine"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "recipe.yaml").write_text(Path(recipe[1]).read_text(encoding="utf-8"))
+    assert load("--run_dir=~/mine").run.path == tmp_path / "mine"
+
+
+def test_a_run_directory_without_a_name_is_refused(recipe: list[str]) -> None:
+    for arguments in (["--run_dir", "", *recipe], ["--run_dir", ""]):
+        with pytest.raises(InputError, match="`run_dir` must name a folder, found nothing"):
+            load(*arguments)
+
+
 def test_a_dry_run_reads_the_tokenizer_and_its_chat_template(
     recipe: list[str], tmp_path: Path, sandbox_without_template: Path
 ) -> None:

@@ -135,6 +135,7 @@ def parse_recipe(argv: Sequence[str], *, default_config: Path | None, command: t
         fitted["activation_checkpointing"] = fitted["gradient_checkpointing"]
     if values["run_dir"] is None:
         values["run_dir"] = _default_run_dir(source)
+    values["run_dir"] = str(Path(values["run_dir"]).expanduser())
 
     def build(cls: type, names: Mapping[str, Spec], chosen: Mapping[str, Any]) -> Any:
         try:

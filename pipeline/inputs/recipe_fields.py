@@ -355,6 +355,8 @@ def find_problems(values: Mapping[str, Any]) -> dict[str, str]:
     found |= _engine_problems(values)
     if values.get("constitution", MISSING) == "":
         found["constitution"] = "must name a file, found nothing"
+    if values.get("run_dir") == "":
+        found["run_dir"] = "must name a folder, found nothing"
     return found
 
 

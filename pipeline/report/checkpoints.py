@@ -58,4 +58,4 @@ def measured_rounds(run: RunDir) -> list[int]:
     """
     if not run.resolved.exists():
         raise InputError(f"{run.path}: no run is there (no {run.resolved.name}).")
-    return [int(path.parent.name[6:]) for path in sorted(run.path.glob("round-*/drift.json"))]
+    return run.measured_rounds()

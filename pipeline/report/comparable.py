@@ -12,14 +12,13 @@ from pipeline.inputs.recipe_fields import Recipe
 from pipeline.report.checkpoints import Checkpoint, measured_rounds
 from pipeline.report.made_with import recipe_of
 from pipeline.runs.files import read_json
+from pipeline.runs.rundir import COMPUTING
 from pipeline.runs.tables import read_table
 
 KINDS = ("probes", "sampling", "precision", "engine", "scorers")
 """What checkpoints are measured with. A difference in any of these changes numbers by itself."""
 
 PRECISION = ("dtype", "load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
-COMPUTING = ("torch", "transformers", "peft", "vllm")
-"""The packages whose version may change what is sampled."""
 
 _MANIFESTS = ("samples.manifest.json", "scores.manifest.json")
 # Fields of the `measure` group that are compared elsewhere, or that set how much is measured rather than what a number

@@ -6,11 +6,20 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import RunError
+from pipeline.errors import PipelineError, RunError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when a file cannot grow: the disk is full, or this user's share of it, or the largest file."""
+
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+"""The names of the files that ``write_atomically`` fills."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -28,11 +37,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(
-                f"{path}: no space left on the disk. Everything finished so far is kept: "
-                "free some space and run the same command again."
-            ) from error
+        if error.errno in FULL:
+            raise _full(path) from error
         if error.errno in (errno.EACCES, errno.EROFS):
             raise RunError(
                 f"{path}: cannot be written ({error.strerror}); check the folder's owner and mode."
@@ -40,6 +46,36 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_a_full_disk(folder: Path) -> Iterator[None]:
+    """Let libraries write in ``folder``; what they raise because the disk is full becomes a clear error.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    try:
+        yield
+    except PipelineError:
+        raise
+    except Exception as error:
+        chain: BaseException | None = error
+        while chain is not None:
+            if getattr(chain, "errno", None) in FULL or "No space left" in str(chain):
+                raise _full(folder) from error
+            chain = chain.__cause__ or chain.__context__
+        # torch.save says no more than that a position in the file is not the expected one.
+        if shutil.disk_usage(folder).free < 2**20:
+            raise _full(folder) from error
+        raise
+
+
+def _full(path: Path) -> RunError:
+    return RunError(
+        f"{path}: no space left on the disk. Everything finished so far is kept: "
+        "free some space and run the same command again."
+    )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -18,9 +19,19 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.errors import RunError
-from pipeline.runs.files import file_sha256, read_json, read_json_lines, write_json, write_json_lines, write_text
+from pipeline.runs.files import (
+    TEMPORARY,
+    file_sha256,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_json_lines,
+    write_text,
+)
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "pyarrow")
+COMPUTING = ("torch", "transformers", "peft", "vllm")
+"""The packages whose version may change what is sampled."""
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -116,7 +127,14 @@ class RunDir:
 
     def finished_rounds(self) -> list[int]:
         """The rounds that are complete, in order."""
-        return [int(p.parent.name[6:]) for p in sorted(self.path.glob("round-*/DONE"))]
+        return [round_ for round_ in self._rounds() if self.done(round_).exists()]
+
+    def measured_rounds(self) -> list[int]:
+        """The rounds that have a drift table, in order."""
+        return [round_ for round_ in self._rounds() if self.drift(round_).exists()]
+
+    def _rounds(self) -> list[int]:
+        return _numbers(self.path, "round")
 
     @property
     def placebo(self) -> RunDir:
@@ -129,11 +147,12 @@ class RunDir:
         """Become the only writer of this run.
 
         Raises:
-            RunError: another process already is.
+            RunError: another process already is, or the folder holds something else.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._require_own_folder()
         holder = self.path / ".lock.holder"
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout as error:
             who = holder.read_text() if holder.exists() else "another process"
@@ -141,8 +160,29 @@ class RunDir:
                 f"{self.path}: {who} is writing this run. Wait for it, stop it, or give another --run_dir."
             ) from error
         holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        for leftover in self.path.rglob(".*.tmp"):
-            leftover.unlink()  # left by a writer that was killed; nobody else can be writing now
+        for leftover in self._leftovers():
+            leftover.unlink(missing_ok=True)  # of a writer that was killed; nobody else can be writing now
+
+    def _require_own_folder(self) -> None:
+        """Refuse a folder that holds other things than a run; nothing is written to it."""
+        if not self.path.is_dir():
+            return
+        # A launch killed before its recipe was recorded leaves these; hidden names are locks and the file system's.
+        begun = {self.recipe_copy.name, self.constitution_copy.name, self.inputs.name}
+        foreign = sorted(p.name for p in self.path.iterdir() if p.name not in begun and not p.name.startswith("."))
+        if foreign and not self.resolved.exists():
+            more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+            raise RunError(
+                f"{self.path}: holds no run ({self.resolved.name} is missing) but other things: "
+                f"{', '.join(foreign[:3])}{more}. Give a new or an empty folder as --run_dir."
+            )
+
+    def _leftovers(self) -> list[Path]:
+        """The half-written files of killed writers; of the folders within, only the run's own are searched."""
+        own = [self.round_dir(round_) for round_ in self._rounds()]
+        own += [self.path / name for name in ("placebo", "logs", self.answers.name)]
+        found = [*self.path.iterdir(), *(path for folder in own for path in folder.rglob(".*.tmp"))]
+        return [path for path in found if TEMPORARY.fullmatch(path.name) and path.is_file()]
 
     def release(self) -> None:
         """Let other processes write."""
@@ -240,7 +280,7 @@ class RunDir:
         """A fresh ``logs/attempt-NN`` for this launch; ``logs/latest`` points to it."""
         logs = self.path / "logs"
         logs.mkdir(exist_ok=True)
-        last = max((int(path.name.split("-")[1]) for path in logs.glob("attempt-*")), default=0)
+        last = max(_numbers(logs, "attempt"), default=0)
         attempt = logs / f"attempt-{last + 1:02d}"
         attempt.mkdir()
         link = logs / ".latest.tmp"
@@ -292,6 +332,12 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _numbers(folder: Path, name: str) -> list[int]:
+    """The numbers of the folders ``name-NN``, in order; a copy such as ``name-NN.bak`` is not one of them."""
+    found = [re.fullmatch(rf"{name}-(\d+)", path.name) for path in folder.glob(f"{name}-*")]
+    return sorted({int(match[1]) for match in found if match})
 
 
 def _git(*arguments: str) -> str | None:

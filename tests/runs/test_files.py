@@ -15,6 +15,7 @@ from pipeline.errors import RunError
 from pipeline.runs.files import (
     file_sha256,
     json_sha256,
+    naming_a_full_disk,
     read_json,
     read_json_lines,
     write_atomically,
@@ -105,6 +106,36 @@ def test_a_full_disk_while_a_table_is_written(tiny_disk: Path) -> None:
     with pytest.raises(RunError, match="no space left"):
         write_table(tiny_disk / "t.parquet", [table], schema)
     assert names(tiny_disk) == []
+
+
+def test_a_full_disk_is_named_whatever_a_library_says_of_it(tiny_disk: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    weights = {"w": torch.zeros(100_000)}
+    with pytest.raises(RunError, match="no space left on the disk"), naming_a_full_disk(tiny_disk):
+        save_file(weights, tiny_disk / "a.safetensors")
+    with pytest.raises(RunError, match="no space left"), naming_a_full_disk(tiny_disk):
+        torch.save(weights, tiny_disk / "a.pt")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_what_came_of_a_full_disk_is_a_run_error(tmp_path: Path, number: int) -> None:
+    def saves() -> None:
+        try:
+            raise OSError(number, "something")
+        except OSError:
+            {}["a library's own trouble"]
+
+    with pytest.raises(RunError, match="no space left"), naming_a_full_disk(tmp_path):
+        saves()
+
+
+def test_other_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), naming_a_full_disk(tmp_path):
+        raise ZeroDivisionError
+    with pytest.raises(RunError, match="as it was said"), naming_a_full_disk(tmp_path):
+        raise RunError("as it was said")
 
 
 def test_enospc_of_the_writer_itself_is_a_run_error(tmp_path: Path) -> None:

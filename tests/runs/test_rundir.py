@@ -92,15 +92,69 @@ def test_a_lock_can_be_taken_again_after_its_release(tmp_path: Path) -> None:
         run.release()
 
 
-def test_what_a_killed_writer_left_half_written_is_removed(tmp_path: Path) -> None:
-    folder = tmp_path / "round-01" / "generate"
+def test_what_a_killed_writer_left_half_written_is_removed(run: RunDir) -> None:
+    claim(run)
+    folder = run.stage_dir(1, "generate")
     folder.mkdir(parents=True)
     (folder / ".responses.parquet.123.tmp").write_bytes(b"half")
     (folder / "responses.parquet").write_bytes(b"whole")
-    run = RunDir(tmp_path)
+    (run.path / ".inputs.json.123.tmp").write_text("half")
     run.lock()
     run.release()
     assert [p.name for p in folder.iterdir()] == ["responses.parquet"]
+    assert not (run.path / ".inputs.json.123.tmp").exists()
+
+
+def test_nothing_is_removed_that_the_run_did_not_write(run: RunDir) -> None:
+    claim(run)
+    own = run.stage_dir(1, "generate")
+    for folder in (own / ".mine.123.tmp", run.path / "round-01.bak", run.path / "notes"):
+        folder.mkdir(parents=True)
+    theirs = [own / ".notes.tmp", run.path / "round-01.bak" / ".a.1.tmp", run.path / "notes" / ".b.2.tmp"]
+    for path in theirs:
+        path.write_text("theirs")
+    run.lock()
+    run.release()
+    assert all(path.exists() for path in [*theirs, own / ".mine.123.tmp"])
+
+
+def test_a_folder_of_other_things_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    inner = RunDir(tmp_path / "mine")
+    inner.path.mkdir()
+    claim(inner)
+    (inner.path / ".selected.json.7.tmp").write_text("being written")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(
+        RunError, match=r"holds no run \(recipe.resolved.json is missing\).*: mine\. Give a new .*--run_dir"
+    ):
+        RunDir(tmp_path).lock()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_launch_killed_before_its_recipe_was_recorded_can_be_started_again(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.runs import rundir
+
+    def killed_at(name: str) -> Any:
+        def write(path: Path, value: Any) -> None:
+            path.with_name(f".{path.name}.99.tmp").write_text("half")
+            if path.name == name:
+                raise KeyboardInterrupt
+            path.write_text("whole")
+
+        return write
+
+    for name in ("recipe.yaml", "constitution.txt", "inputs.json", "recipe.resolved.json"):
+        run.lock()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(rundir, "write_text", killed_at(name))
+            patch.setattr(rundir, "write_json", killed_at(name))
+            claim(run)
+        run.release()
+    run.lock()
+    claim(run)
+    assert read_json(run.resolved) == RESOLVED
 
 
 # -- whose run it is -----------------------------------------------------------------------------------------
@@ -294,6 +348,18 @@ def test_finished_rounds_are_those_with_the_mark(run: RunDir) -> None:
         write_text(run.done(round_), "")
     (run.path / "round-03").mkdir()
     assert run.finished_rounds() == [0, 2, 10]
+
+
+def test_copies_of_rounds_and_attempts_are_not_counted(run: RunDir) -> None:
+    for round_ in (2, 100, 11):
+        write_text(run.done(round_), "")
+        write_text(run.drift(round_), "{}")
+    write_text(run.path / "round-02.bak" / "DONE", "")
+    write_text(run.path / "round-02.bak" / "drift.json", "{}")
+    assert run.finished_rounds() == run.measured_rounds() == [2, 11, 100]
+    (run.path / "logs" / "attempt-old").mkdir(parents=True)
+    (run.path / "logs" / "attempt-07").mkdir()
+    assert run.new_attempt().name == "attempt-08"
 
 
 def test_provenance_grows_by_a_launch(run: RunDir) -> None:

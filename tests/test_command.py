@@ -1,0 +1,79 @@
+"""What opening a run refuses, and what it says of what has changed since the last launch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import command, measure
+from pipeline.errors import InputError
+from pipeline.runs.files import read_json, write_json, write_text
+from pipeline.runs.rundir import COMPUTING
+from pipeline.session import Session
+
+RECIPE = """
+model_name_or_path: sandbox
+num_rounds: 2
+constitution: constitutions/sandbox/full.txt
+templates: constitutions/templates/sandbox
+prompts: sandbox:train:24
+probe_sets: [p=sandbox:probe:8]
+scorers: [length]
+"""
+
+
+@pytest.fixture
+def argv(tmp_path: Path) -> list[str]:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    return ["--config", str(tmp_path / "recipe.yaml"), "--run_dir", str(tmp_path / "run")]
+
+
+def opened(argv: list[str]) -> Session:
+    session = command.open_session(command.parse(argv, command.StageOptions), argv)
+    session.close()
+    return session
+
+
+def no_work(session: Session, round_: int) -> None:
+    raise AssertionError(f"round {round_} of {session.run.path} was begun")
+
+
+def test_a_round_that_a_stage_does_not_have_leaves_the_run_as_it_is(argv: list[str], tmp_path: Path) -> None:
+    asked = [*argv, "--round", "9", "--learning_rate", "3e-3", "--amend", "oops"]
+    with pytest.raises(InputError, match="--round 9: this stage has rounds 1 to 2"):
+        command.run_stage(asked, no_work, first_round=1)
+    assert not (tmp_path / "run").exists()
+    run = opened(argv).run
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="--round 9"):
+        command.run_stage(asked, no_work, first_round=1)
+    with pytest.raises(InputError, match="--round 9"):
+        measure.main(asked)
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_the_first_round_that_is_missing_comes_next(argv: list[str]) -> None:
+    session = opened(argv)
+    for round_ in (0, 2):
+        write_text(session.run.done(round_), "")
+    assert session.choose_round(None, first=0) == 1
+    write_text(session.run.done(1), "")
+    with pytest.raises(InputError, match="--round 3: this stage has rounds 0 to 2"):
+        session.choose_round(None, first=0)
+
+
+def test_versions_and_processes_that_changed_since_the_last_launch_are_told(
+    argv: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = opened(argv).run
+    opened(argv)
+    assert not caplog.messages, "nothing has changed"
+    launches = read_json(run.provenance)
+    launches[-1]["packages"] |= {"torch": "1.0", "scipy": "0.1"}
+    launches[-1]["processes"] = 4
+    write_json(run.provenance, launches)
+    opened(argv)
+    of_packages, of_processes = caplog.messages
+    assert "torch" in COMPUTING and "torch 1.0 -> " in of_packages and "scipy" not in of_packages
+    assert "processes: 4 at the last launch, now 1" in of_processes
