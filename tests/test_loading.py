@@ -218,12 +218,6 @@ def test_a_principle_for_a_slice_that_no_prompt_is_in(
     )
 
 
-def test_one_refusal_score_is_enough(small: list[str], project: Path) -> None:
-    weights = project / "pipeline" / "scorers" / "refusal.json"
-    with pytest.raises(InputError, match=r"`refusal` is listed twice, with and without weights .* Leave one out"):
-        load(*small, "--scorers", "refusal", f"refusal:{weights}")
-
-
 @pytest.mark.parametrize(("policy", "rows"), [("replace", 10), ("anchor", 20), ("accumulate", 30)])
 def test_the_plan_counts_the_rows_of_earlier_rounds(small: list[str], tmp_path: Path, policy: str, rows: int) -> None:
     flags = ["--prompts", "sandbox:train:10", "--num_rounds", "3", "--data_policy", policy]
