@@ -175,7 +175,7 @@ class Reviser:
     def _questions(self, drafts: Sequence[Draft], index: int) -> list[Request]:
         """The critique requests, one per text."""
         ask, recipe = self._session.templates.critique, self._session.recipe
-        asked = [ask(of, prompt=dialogue_text(row["prompt"]), response=text) for row, text, of in drafts]
+        asked = [ask(principle, prompt=dialogue_text(row["prompt"]), response=text) for row, text, principle in drafts]
         # The rewrite request continues the same dialogue if the same model gets it.
         goes_on = recipe.see_exchange and recipe.critic == recipe.reviser
         seeds = self._seeds("critique", (draft.row for draft in drafts), index)
@@ -188,8 +188,8 @@ class Reviser:
         """The requests for rewrites, given the critics' questions and what was said to them."""
         ask = self._session.templates.rewrite
         asked = [
-            ask(of, prompt=dialogue_text(row["prompt"]), response=text, critique=critique.text)
-            for (row, text, of), critique in zip(drafts, said, strict=True)
+            ask(principle, prompt=dialogue_text(row["prompt"]), response=text, critique=critique.text)
+            for (row, text, principle), critique in zip(drafts, said, strict=True)
         ]
         if not self._session.recipe.see_exchange:
             return list(map(Request, self._dialogues(drafts, asked), seeds))
@@ -200,7 +200,7 @@ class Reviser:
 
     def _rewrites_without_critique(self, drafts: Sequence[Draft], seeds: Sequence[int]) -> list[Request]:
         ask = self._session.templates.rewrite_without_critique
-        asked = [ask(of, prompt=dialogue_text(row["prompt"]), response=text) for row, text, of in drafts]
+        asked = [ask(principle, prompt=dialogue_text(row["prompt"]), response=text) for row, text, principle in drafts]
         return list(map(Request, self._dialogues(drafts, asked), seeds))
 
     def _dialogues(self, drafts: Sequence[Draft], asked: Sequence[str]) -> list[list[Message]]:
