@@ -19,7 +19,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.errors import RunError
-from pipeline.runs.files import TEMPORARY, read_json, read_json_lines, write_json, write_json_lines, write_text
+from pipeline.runs.files import (
+    TEMPORARY,
+    read_json,
+    read_json_lines,
+    read_text,
+    write_json,
+    write_json_lines,
+    write_text,
+)
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "pyarrow")
 COMPUTING = ("torch", "transformers", "peft", "vllm")
@@ -129,9 +137,20 @@ class RunDir:
             raise RunError(
                 f"{self.path}: {who} is writing this run. Wait for it, stop it, or give another --run_dir."
             ) from error
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        for leftover in self._leftovers():
-            leftover.unlink(missing_ok=True)  # of a writer that was killed; nobody else can be writing now
+        except OSError as error:
+            raise self._unwritable(self.path, error) from error
+        try:
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            for leftover in self._leftovers():
+                leftover.unlink(missing_ok=True)  # of a writer that was killed; nobody else can be writing now
+        except OSError as error:
+            raise self._unwritable(self.path, error) from error
+
+    def _unwritable(self, path: Path, error: OSError) -> RunError:
+        return RunError(
+            f"{path}: no run can be written there ({error.strerror or error}). Check what is there, its owner and its "
+            "mode, or give another --run_dir."
+        )
 
     def _require_own_folder(self) -> None:
         """Refuse a folder that holds other things than a run; nothing is written to it."""
@@ -209,7 +228,7 @@ class RunDir:
         write_json(self.resolved, dict(resolved))
 
     def _text_changes(self, constitution: str) -> list[str]:
-        old = self.constitution_copy.read_text(encoding="utf-8")
+        old = read_text(self.constitution_copy)
         if old == constitution:
             return []
         names = ("constitution (run)", "constitution (now)")
@@ -229,8 +248,18 @@ class RunDir:
     # -- records ---------------------------------------------------------------------------------------------
 
     def new_attempt(self) -> Path:
-        """A fresh ``logs/attempt-NN`` for this launch; ``logs/latest`` points to it."""
+        """A fresh ``logs/attempt-NN`` for this launch; ``logs/latest`` points to it.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
         logs = self.path / "logs"
+        try:
+            return self._new_attempt(logs)
+        except OSError as error:
+            raise self._unwritable(logs, error) from error
+
+    def _new_attempt(self, logs: Path) -> Path:
         logs.mkdir(exist_ok=True)
         last = max(_numbers(logs, "attempt"), default=0)
         attempt = logs / f"attempt-{last + 1:02d}"

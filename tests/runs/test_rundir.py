@@ -157,6 +157,20 @@ def test_a_launch_killed_before_its_recipe_was_recorded_can_be_started_again(
     assert read_json(run.resolved) == RESOLVED
 
 
+@pytest.mark.parametrize("name", ["file", "file/below", "dangling"])
+def test_where_no_folder_can_be_no_run_begins(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "x")
+    with pytest.raises(RunError, match=rf"{name}: no run can be written there .*--run_dir"):
+        RunDir(tmp_path / name).lock()
+
+
+def test_logs_that_cannot_be_written_are_said(run: RunDir) -> None:
+    (run.path / "logs").touch()
+    with pytest.raises(RunError, match="logs: no run can be written there"):
+        run.new_attempt()
+
+
 # -- whose run it is -----------------------------------------------------------------------------------------
 
 
@@ -237,6 +251,13 @@ def test_a_constitution_whose_layout_changed_is_a_change_too(run: RunDir, edited
     claim(run)
     with pytest.raises(RunError, match="constitution"):
         claim(run, constitution=edited, inputs=INPUTS | {"constitution": "c2"})
+
+
+def test_a_constitution_that_is_gone_from_the_run_is_said(run: RunDir) -> None:
+    claim(run)
+    run.constitution_copy.unlink()
+    with pytest.raises(RunError, match=r"constitution\.txt: missing"):
+        claim(run)
 
 
 def test_two_amendments_are_both_kept(run: RunDir) -> None:
