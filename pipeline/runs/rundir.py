@@ -169,7 +169,7 @@ class RunDir:
     def _leftovers(self) -> list[Path]:
         """The half-written files of killed writers; of the folders within, only the run's own are searched."""
         own = [self.round_dir(round_) for round_ in self._rounds()]
-        own += [self.path / name for name in ("placebo", "logs", self.answers.name)]
+        own += [self.path / name for name in ("placebo", "report", "logs", self.answers.name)]
         found = [*self.path.iterdir(), *(path for folder in own for path in folder.rglob(".*.tmp"))]
         return [path for path in found if TEMPORARY.fullmatch(path.name) and path.is_file()]
 
