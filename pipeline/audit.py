@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import command, refine
 from pipeline.engines.answers import failed_answers
+from pipeline.errors import RunError
 from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.places import find_file
 from pipeline.kept_content import read_content
@@ -179,7 +180,7 @@ def _read_labelled_content(session: Session, round_: int, labelled: LabelledAnsw
 
 
 def _read_content(session: Session, round_: int) -> None:
-    table = session.run.stage_dir(round_, "refine") / "refinements.parquet"
+    table = _refinements(session, round_)
     stage = _stage(session, round_, CONTENT, refinements=file_sha256(table))
     truth_of = sandbox_truth_of(session.run, round_)
     read_content(session, stage, table, CONTENT, truth_of, facts={})
@@ -187,7 +188,7 @@ def _read_content(session: Session, round_: int) -> None:
 
 def _rate_answers(session: Session, round_: int) -> None:
     """Have the judge rate some of the round's answers, both as first given and after the rewrites."""
-    refinements = session.run.stage_dir(round_, "refine") / "refinements.parquet"
+    refinements = _refinements(session, round_)
     stage = _stage(session, round_, JUDGED, refinements=file_sha256(refinements))
     if stage.is_complete():
         return
@@ -279,6 +280,14 @@ def metrics(run_: RunDir, round_: int) -> dict[str, float]:
 
 def _known(record: Row) -> bool:
     return bool(record["sources"] or record["rewrites_by_judge"])
+
+
+def _refinements(session: Session, round_: int) -> Path:
+    path = session.run.stage_dir(round_, "refine") / "refinements.parquet"
+    if not path.exists():
+        again = f"`python pipeline/refine.py --run_dir {session.run.path} --round {round_}`"
+        raise RunError(f"{path}: missing; run {again} first.")
+    return path
 
 
 def _run_and_show(session: Session, round_: int) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline import alarm, audit, command, distill, generate, measure, placebo, refine
+from pipeline.errors import RunError
 from pipeline.loading import check_tokenizer, load_session
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.calibration import calibration_report
@@ -149,6 +150,17 @@ def _report_arm(run: RunDir, last: int) -> None:
     log.info("  alarms: %s\n", ", ".join(f"round {r} {color}" for r, color in enumerate(colors, 1)) or "no round yet")
 
 
+def _require_records(run: RunDir, finished: Sequence[int]) -> None:
+    """Refuse a finished round whose tables are gone: this command would fail the same way every time."""
+    for round_ in finished:
+        for path, name in ((run.drift(round_), "measure"), (run.alarm(round_), "alarm")):
+            if not path.exists():
+                raise RunError(
+                    f"{path}: missing, although the round is complete; make it again with "
+                    f"`python pipeline/{name}.py --run_dir {run.path} --round {round_}`."
+                )
+
+
 def _stopped(session: Session, round_: int) -> str:
     return (
         f"Stopped after round {round_} of {session.recipe.num_rounds} by its red alarm (on_alarm: "
@@ -169,6 +181,7 @@ def main(argv: Sequence[str]) -> None:
     session = command.open_session(parsed, argv)
     try:
         finished = session.run.finished_rounds()
+        _require_records(session.run, finished)
         rounds = range(session.recipe.num_rounds + 1)
         if all(r in finished for r in rounds):
             log.info("%s is complete. Its last round:\n", session.run.path)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline import command, measure
-from pipeline.errors import InputError
+from pipeline import audit, command, iterate, measure
+from pipeline.errors import InputError, RunError
 from pipeline.runs.files import read_json, write_json, write_text
 from pipeline.runs.rundir import COMPUTING
 from pipeline.session import Session
@@ -51,6 +54,35 @@ def test_a_round_that_a_stage_does_not_have_leaves_the_run_as_it_is(argv: list[s
     with pytest.raises(InputError, match="--round 9"):
         measure.main(asked)
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_an_audit_before_its_round_is_refined_names_the_command(argv: list[str]) -> None:
+    session = opened(argv)
+    with pytest.raises(
+        RunError, match=r"refinements\.parquet: missing; run `python pipeline/refine\.py .* --round 1` first"
+    ):
+        audit.run(session, 1)
+
+
+@pytest.mark.parametrize("left", ["RANK=1", "LOCAL_RANK=0", "WORLD_SIZE=2"])
+def test_variables_left_from_another_launch_are_said(tmp_path: Path, left: str) -> None:
+    ask = "from pipeline import command; from pipeline.runs import ranks; command.main(lambda argv: ranks.start())"
+    name, _, value = left.partition("=")
+    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    done = subprocess.run(
+        [sys.executable, "-c", ask], env=kept | {name: value}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "error: " in done.stdout and "unset RANK, LOCAL_RANK and WORLD_SIZE" in done.stdout, done.stderr
+
+
+def test_a_complete_round_without_its_tables_names_the_command_that_makes_them(argv: list[str]) -> None:
+    run = opened(argv).run
+    write_text(run.done(0), "")
+    for path, name in ((run.drift(0), "measure"), (run.alarm(0), "alarm")):
+        with pytest.raises(RunError, match=rf"{path}: missing, .* `python pipeline/{name}\.py .* --round 0`"):
+            iterate.main(argv)
+        write_json(path, {})
 
 
 def test_the_first_round_that_is_missing_comes_next(argv: list[str]) -> None:

@@ -39,8 +39,11 @@ def _read(source: str, split: str, project_root: Path | None) -> list[Row]:
     path = _file(source, project_root)
     if path.is_dir():
         raise InputError(f"{source}: is a folder; name a file in it.")
-    if path.exists() or is_prompt_file(source):
+    if path.exists():
         return read_rows(path)
+    if is_prompt_file(source):
+        places = [Path.cwd(), project_root] if project_root and not Path(source).expanduser().is_absolute() else []
+        raise InputError(f"{source}: no such file" + (f" in {places[0]} or {places[1]}." if places else "."))
     # A bare word is never passed on: `datasets` would take "json" for a reader and read the working directory.
     found = _HUB_ID.fullmatch(source)
     if not found:

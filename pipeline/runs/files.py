@@ -106,16 +106,31 @@ def write_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def read_text(path: Path) -> str:
+    """Read a text file of the run (UTF-8).
+
+    Raises:
+        RunError: the file is missing or cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: missing; the run directory is incomplete.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); check its owner and mode, or "
+            "restore it from a copy of the run."
+        ) from error
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file of the run.
 
     Raises:
-        RunError: the file is missing or is not JSON.
+        RunError: the file is missing, cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"{path}: missing; the run directory is incomplete.") from error
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise RunError(f"{path}:{error.lineno}: damaged ({error.msg}); restore it from a copy of the run.") from error
 

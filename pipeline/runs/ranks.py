@@ -7,9 +7,13 @@ from datetime import timedelta
 from importlib.util import find_spec
 from typing import Literal, TypeVar
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 
 T = TypeVar("T")
+
+_UNSET = (
+    "start through `accelerate launch`, or unset RANK, LOCAL_RANK and WORLD_SIZE, if they are left from elsewhere."
+)
 
 
 def start(timeout_hours: float = 6.0) -> None:
@@ -18,9 +22,11 @@ def start(timeout_hours: float = 6.0) -> None:
     The first caller fixes the group's timeout (30 minutes by default, on gloo), so this must come before any use of
     accelerate or the Trainer. The timeout limits a single wait: a rank may wait for another's whole share of a stage,
     and for what rank 0 does alone.
+
+    Raises:
+        InputError: the launch variables are not those of a whole launch, or DeepSpeed is missing.
     """
     import torch
-    from accelerate import PartialState
 
     if asked_for("DEEPSPEED") and find_spec("deepspeed") is None:
         raise InputError(
@@ -31,11 +37,22 @@ def start(timeout_hours: float = 6.0) -> None:
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # Apple's GPUs lack float64, in which tokens are drawn
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed, if installed, warns that it found no other
+    if rank() >= world_size():
+        raise InputError(f"RANK={rank()} where WORLD_SIZE is {world_size()}: {_UNSET}")
+    timeout = timedelta(hours=timeout_hours)
+    try:
+        _join(timeout)
+    except ValueError as error:
+        raise InputError(f"the processes of the launch cannot be joined ({first_line(error)}): {_UNSET}") from error
+
+
+def _join(timeout: timedelta) -> None:
+    import torch
+    from accelerate import PartialState
+
     if world_size() == 1:
         PartialState()
-        return
-    timeout = timedelta(hours=timeout_hours)
-    if torch.accelerator.is_available() and not asked_for("CPU"):
+    elif torch.accelerator.is_available() and not asked_for("CPU"):
         PartialState(timeout=timeout)
     elif asked_for("DEEPSPEED"):
         import deepspeed

@@ -24,6 +24,7 @@ from pipeline.runs.files import (
     file_sha256,
     read_json,
     read_json_lines,
+    read_text,
     write_json,
     write_json_lines,
     write_text,
@@ -159,28 +160,40 @@ class RunDir:
             raise RunError(
                 f"{self.path}: {who} is writing this run. Wait for it, stop it, or give another --run_dir."
             ) from error
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        for leftover in self._leftovers():
-            leftover.unlink(missing_ok=True)  # of a writer that was killed; nobody else can be writing now
+        except OSError as error:
+            raise self._unwritable(self.path, error) from error
+        try:
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            for leftover in self._leftovers():
+                leftover.unlink(missing_ok=True)  # of a writer that was killed; nobody else can be writing now
+        except OSError as error:
+            raise self._unwritable(self.path, error) from error
+
+    def _unwritable(self, path: Path, error: OSError) -> RunError:
+        return RunError(
+            f"{path}: no run can be written there ({error.strerror or error}). Check what is there, its owner and its "
+            "mode, or give another --run_dir."
+        )
 
     def _require_own_folder(self) -> None:
-        """Refuse a folder that holds other things than a run; nothing is written to it."""
-        if not self.path.is_dir():
+        """Refuse a folder that holds folders of other things than a run; nothing is written to it."""
+        if self.resolved.exists() or not self.path.is_dir():
             return
-        # A launch killed before its recipe was recorded leaves these; hidden names are locks and the file system's.
-        begun = {self.recipe_copy.name, self.constitution_copy.name, self.inputs.name}
-        foreign = sorted(p.name for p in self.path.iterdir() if p.name not in begun and not p.name.startswith("."))
-        if foreign and not self.resolved.exists():
+        # Files may be there already, and logs: a job's output is often kept in the folder of its run. Hidden names are
+        # locks and the file system's. That rounds are there without a recipe is said when the run is claimed.
+        own = {"logs", *(self.round_dir(round_).name for round_ in self._rounds())}
+        folders = sorted(p.name for p in self.path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        if foreign := [name for name in folders if name not in own]:
             more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
             raise RunError(
-                f"{self.path}: holds no run ({self.resolved.name} is missing) but other things: "
+                f"{self.path}: holds no run ({self.resolved.name} is missing) but other folders: "
                 f"{', '.join(foreign[:3])}{more}. Give a new or an empty folder as --run_dir."
             )
 
     def _leftovers(self) -> list[Path]:
         """The half-written files of killed writers; of the folders within, only the run's own are searched."""
         own = [self.round_dir(round_) for round_ in self._rounds()]
-        own += [self.path / name for name in ("placebo", "logs", self.answers.name)]
+        own += [self.path / name for name in ("placebo", "report", "logs", self.answers.name)]
         found = [*self.path.iterdir(), *(path for folder in own for path in folder.rglob(".*.tmp"))]
         return [path for path in found if TEMPORARY.fullmatch(path.name) and path.is_file()]
 
@@ -257,7 +270,7 @@ class RunDir:
                 )
 
     def _text_changes(self, constitution: str) -> list[str]:
-        old = self.constitution_copy.read_text(encoding="utf-8")
+        old = read_text(self.constitution_copy)
         if old == constitution:
             return []
         names = ("constitution (run)", "constitution (now)")
@@ -277,8 +290,18 @@ class RunDir:
     # -- records ---------------------------------------------------------------------------------------------
 
     def new_attempt(self) -> Path:
-        """A fresh ``logs/attempt-NN`` for this launch; ``logs/latest`` points to it."""
+        """A fresh ``logs/attempt-NN`` for this launch; ``logs/latest`` points to it.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
         logs = self.path / "logs"
+        try:
+            return self._new_attempt(logs)
+        except OSError as error:
+            raise self._unwritable(logs, error) from error
+
+    def _new_attempt(self, logs: Path) -> Path:
         logs.mkdir(exist_ok=True)
         last = max(_numbers(logs, "attempt"), default=0)
         attempt = logs / f"attempt-{last + 1:02d}"

@@ -226,6 +226,8 @@ def test_faults_name_file_and_line(tmp_path):
 def test_sources_that_are_nowhere(tmp_path):
     with pytest.raises(InputError, match=r"nosuch.jsonl: no such file"):
         load_prompts(str(tmp_path / "nosuch.jsonl"))
+    with pytest.raises(InputError, match=rf"data/p\.jsonl: no such file in {Path.cwd()} or {tmp_path}\."):
+        load_prompts("data/p.jsonl", project_root=tmp_path)
     with pytest.raises(InputError, match="is a folder"):
         load_prompts(str(tmp_path))
     with pytest.raises(InputError, match="json: no such file, and not a Hub dataset"):

@@ -138,6 +138,14 @@ def test_other_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
         raise RunError("as it was said")
 
 
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"cannot be read .*check its owner"):
+        read_json(tmp_path)
+    (tmp_path / "a.json").write_bytes(b"\xff")
+    with pytest.raises(RunError, match=r"a\.json: cannot be read .*restore it"):
+        read_json(tmp_path / "a.json")
+
+
 def test_enospc_of_the_writer_itself_is_a_run_error(tmp_path: Path) -> None:
     # The same on machines where no small disk can be mounted.
     def full(temporary: Path) -> None:

@@ -131,6 +131,16 @@ def test_a_folder_of_other_things_is_refused_and_left_as_it_is(tmp_path: Path) -
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_folder_with_the_output_of_its_job_can_become_a_run(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "slurm-7.out").write_text("begun")
+    (tmp_path / "job.log").touch()
+    run = RunDir(tmp_path)
+    run.lock()
+    claim(run)
+    assert run.resolved.exists() and (tmp_path / "logs" / "slurm-7.out").exists()
+
+
 def test_a_launch_killed_before_its_recipe_was_recorded_can_be_started_again(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +165,20 @@ def test_a_launch_killed_before_its_recipe_was_recorded_can_be_started_again(
     run.lock()
     claim(run)
     assert read_json(run.resolved) == RESOLVED
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "dangling"])
+def test_where_no_folder_can_be_no_run_begins(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "x")
+    with pytest.raises(RunError, match=rf"{name}: no run can be written there .*--run_dir"):
+        RunDir(tmp_path / name).lock()
+
+
+def test_logs_that_cannot_be_written_are_said(run: RunDir) -> None:
+    (run.path / "logs").touch()
+    with pytest.raises(RunError, match="logs: no run can be written there"):
+        run.new_attempt()
 
 
 # -- whose run it is -----------------------------------------------------------------------------------------
@@ -277,6 +301,13 @@ def test_a_constitution_whose_layout_changed_is_a_change_too(run: RunDir, edited
     claim(run)
     with pytest.raises(RunError, match="constitution"):
         claim(run, constitution=edited, inputs=INPUTS | {"constitution": "c2"})
+
+
+def test_a_constitution_that_is_gone_from_the_run_is_said(run: RunDir) -> None:
+    claim(run)
+    run.constitution_copy.unlink()
+    with pytest.raises(RunError, match=r"constitution\.txt: missing"):
+        claim(run)
 
 
 def test_two_amendments_are_both_kept(run: RunDir) -> None:
