@@ -10,7 +10,6 @@ from typing import Any
 
 from pipeline.errors import RunError
 from pipeline.runs.files import read_json
-from pipeline.runs.rundir import RunDir
 from pipeline.screening import properties_of, thresholds_of
 from pipeline.session import Session
 from pipeline.training.lora import LISTS, VALUES, require_same_lora
@@ -85,15 +84,9 @@ def _change(name: str, before: Any, now: Any) -> str:
 
 def _check_lora(session: Session) -> None:
     run, resolved = session.run, session.parsed.resolved
-    last = _last_trained(run)
+    last = max(run.trained_rounds(), default=0)
     old = read_json(run.resolved)
     if not last or resolved["start_from"] != "previous" or old == resolved:
         return
     changed = [name for name in (*VALUES, *LISTS) if name in old and old[name] != resolved[name]]
     require_same_lora(resolved, run.adapter_dir(last), changed)
-
-
-def _last_trained(run: RunDir) -> int:
-    """The last round that has an adapter; 0 if none has."""
-    rounds = [int(path.parents[2].name[6:]) for path in run.path.glob("round-*/distill/adapter/adapter_config.json")]
-    return max(rounds, default=0)

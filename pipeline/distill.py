@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline import command
-from pipeline.errors import RunError
 from pipeline.inputs.launch import this_launch
 from pipeline.report.card import write_card
 from pipeline.report.trackers import mirror_of, mirror_training
@@ -47,12 +46,6 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     )
     if not stage.is_complete():
         _train(session, stage, previous.path if previous else None)
-    elif not (session.run.adapter_dir(round_) / "adapter_model.safetensors").exists():
-        raise RunError(
-            f"{session.run.adapter_dir(round_)}: the adapter that was trained is missing. Restore it from a copy of "
-            f"the run; or delete {stage.folder}, what was made after it (measure, drift.json, alarm.json and DONE of "
-            "the round, and all later rounds), and run the same command again."
-        )
     if ranks.is_main():
         write_card(session.run, round_)
         shutil.rmtree(stage.folder / WORK_DIR, ignore_errors=True)

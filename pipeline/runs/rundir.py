@@ -134,6 +134,10 @@ class RunDir:
         """The rounds that have a drift table, in order."""
         return [round_ for round_ in self._rounds() if self.drift(round_).exists()]
 
+    def trained_rounds(self) -> list[int]:
+        """The rounds that have an adapter, in order."""
+        return [round_ for round_ in self._rounds() if (self.adapter_dir(round_) / "adapter_config.json").exists()]
+
     def _rounds(self) -> list[int]:
         return _numbers(self.path, "round")
 

@@ -101,9 +101,7 @@ class Stage:
                 f"Delete {self.folder}, the round's later stages, its drift.json, alarm.json and DONE, and all later "
                 "rounds to make them again, or use another --run_dir."
             )
-        missing = (
-            [name for name in manifest["outputs"] if not (self.folder / name).exists()] if ranks.is_main() else []
-        )
+        missing = self._missing(manifest["outputs"]) if ranks.is_main() else []
         if gone := ranks.from_main(missing):
             raise RunError(
                 f"{self.folder}: {' and '.join(gone)} missing, but {self.manifest_name} says that the stage is done. "
@@ -112,6 +110,12 @@ class Stage:
         if ranks.is_main():
             self._drop_parts()  # a launch killed right after its manifest left them
         return True
+
+    def _missing(self, outputs: Mapping[str, Any]) -> list[str]:
+        """The files among the outputs, those in folders included, that are no longer there."""
+        within = {name: [*made] if isinstance(made, dict) else [] for name, made in outputs.items()}
+        files = [Path(name, file) for name, inside in within.items() for file in inside or [""]]
+        return [str(file) for file in files if not (self.folder / file).exists()]
 
     def collect(
         self,

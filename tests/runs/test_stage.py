@@ -125,13 +125,17 @@ def test_a_complete_stage_with_the_same_inputs_is_complete(tmp_path: Path) -> No
 def test_a_complete_stage_whose_outputs_are_gone_says_what_to_delete(tmp_path: Path) -> None:
     stage = stage_of(tmp_path)
     collect(stage, Work())
-    (stage.folder / "adapter").mkdir()
+    weights = stage.folder / "adapter" / "weights"
+    weights.parent.mkdir()
+    weights.touch()
     stage.finish([OUTPUT, "adapter"], {})
-    (stage.folder / "adapter").rmdir()
-    with pytest.raises(RunError, match=r"stage: adapter missing, but manifest\.json says .*delete .*stage to make it"):
+    weights.unlink()
+    with pytest.raises(
+        RunError, match=r"stage: adapter/weights missing, but manifest\.json says .*delete .*stage to make it"
+    ):
         stage_of(tmp_path).is_complete()
     (stage.folder / OUTPUT).unlink()
-    with pytest.raises(RunError, match=f"{OUTPUT} and adapter missing"):
+    with pytest.raises(RunError, match=f"{OUTPUT} and adapter/weights missing"):
         stage_of(tmp_path).is_complete()
 
 
