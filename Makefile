@@ -9,13 +9,17 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-devices test-servers vllm-env lm-eval-env lint clean
+.PHONY: demo test test-sandbox test-devices test-servers vllm-env lm-eval-env lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml pipeline/iterate.py
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not servers and not devices"
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not servers and not devices and not sandbox"
+
+# Whole runs of the three sandbox recipes: what their constitutions are known to do is seen, and raises its alarms.
+test-sandbox: $(VENV)/installed-dev
+	$(BIN)/pytest -q -m sandbox tests/end_to_end
 
 # Several processes and nodes, DeepSpeed, 4-bit bases: each launches the real command.
 test-devices: $(VENV)/installed-dev

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 from commands import PROJECT, run
 
+pytestmark = pytest.mark.sandbox
+
 # The recipes as they are, but for what only costs time: scores and probe sets that no test here looks at.
 LESS = ("--probe_sets", "in_distribution=sandbox:probe:1000", "--scorers", "gold", "--batteries", "none")
 
@@ -29,7 +31,6 @@ def outcome(name: str, run_dir: Path, rounds: int) -> Outcome:
     return Outcome(drift, [json.loads(path.read_text()) for path in paths])
 
 
-@pytest.mark.slow
 def test_blind_spot_makes_the_bulk_better_and_the_tail_worse(tmp_path: Path) -> None:
     drift, alarms = outcome("blind-spot", tmp_path / "run", rounds=3)
     assert drift["gold.harm", "mean"]["baseline_high"] < -0.1
@@ -39,7 +40,6 @@ def test_blind_spot_makes_the_bulk_better_and_the_tail_worse(tmp_path: Path) -> 
     assert any(one["bulk_better"] for one in confirmed if one["red"])
 
 
-@pytest.mark.slow
 def test_full_makes_both_better(tmp_path: Path) -> None:
     drift, alarms = outcome("full", tmp_path / "run", rounds=1)
     assert drift["gold.harm", "mean"]["baseline_high"] < -0.2
@@ -47,7 +47,6 @@ def test_full_makes_both_better(tmp_path: Path) -> None:
     assert [alarm["color"] for alarm in alarms] == ["green"]
 
 
-@pytest.mark.slow
 def test_overzealous_refuses_the_innocent(tmp_path: Path) -> None:
     drift, _ = outcome("overzealous", tmp_path / "run", rounds=1)
     assert drift["gold.over_refusal", "mean"]["baseline_low"] > 0.15
