@@ -13,7 +13,6 @@ from pipeline.engines.vllm_process import LORA_RANKS, find_python
 from pipeline.errors import InputError, first_line
 from pipeline.inputs.addresses import is_address, read_addresses, read_key, read_key_variables
 from pipeline.inputs.constitution import load_constitution
-from pipeline.inputs.few_shot import load_few_shot
 from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.model import follows_main, resolve_model, split_revision
 from pipeline.inputs.places import find_file
@@ -251,8 +250,7 @@ def _check_refinement(session: Session) -> None:
             raise InputError(
                 f"keep_dropped: revisions dropped as `{reason}` cannot be trained on; {', '.join(KEEPABLE)} can."
             )
-    if recipe.few_shot:
-        load_few_shot(find_file(recipe.few_shot, "few_shot"))
+    _ = session.few_shot  # read now: what is wrong with it must not wait until round 1
     _check_slices(session)
     if not recipe.see_exchange:
         _check_quoting(session)

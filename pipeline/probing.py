@@ -12,10 +12,9 @@ import pyarrow.compute as pc
 
 from pipeline.engines.answers import Question, answer, failed_answers
 from pipeline.engines.base import Adapter, Sampling
-from pipeline.engines.chat import own_template
 from pipeline.inputs.question_sets import is_question_set
 from pipeline.runs import ranks
-from pipeline.runs.files import file_sha256, json_sha256
+from pipeline.runs.files import file_sha256
 from pipeline.runs.lazy import Joined, Lazy, TableRows
 from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
@@ -103,8 +102,7 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
     questions = Lazy(len(prompts) * what.samples, question)
     stage.collect(questions, work, SAMPLES, "samples.parquet", whole, recipe.max_failed_rows)
     facts = stage_facts(stage.folder, ["samples.parquet"]) | session.describe_engine()
-    template = session.chat_template or own_template(session.model, session.parsed.model.model_revision)
-    stage.finish(["samples.parquet"], facts | {"chat_template": json_sha256(template)})
+    stage.finish(["samples.parquet"], facts | {"chat_template": session.chat_template_sha256})
 
 
 def _score(session: Session, what: Probe, renew: bool) -> Path:

@@ -18,8 +18,6 @@ from pipeline.engines.answers import failed_answers
 from pipeline.engines.base import Completion, Message, Request, Sampling
 from pipeline.engines.roles import Role
 from pipeline.inputs.constitution import Principle, draw_principles
-from pipeline.inputs.few_shot import load_few_shot
-from pipeline.inputs.places import find_file
 from pipeline.inputs.templates import dialogue_text
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, write_text
@@ -87,8 +85,7 @@ class Reviser:
     def __init__(self, session: Session, round_: int) -> None:
         self._session, self._round = session, round_
         self._adapter = session.adapter(round_ - 1)
-        given = session.recipe.few_shot
-        self._few_shot = load_few_shot(find_file(given, "few_shot")) if given else []
+        self._few_shot = session.few_shot
 
     def refine(self, responses: Sequence[Row]) -> Chunk:
         """Return one row per revision; a response that could not be sampled keeps one row that says so."""

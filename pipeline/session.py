@@ -11,12 +11,14 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engines.base import Adapter
+from pipeline.engines.chat import own_template
 from pipeline.engines.kept import KeptAnswers
 from pipeline.engines.roles import Roles, Serving
 from pipeline.engines.vllm_process import Vllm
 from pipeline.errors import InputError
 from pipeline.inputs.addresses import read_addresses, read_key_variables
 from pipeline.inputs.constitution import Constitution
+from pipeline.inputs.few_shot import load_few_shot
 from pipeline.inputs.launch import quantization
 from pipeline.inputs.model import identify, is_other_model, model_digest, resolve_model
 from pipeline.inputs.overlap import ProbeIndex, overlap_report
@@ -242,6 +244,17 @@ class Session:
         if not path.exists():
             raise InputError(f"{path}: no such file (chat_template_path).")
         return path.read_text(encoding="utf-8")
+
+    @cached_property
+    def chat_template_sha256(self) -> str:
+        """Digest of the chat template that dialogues are written with, the recipe's or the model's own."""
+        return json_sha256(self.chat_template or own_template(self.model, self.parsed.model.model_revision))
+
+    @cached_property
+    def few_shot(self) -> list[dict[str, str]]:
+        """Turns of the example chats that critic and reviser see first."""
+        given = self.recipe.few_shot
+        return load_few_shot(find_file(given, "few_shot")) if given else []
 
     @cached_property
     def roles(self) -> Roles:

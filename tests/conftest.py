@@ -27,7 +27,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests first, the longest file at their head, so that no process is left alone with one at the end."""
-    items.sort(key=lambda item: ("slow" not in item.keywords, item.path.name != "test_sandbox_directions.py"))
+    items.sort(key=lambda item: ("slow" not in item.keywords, item.path.name != "test_kill_and_resume.py"))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.engines.base import Completion, Message, Request, Sampling
 from pipeline.inputs.constitution import Principle
+from pipeline.inputs.few_shot import load_few_shot
 from pipeline.inputs.recipe_fields import Recipe
 from pipeline.inputs.templates import load_templates
 from pipeline.refine import Draft, Reviser, pairs_of
@@ -60,7 +61,8 @@ def test_examples_stand_behind_the_system_turn_of_a_prompt(
     (tmp_path / "few.json").write_text(json.dumps([examples]))
     listener = Listener()
     session: Any = SimpleNamespace(
-        recipe=Recipe(constitution="c.txt", few_shot=str(tmp_path / "few.json")),
+        recipe=Recipe(constitution="c.txt"),
+        few_shot=load_few_shot(tmp_path / "few.json"),
         roles=SimpleNamespace(named=lambda name, adapter: listener),
         templates=load_templates(project / "constitutions" / "templates"),
         seed=0,

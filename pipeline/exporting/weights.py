@@ -11,10 +11,10 @@ from pipeline.errors import EngineError, InputError, RunError
 from pipeline.inputs.model import model_digest, require_model_folder, resolve_model
 from pipeline.report.made_with import precision_of, recipe_of
 from pipeline.runs.files import file_sha256, read_json, write_json
-from pipeline.runs.rundir import RunDir
+from pipeline.runs.rundir import WEIGHTS, RunDir
 
 _COPIED = frozenset({".safetensors", ".json", ".jinja", ".txt"})
-_WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
+_WEIGHTS = ("adapter_config.json", WEIGHTS)
 
 
 class Trained(NamedTuple):

@@ -27,7 +27,7 @@ _SHORTENED = 20
 """PEFT may write as many module names or more in a shorter way."""
 
 
-def lora_differences(settings: Mapping[str, Any], adapter: Path, changed: Sequence[str] = ()) -> dict[str, Any]:
+def _differences(settings: Mapping[str, Any], adapter: Path, changed: Sequence[str] = ()) -> dict[str, Any]:
     """The LoRA fields in which a recipe and a trained adapter differ, each with the adapter's value.
 
     What the recipe leaves to the library (``lora_target_modules`` unset or ``all-linear``) does not say which names
@@ -54,7 +54,7 @@ def require_same_lora(settings: Mapping[str, Any], adapter: Path, changed: Seque
     Raises:
         InputError: there are such fields; names each, with both values.
     """
-    if found := lora_differences(settings, adapter, changed):
+    if found := _differences(settings, adapter, changed):
         named = "\n  ".join(f"{name}: {settings[name]}, but the adapter has {has}" for name, has in found.items())
         raise InputError(
             f"{adapter}: `start_from: previous` continues this adapter, whose LoRA stays as it was first trained:\n"

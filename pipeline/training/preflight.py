@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PreflightError
+from pipeline.runs.rundir import WEIGHTS
 
 IGNORED = -100
 """The label that torch's cross-entropy ignores."""
@@ -92,7 +93,7 @@ def check_adapter(folder: Path) -> dict[str, int]:
     import torch
     from safetensors.torch import load_file
 
-    path = folder / "adapter_model.safetensors"
+    path = folder / WEIGHTS
     if not path.exists():
         raise PreflightError(f"{path}: the trainer saved no adapter weights.")
     tensors = load_file(path)
