@@ -24,7 +24,7 @@ from pipeline.inputs.recipe import REACHING, ParsedRecipe, diff_resolved, parse_
 from pipeline.loading import load_session
 from pipeline.runs import ranks
 from pipeline.runs.files import json_sha256, read_json
-from pipeline.runs.rundir import COMPUTING, RunDir, package_versions
+from pipeline.runs.rundir import COMPUTING, Asked, RunDir, package_versions
 from pipeline.runs.shared import require_same_inputs, require_shared_folder
 from pipeline.session import Session, log
 
@@ -80,29 +80,41 @@ def open_session(
     session = load_session(parsed)
     if first_round is not None:
         session.choose_round(parsed.options.round, first_round)
-    digests = session.input_digests
     check_amendment(session, adding=bool(adding))
     if ranks.is_main():
         run = session.run
         run.lock()
-        old = read_json(run.resolved) if run.resolved.exists() else parsed.resolved
-        grown = {name: parsed.resolved[name] for name in adding if set(old[name]) < set(parsed.resolved[name])}
-        run.claim(
-            recipe_text=recipe_text(parsed),
-            resolved=parsed.resolved,
-            constitution=session.constitution.source_text,
-            inputs=digests,
-            recipe_changes=diff_resolved(old | grown, parsed.resolved),
-            additions=diff_resolved(old, old | grown),
-            amend=getattr(parsed.options, "amend", None),
-        )
+        run.claim(_asked(session, adding), recipe_text=recipe_text(parsed), resolved=parsed.resolved)
         _log_to(run.new_attempt() / "log.txt")
         _warn_of_changes(run)
         run.record_provenance(argv)
     ranks.barrier()
     require_shared_folder(session.run.path)
-    require_same_inputs({"recipe": json_sha256(parsed.resolved), **digests})
+    require_same_inputs({"recipe": json_sha256(parsed.resolved), **session.input_digests})
     return session
+
+
+def check_session(parsed: ParsedRecipe) -> Session:
+    """Load what the recipe names and check all that opening its run would check; write nothing."""
+    session = load_session(parsed)
+    check_amendment(session)
+    if ranks.is_main():
+        session.run.check(_asked(session))
+    return session
+
+
+def _asked(session: Session, adding: Sequence[str] = ()) -> Asked:
+    """What this launch asks of the run, and how that differs from what it was started with."""
+    run, parsed = session.run, session.parsed
+    old = read_json(run.resolved) if run.resolved.exists() else parsed.resolved
+    grown = {name: parsed.resolved[name] for name in adding if set(old[name]) < set(parsed.resolved[name])}
+    return Asked(
+        constitution=session.constitution.source_text,
+        inputs=session.input_digests,
+        recipe_changes=diff_resolved(old | grown, parsed.resolved),
+        additions=diff_resolved(old, old | grown),
+        amend=getattr(parsed.options, "amend", None),
+    )
 
 
 def _warn_of_changes(run: RunDir) -> None:

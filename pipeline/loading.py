@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from pipeline.errors import InputError, first_line
 from pipeline.inputs.addresses import is_address, read_addresses, read_key, read_key_variables
 from pipeline.inputs.constitution import load_constitution
 from pipeline.inputs.labelled import load_labelled
-from pipeline.inputs.model import follows_main, resolve_model, split_revision
+from pipeline.inputs.model import follows_main, pinned, resolve_model, split_revision
 from pipeline.inputs.places import find_file
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import OTHER_ROLES
@@ -34,7 +35,9 @@ def load_session(parsed: ParsedRecipe) -> Session:
     Raises:
         InputError: something is missing or damaged, or two settings are incompatible.
     """
-    recipe = parsed.recipe
+    recipe, model = parsed.recipe, parsed.model
+    revision = pinned(resolve_model(str(model.model_name_or_path)), model.model_revision)
+    parsed = replace(parsed, model=replace(model, model_revision=revision))
     session = Session(
         parsed=parsed,
         run=RunDir(Path(str(recipe.run_dir))),
@@ -171,12 +174,14 @@ def _check_classifiers(session: Session) -> None:
 
 
 def _check_revisions(session: Session) -> None:
-    revision = session.parsed.model.model_revision
+    revision = session.parsed.resolved["model_revision"]
     if follows_main(session.model, None if revision == "main" else revision):
+        commit = session.parsed.model.model_revision
         log.warning(
-            "model_name_or_path: `%s` follows the Hub's main branch, which may change under the run; pin a commit as "
-            "`model_revision`",
+            "model_name_or_path: `%s` follows the Hub's main branch, and a run whose base has moved on cannot be "
+            "resumed; pin a commit: `model_revision: %s`",
             session.model_name,
+            "COMMIT" if commit == revision else commit,
         )
     for key, name in session.other_models.items():
         if follows_main(*split_revision(name, key)):
@@ -185,7 +190,7 @@ def _check_revisions(session: Session) -> None:
 
 def _warn_of_main(what: str, name: str) -> None:
     log.warning(
-        "%s follows the Hub's main branch, which may change under the run; pin a commit: `%s@COMMIT`", what, name
+        "%s follows the Hub's main branch, which may move on between launches; pin a commit: `%s@COMMIT`", what, name
     )
 
 

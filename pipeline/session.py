@@ -20,7 +20,7 @@ from pipeline.inputs.addresses import read_addresses, read_key_variables
 from pipeline.inputs.constitution import Constitution
 from pipeline.inputs.few_shot import load_few_shot
 from pipeline.inputs.launch import quantization
-from pipeline.inputs.model import identify, is_other_model, model_digest, resolve_model
+from pipeline.inputs.model import identify, is_other_model, model_digest, pinned, resolve_model
 from pipeline.inputs.overlap import ProbeIndex, overlap_report
 from pipeline.inputs.places import PROJECT, find_file
 from pipeline.inputs.prompts import LoadedPrompts, load_prompts
@@ -150,7 +150,7 @@ class Session:
         models = {
             (name.model, name.revision): SequenceClassifier(
                 resolve_model(name.model),
-                revision=name.revision,
+                revision=pinned(resolve_model(name.model), name.revision),
                 dtype=str(self.parsed.model.dtype),
                 batch_size=self.recipe.batch_size,
                 template=self.instruments.classifier_template,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline import command, iterate
+from pipeline import command, iterate, sandbox
 from pipeline.errors import InputError, RunError
-from pipeline.runs.files import read_json_lines, write_json
+from pipeline.runs.files import read_json, read_json_lines, write_json
+from pipeline.runs.tables import read_table
 
 RECIPE = """\
 model_name_or_path: sandbox
@@ -73,6 +75,15 @@ def template(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.fixture
+def other_model(tmp_path: Path) -> str:
+    """The sandbox's model, but for one number in its configuration."""
+    folder = Path(shutil.copytree(sandbox.model_path(), tmp_path / "model"))
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", config | {"rms_norm_eps": 1e-5})
+    return str(folder)
+
+
 @pytest.mark.parametrize(
     ("flags", "shown"),
     [
@@ -84,11 +95,19 @@ def template(tmp_path: Path) -> str:
         ("--probe_sets p=sandbox:probe:6 q=sandbox:dialect:4", r"probe_sets: p -> p, q\n  probe_sets.q: is new"),
         ("--probe_sets p=sandbox:probe:5", "probe_sets.p: the content changed"),
         ("--chat_template_path TEMPLATE", "chat_template_path: is new"),
+        ("--model_name_or_path MODEL", "model: the content changed"),
+        ("--dtype bfloat16", "dtype: float32 -> bfloat16"),
+        ("--load_in_4bit true", "load_in_4bit: False -> True"),
+        ("--calibration sandbox:reserve:10", "calibration: is new"),
+        ("--seed 1", "seed: 42 -> 1"),
     ],
 )
-def test_the_probes_of_round_0_stay_what_they_were(run: Path, template: str, flags: str, shown: str) -> None:
+def test_what_round_0_was_measured_with_stays(
+    run: Path, template: str, other_model: str, flags: str, shown: str
+) -> None:
+    given = flags.replace("TEMPLATE", template).replace("MODEL", other_model).split()
     with pytest.raises(RunError, match=rf"(?sm)round 0 was measured with other settings.*{shown}.*--run_dir"):
-        amend(run, "--num_rounds", "1", *flags.replace("TEMPLATE", template).split())
+        amend(run, "--num_rounds", "1", *given)
     assert not (run / "amendments.jsonl").exists()
 
 
@@ -98,6 +117,7 @@ def test_the_probes_of_round_0_stay_what_they_were(run: Path, template: str, fla
         "--constitution constitutions/sandbox/blind-spot.txt --critic base --num_rounds 4 --learning_rate 1e-3",
         "--temperature 0.5 --max_new_tokens 8 --probe_max_new_tokens 12 --lora_r 8 --scorers length loops kl",
         "--headline_scorer loops --alarm_scorers length",
+        "--horizon 3 --reserve sandbox:reserve:8 --bnb_4bit_quant_type fp4",
     ],
 )
 def test_what_a_round_is_made_with_may_change(run: Path, flags: str) -> None:
@@ -134,3 +154,41 @@ def test_a_lora_that_never_was_can_be_taken_back(run: Path) -> None:
     with pytest.raises(InputError, match="lora_r: 8, but the adapter has 4"):
         amend(run, "--num_rounds", "4")
     amend(run, "--num_rounds", "4", "--lora_r", "4")
+
+
+def test_a_base_that_moved_on_is_told_with_the_way_back(run: Path) -> None:
+    write_json(run / "inputs.json", read_json(run / "inputs.json") | {"model": f"org/base@{'a' * 40}"})
+    with pytest.raises(RunError, match=r"model: org/base@(a+) -> org/base@main \(`model_revision: \1` keeps it\)"):
+        amend(run, "--model_name_or_path", "org/base")
+    amend(run, "--model_name_or_path", "org/base", "--model_revision", "a" * 40)
+
+
+def test_the_horizon_is_fixed_once_a_round_was_screened(run: Path) -> None:
+    train_round_1(run)
+    amend(run, "--num_rounds", "3", "--horizon", "5")
+    write_json(run / "round-01" / "alarm" / "screen.json", {})
+    with pytest.raises(RunError, match=r"horizon: 5 -> 10, but round 1 has spent its part"):
+        amend(run, "--num_rounds", "3", "--horizon", "10")
+
+
+def test_what_was_answered_to_train_on_is_not_fresh(run: Path, tmp_path: Path) -> None:
+    iterate.main(["--run_dir", str(run), "--num_rounds", "1", "--max_steps", "1", "--amend", "one round"])
+    answered = read_table(run / "round-01" / "generate" / "responses.parquet", ["prompt"])["prompt"].to_pylist()
+    asked = [messages[0]["content"] for messages in answered[:2]]
+    reserve = tmp_path / "reserve.jsonl"
+    reserve.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in [*asked, "a new one"]))
+    with pytest.raises(RunError, match=r"reserve: 2 of its 3 prompts are no longer fresh: round 1 answered them"):
+        amend(run, "--reserve", str(reserve))
+    reserve.write_text(json.dumps({"prompt": "a new one"}) + "\n")
+    amend(run, "--reserve", str(reserve))
+
+
+def test_a_dry_run_says_what_the_launch_would(run: Path) -> None:
+    dry = ["--run_dir", str(run), "--dry_run"]
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with pytest.raises(RunError, match=r"started with different settings:\n  learning_rate: .* -> 0.5"):
+        iterate.main([*dry, "--learning_rate", "0.5"])
+    with pytest.raises(RunError, match="seed: 42 -> 1"):
+        iterate.main([*dry, "--seed", "1", "--amend", "why not"])
+    iterate.main([*dry, "--learning_rate", "0.5", "--amend", "why not"])
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before

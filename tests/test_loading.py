@@ -8,13 +8,16 @@ import re
 import shutil
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
 from pipeline import command, iterate
 from pipeline.errors import InputError
 from pipeline.inputs.few_shot import load_few_shot
+from pipeline.inputs.model import pinned
 from pipeline.loading import load_session
 from pipeline.report.plan import plan_report
+from pipeline.sandbox import model_path
 from pipeline.session import Session
 
 SMALL = """\
@@ -129,6 +132,26 @@ def test_a_dry_run_reads_the_tokenizer_and_its_chat_template(
     with pytest.raises(InputError, match=r"its tokenizer cannot be loaded"):
         (sandbox_without_template / "tokenizer_config.json").write_text("{")
         iterate.main([*recipe, *model, *where])
+
+
+def test_a_base_that_follows_main_is_held_at_its_commit(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    commit = "c" * 40
+    repository = tmp_path / "models--org--base"
+    shutil.copytree(model_path(), repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    pinned.cache_clear()
+    with caplog.at_level("WARNING"):
+        session = load(*small, "--model_name_or_path", "org/base")
+    assert "follows the Hub's main branch, and a run whose base has moved on" in caplog.text
+    assert f"pin a commit: `model_revision: {commit}`" in caplog.text
+    assert session.input_digests["model"] == f"org/base@{commit}"
+    assert session.parsed.model.model_revision == commit, "training, vLLM and the engine load this one"
+    assert session.parsed.resolved["model_revision"] == "main", "the recipe as it was given"
+    assert session.roles.base().engine.encode_opening("Yes")
 
 
 @pytest.mark.parametrize("key", ["critic", "reviser", "judge"])

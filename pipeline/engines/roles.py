@@ -17,7 +17,7 @@ from pipeline.engines.kept import KeptAnswers
 from pipeline.engines.vllm_process import Vllm, VllmServers, find_python, vllm_version
 from pipeline.errors import InputError
 from pipeline.inputs.addresses import Address, is_address, read_addresses
-from pipeline.inputs.model import resolve_model, split_revision
+from pipeline.inputs.model import pinned, resolve_model, split_revision
 
 if TYPE_CHECKING:
     from pipeline.engines.server import Reader
@@ -177,6 +177,7 @@ class Roles:
             revision, template = self._revision, self._chat_template
         else:
             (model, revision), template = split_revision(model, "critic, reviser or judge"), None
+            revision = pinned(model, revision)
         if own and (self._serving.policy or self._serving.vllm is not None):
             from pipeline.engines.server import load_reader
 

@@ -57,20 +57,18 @@ def find_trained(run: RunDir, round_: int) -> Trained:
         if not (folder / name).exists() or file_sha256(folder / name) != manifest["outputs"]["adapter"][name]:
             raise RunError(f"{folder / name}: missing or damaged; restore it from a copy of the run.")
     engine = manifest["engine"]
-    name, recipe = str(engine["model"]), recipe_of(run, round_)
-    revision = recipe["model_revision"]
+    name, recipe, digest = str(engine["model"]), recipe_of(run, round_), read_json(run.inputs)["model"]
     base = resolve_model(name)
     recorded = read_json(folder / "adapter_config.json")["base_model_name_or_path"]
     if not Path(base).is_dir() and Path(recorded).is_absolute():
         base = str(recorded)  # the recipe names a folder relative to where the run was begun
     require_model_folder(base)
-    if Path(base).is_dir() and model_digest(base, revision) != read_json(run.inputs)["model"]:
+    if Path(base).is_dir() and model_digest(base, None) != digest:
         raise InputError(
             f"{base}: is not the base that {run.path} was trained on (its files changed). On another base the adapter "
             "produces garbage; restore the old files."
         )
-    # TRL's default for a Hub model without a revision is its main branch, which PEFT takes as well.
-    revision = None if Path(base).is_dir() else revision
+    revision = None if Path(base).is_dir() else digest.rpartition("@")[2]  # of a Hub id: its commit
     return Trained(folder, base, name, revision, str(recipe["dtype"]), precision_of(engine))
 
 

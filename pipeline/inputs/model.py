@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from pipeline.errors import InputError
@@ -30,6 +31,23 @@ def is_other_model(name: str | None) -> bool:
 def follows_main(model: str, revision: str | None) -> bool:
     """Whether a model is whatever the main branch of its repository on the Hub currently holds."""
     return revision is None and not Path(resolve_model(model)).is_dir()
+
+
+@cache
+def pinned(model: str, revision: str | None) -> str | None:
+    """The commit that a Hub id has at a revision, the same throughout a launch; where none is known, the revision.
+
+    A branch may move on while a run is under way, and a model is loaded anew after every training.
+    """
+    if Path(model).is_dir():
+        return revision
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    try:
+        config = cached_file(model, "config.json", revision=revision)
+    except (OSError, ValueError):  # no network, no such model, no Hub id: said when it is loaded
+        return revision
+    return extract_commit_hash(config, None) or revision
 
 
 def split_revision(name: str, where: str) -> tuple[str, str | None]:
@@ -75,13 +93,13 @@ def require_model_folder(model: str) -> None:
 
 
 def model_digest(model: str, revision: str | None) -> str:
-    """What identifies a model: a Hub id with its revision, or the bytes of a local folder.
+    """What identifies a model: a Hub id with its commit, or the bytes of a local folder.
 
     Files over 2 GB count by name and size: hashing 140 GB of weights at every start would take minutes.
     """
     folder = Path(model)
     if not folder.is_dir():
-        return f"{model}@{revision or 'main'}"
+        return f"{model}@{pinned(model, revision) or 'main'}"
     files = [p for p in sorted(folder.iterdir()) if p.suffix in {".json", ".safetensors", ".jinja"}]
     sizes = {p: p.stat().st_size for p in files}
     return json_sha256({p.name: file_sha256(p) if size < _HASHED_WHOLE else size for p, size in sizes.items()})

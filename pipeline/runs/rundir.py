@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -34,6 +34,24 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "n
 COMPUTING = ("torch", "transformers", "peft", "vllm")
 """The packages whose version may change what is sampled."""
 WEIGHTS = "adapter_model.safetensors"
+
+
+class Asked(NamedTuple):
+    """What a launch asks of a run.
+
+    Attributes:
+        constitution: its text.
+        inputs: digest of every input, by name.
+        recipe_changes: one line per field of the recipe that is not as it was.
+        additions: lines for what is now measured as well.
+        amend: reason for the changes, or None.
+    """
+
+    constitution: str
+    inputs: Mapping[str, str]
+    recipe_changes: Sequence[str] = ()
+    additions: Sequence[str] = ()
+    amend: str | None = None
 
 
 class RunDir:
@@ -128,17 +146,19 @@ class RunDir:
 
     def finished_rounds(self) -> list[int]:
         """The rounds that are complete, in order."""
-        return [round_ for round_ in self._rounds() if self.done(round_).exists()]
+        return [round_ for round_ in self.rounds_begun() if self.done(round_).exists()]
 
     def measured_rounds(self) -> list[int]:
         """The rounds that have a drift table, in order."""
-        return [round_ for round_ in self._rounds() if self.drift(round_).exists()]
+        return [round_ for round_ in self.rounds_begun() if self.drift(round_).exists()]
 
     def trained_rounds(self) -> list[int]:
         """The rounds that have an adapter, in order."""
-        return [round_ for round_ in self._rounds() if (self.adapter_dir(round_) / "adapter_config.json").exists()]
+        begun = self.rounds_begun()
+        return [round_ for round_ in begun if (self.adapter_dir(round_) / "adapter_config.json").exists()]
 
-    def _rounds(self) -> list[int]:
+    def rounds_begun(self) -> list[int]:
+        """The rounds that have a folder, in order."""
         return _numbers(self.path, "round")
 
     @property
@@ -185,7 +205,7 @@ class RunDir:
             return
         # Files may be there already, and logs: a job's output is often kept in the folder of its run. Hidden names are
         # locks and the file system's. That rounds are there without a recipe is said when the run is claimed.
-        own = {"logs", *(self.round_dir(round_).name for round_ in self._rounds())}
+        own = {"logs", *(self.round_dir(round_).name for round_ in self.rounds_begun())}
         folders = sorted(p.name for p in self.path.iterdir() if p.is_dir() and not p.name.startswith("."))
         if foreign := [name for name in folders if name not in own]:
             more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
@@ -196,7 +216,7 @@ class RunDir:
 
     def _leftovers(self) -> list[Path]:
         """The half-written files of killed writers; of the folders within, only the run's own are searched."""
-        own = [self.round_dir(round_) for round_ in self._rounds()]
+        own = [self.round_dir(round_) for round_ in self.rounds_begun()]
         own += [self.path / name for name in ("placebo", "report", "logs", self.answers.name)]
         found = [*self.path.iterdir(), *(path for folder in own for path in folder.rglob(".*.tmp"))]
         return [path for path in found if TEMPORARY.fullmatch(path.name) and path.is_file()]
@@ -207,55 +227,63 @@ class RunDir:
 
     # -- what it was started with ----------------------------------------------------------------------------
 
-    def claim(
-        self,
-        *,
-        recipe_text: str,
-        resolved: Mapping[str, Any],
-        constitution: str,
-        inputs: Mapping[str, str],
-        recipe_changes: Sequence[str],
-        amend: str | None,
-        additions: Sequence[str] = (),
-    ) -> None:
-        """Start the run, or check that it resumes with the inputs it was started with.
-
-        A change is refused with its diff unless ``amend`` gives a reason, which is then recorded together
-        with the diff; what is already finished stays as it is. ``additions`` to what is measured, with the inputs
-        that they bring, need no reason but are recorded too.
+    def check(self, asked: Asked) -> list[str]:
+        """Check that the run can be started or resumed with what is asked; return the changes that need a reason.
 
         Raises:
             RunError: recipe, constitution or another input changed and there is no ``amend``; or what the run was
-                started with, or the adapter of a finished round, is gone.
+                started with, or the adapter of a finished round, is gone; or the folder holds something else.
         """
+        self._require_own_folder()
         self._require_whole()
-        if self.resolved.exists():
-            of_inputs = self._input_changes(inputs)
-            added = [name for name in inputs if name not in read_json(self.inputs)] if additions else []
-            lines = [line for name, line in of_inputs.items() if name not in added]
-            changes = [*recipe_changes, *self._text_changes(constitution), *lines]
-            if changes and not amend:
-                shown = "\n  ".join(changes)
-                raise RunError(
-                    f"{self.path}: started with different settings:\n  {shown}\n"
-                    'Give another --run_dir to start a new run, or --amend "why" to continue and record the change.'
-                )
-            if changes:
-                # Kept answers may be to other prompts, or from a model that was loaded differently.
-                shutil.rmtree(self.answers, ignore_errors=True)
-            changes += [*additions, *(of_inputs[name] for name in added)]
-            if changes:
-                entry = {
-                    "at": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "after_round": max(self.finished_rounds(), default=-1),
-                    "reason": amend or "scorers were added",
-                    "changes": changes,
-                }
-                write_json_lines(self.amendments, [*read_json_lines(self.amendments), entry])
+        if not self.resolved.exists():
+            return []
+        of_inputs = self._input_changes(asked.inputs)
+        added = self._added(asked)
+        lines = [line for name, line in of_inputs.items() if name not in added]
+        changes = [*asked.recipe_changes, *self._text_changes(asked.constitution), *lines]
+        if changes and not asked.amend:
+            shown = "\n  ".join(changes)
+            raise RunError(
+                f"{self.path}: started with different settings:\n  {shown}\n"
+                'Give another --run_dir to start a new run, or --amend "why" to continue and record the change.'
+            )
+        return changes
+
+    def claim(self, asked: Asked, *, recipe_text: str, resolved: Mapping[str, Any]) -> None:
+        """Start the run, or resume it if ``check`` lets it; record what changed, and why.
+
+        What is already finished stays as it is.
+
+        Args:
+            asked: what the launch asks for.
+            recipe_text: the recipe as it was given.
+            resolved: every field of it.
+
+        Raises:
+            RunError: see ``check``.
+        """
+        changes = self.check(asked)
+        if changes:
+            # Kept answers may be to other prompts, or from a model that was loaded differently.
+            shutil.rmtree(self.answers, ignore_errors=True)
+        changes += [*asked.additions, *(self._input_changes(asked.inputs)[name] for name in self._added(asked))]
+        if changes:
+            entry = {
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "after_round": max(self.finished_rounds(), default=-1),
+                "reason": asked.amend or "scorers were added",
+                "changes": changes,
+            }
+            write_json_lines(self.amendments, [*read_json_lines(self.amendments), entry])
         write_text(self.recipe_copy, recipe_text)
-        write_text(self.constitution_copy, constitution)
-        write_json(self.inputs, dict(inputs))
+        write_text(self.constitution_copy, asked.constitution)
+        write_json(self.inputs, dict(asked.inputs))
         write_json(self.resolved, dict(resolved))
+
+    def _added(self, asked: Asked) -> list[str]:
+        """The inputs that additions bring; they need no reason either."""
+        return sorted(asked.inputs.keys() - read_json(self.inputs).keys()) if asked.additions else []
 
     def _require_whole(self) -> None:
         """Refuse finished work that lost what it was made with, or what it made."""

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.inputs.model import follows_main, identify, is_other_model, resolve_model, split_revision
+from pipeline.inputs.model import follows_main, identify, is_other_model, pinned, resolve_model, split_revision
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,23 @@ def test_only_an_unpinned_id_of_the_hub_may_change(tmp_path: Path) -> None:
     assert not follows_main(str(tmp_path), None)
     assert not follows_main("sandbox", None)
     assert resolve_model("sandbox") == resolve_model(resolve_model("sandbox"))
+
+
+def test_a_branch_is_the_commit_that_the_launch_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the Hub client's own cache, which serves it offline."""
+    repository = tmp_path / "models--org--moves"
+    for commit in ("a" * 40, "b" * 40):
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        (repository / "snapshots" / commit / "config.json").write_text("{}")
+    main = repository / "refs" / "main"
+    main.parent.mkdir()
+    main.write_text("a" * 40)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    pinned.cache_clear()
+    assert pinned("org/moves", None) == pinned("org/moves", "main") == "a" * 40
+    main.write_text("b" * 40)
+    assert identify("org/moves", "critic") == f"org/moves@{'a' * 40}", "models are loaded again in every round"
+    pinned.cache_clear()  # the next launch
+    assert identify("org/moves", "critic") == f"org/moves@{'b' * 40}"
+    assert pinned("org/moves", "a" * 40) == "a" * 40
+    assert pinned("org/absent", "v1") == "v1" and pinned(str(tmp_path), None) is None

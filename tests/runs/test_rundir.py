@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import RunError
 from pipeline.inputs.recipe import diff_resolved
 from pipeline.runs.files import file_sha256, read_json, read_json_lines, write_json, write_text
-from pipeline.runs.rundir import WEIGHTS, RunDir, package_versions
+from pipeline.runs.rundir import WEIGHTS, Asked, RunDir, package_versions
 
 RESOLVED = {"learning_rate": 0.001, "num_rounds": 3}
 CONSTITUTION = "Be kind.\n\nBe honest.\n"
@@ -29,15 +29,8 @@ def claim(
     additions: Sequence[str] = (),
 ) -> None:
     old = read_json(run.resolved) if run.resolved.exists() else resolved
-    run.claim(
-        recipe_text="a recipe\n",
-        resolved=resolved,
-        constitution=constitution,
-        inputs=inputs,
-        recipe_changes=diff_resolved(old, resolved),
-        amend=amend,
-        additions=additions,
-    )
+    asked = Asked(constitution, inputs, diff_resolved(old, resolved), additions, amend)
+    run.claim(asked, recipe_text="a recipe\n", resolved=resolved)
 
 
 def contents(run: RunDir) -> dict[str, bytes]:
