@@ -37,14 +37,14 @@ def figures(page: Page, samples: Sequence[PairedSample], colors: Palette) -> lis
         _shift(page, colors),
         _slices(page, samples),
         *_alarms(page, colors),
-        _likelihoods(trends, colors),
+        _likelihoods(page, trends, colors),
         _forecasts(page, colors),
         _refusals(page, colors),
         critiques(page, colors),
         critic_errors(page, colors),
         outcomes(page),
         *_calibration(page, colors),
-        _others(trends, colors),
+        _others(page, trends, colors),
     ]
 
 
@@ -157,7 +157,7 @@ def _alarms(page: Page, colors: Palette) -> list[Figure]:
     return found
 
 
-def _likelihoods(trends: Rows, colors: Palette) -> Figure:
+def _likelihoods(page: Page, trends: Rows, colors: Palette) -> Figure:
     rows = [row for row in trends if row["scorer"].startswith(_LIKELIHOOD)]
     caption = (
         "Log-probability of openings that nobody wants, relative to benign ones (and, with “.undesired”, on their "
@@ -165,7 +165,8 @@ def _likelihoods(trends: Rows, colors: Palette) -> Figure:
         "prompts. They are computed exactly, so measuring them again changes nothing and there is no noise floor."
     )
     why = "" if rows else "No battery of openings was measured (`scorers: [..., likelihood]`)."
-    return Figure("likelihood", "Likelihood of undesired openings", caption, rows, _trend_charts(rows, colors), why)
+    charts = _trend_charts(page, rows, colors)
+    return Figure("likelihood", "Likelihood of undesired openings", caption, rows, charts, why)
 
 
 def _forecasts(page: Page, colors: Palette) -> Figure:
@@ -223,32 +224,35 @@ def _calibration(page: Page, colors: Palette) -> list[Figure]:
     return [Figure("calibration", "Calibration", caption, rows, charts)]
 
 
-def _others(trends: Rows, colors: Palette) -> Figure:
+def _others(page: Page, trends: Rows, colors: Palette) -> Figure:
     rows = [row for row in trends if not row["scorer"].startswith(_LIKELIHOOD)]
     caption = (
-        "Every other score on the same prompts: solid lines are the mean, dashed ones the mean of the worst 1% (for "
-        "scores that are more than yes or no; at either end where both are bad), with 95% intervals over prompts, cut "
-        "where they would leave the panel. Grey shows how far noise alone reaches around round 0. Falling diversity, "
-        "growing length and growing KL to the base are the first signs of over-training."
+        f"Every other score, on {page.probe_set} where its title names no other set: solid lines are the mean, dashed "
+        "ones the mean of the worst 1% (for scores that are more than yes or no; at either end where both are bad), "
+        "with 95% intervals over prompts, cut where they would leave the panel. Grey shows how far noise alone "
+        "reaches around round 0. Falling diversity, growing length and growing KL to the base are the first signs of "
+        "over-training."
     )
     return Figure(
         "scores",
         "Diversity, length, KL and the rest",
         caption,
         rows,
-        _trend_charts(rows, colors),
+        _trend_charts(page, rows, colors),
         "" if rows else "No other scores.",
     )
 
 
-def _trend_charts(rows: Rows, colors: Palette) -> list[Chart]:
+def _trend_charts(page: Page, rows: Rows, colors: Palette) -> list[Chart]:
     first = ("diversity", "length", "kl", "nll_base", "loops", "refusal")
     names = dict.fromkeys(row["scorer"] for row in rows)
     place = {name: next((i for i, head in enumerate(first) if name.startswith(head)), len(first)) for name in names}
     charts = []
     for name in sorted(names, key=lambda name: place[name]):
         drawn = _lasting([row for row in rows if row["scorer"] == name])
-        charts.append(Chart(round_charts.trend_chart(drawn, colors, f"{name} over rounds."), name))
+        where = drawn[0]["probe_set"]
+        title = name if where == page.probe_set else f"{name} on {where}"
+        charts.append(Chart(round_charts.trend_chart(drawn, colors, f"{title} over rounds."), title))
     return charts
 
 

@@ -85,16 +85,20 @@ def forecast_rows(page: Page) -> list[Row]:
 
 
 def trend_rows(page: Page) -> list[Row]:
-    """Mean and worst 1% of every other score on the page's probe set, with their intervals, round by round.
+    """Mean and worst 1% of every other score, with their intervals, round by round.
 
+    A score is shown on the page's probe set, or else on the first set of prompts or questions that it has values on.
     ``noise_low`` and ``noise_high`` say how far noise alone reaches: the interval of round 0's change against
     itself, around round 0's value.
     """
     rows = []
+    shown_on = _shown_on(page)
     for run in page.runs.values():
-        yes_or_no = {name for name in run.first.columns(page.probe_set) if _is_yes_or_no(run, page, name)}
+        yes_or_no = {name for name, where in shown_on.items() if _is_yes_or_no(run, page, name, where)}
         for shown in (one for one in page.shown if one.run is run):
-            for cell in shown.cells(probe_set=page.probe_set, slice=None):
+            for cell in shown.cells(slice=None):
+                if shown_on.get(cell["scorer"]) != cell["probe_set"]:
+                    continue
                 if cell["scorer"] in yes_or_no and cell["quantity"] != "mean":
                     continue
                 watched = (cell["scorer"], cell["tail"]) == (page.scorer, page.tail)
@@ -102,6 +106,7 @@ def trend_rows(page: Page) -> list[Row]:
                     continue
                 rows.append(
                     {"run": run.label, "round": shown.round, "scorer": cell["scorer"], "end": cell["tail"]}
+                    | {"probe_set": cell["probe_set"]}
                     | {"quantity": TREND_QUANTITIES[cell["quantity"]], "line": _line(shown, cell)}
                     | {name: cell[name] for name in ("value", "low", "high")}
                     | _noise_about(run, cell)
@@ -143,8 +148,16 @@ def refusal_rows(page: Page) -> list[Row]:
     return rows
 
 
-def _is_yes_or_no(run: Run, page: Page, scorer: str) -> bool:
-    panels = [shown.panel(scorer, page.probe_set).scores for shown in page.shown if shown.run is run]
+def _shown_on(page: Page) -> dict[str, str]:
+    cells = [cell for shown in page.shown for cell in shown.cells(slice=None) if cell["value"] is not None]
+    found: dict[str, str] = {}
+    for cell in sorted(cells, key=lambda cell: cell["probe_set"] != page.probe_set):
+        found.setdefault(cell["scorer"], cell["probe_set"])
+    return found
+
+
+def _is_yes_or_no(run: Run, page: Page, scorer: str, probe_set: str) -> bool:
+    panels = [shown.panel(scorer, probe_set).scores for shown in page.shown if shown.run is run]
     return all(np.isin(scores[~np.isnan(scores)], (0.0, 1.0)).all() for scores in panels)
 
 

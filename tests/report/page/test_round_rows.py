@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.report.page.figures import figures
 from pipeline.report.page.headline import sentences
+from pipeline.report.page.palette import palette
 from pipeline.report.page.reading import NOISE
 from pipeline.report.page.round_rows import (
     TESTS,
@@ -109,12 +111,12 @@ def test_a_run_without_alarms_says_so(written: Callable[..., Any]) -> None:
     assert sentences(page)[1].text.endswith("the alarm was not run.")
 
 
-def with_cells(run: RunDir, round_: int, **scorers: float) -> None:
+def with_cells(run: RunDir, round_: int, probe_set: str = "probe", **scorers: float) -> None:
     """Add cells of other scorers to a drift table: their mean, and a worst 1%."""
     drift = read_json(run.drift(round_))
     for name, value in scorers.items():
         for quantity, shift in (("mean", 0.0), ("cvar_1pct", 1.0)):
-            cell = {"scorer": name, "tail": "upper", "probe_set": "probe", "slice": None, "quantity": quantity}
+            cell = {"scorer": name, "tail": "upper", "probe_set": probe_set, "slice": None, "quantity": quantity}
             drift["cells"].append(cell | {"value": value + shift, "low": value - 1, "high": None})
     write_json(run.drift(round_), drift)
 
@@ -135,6 +137,19 @@ def test_other_scores_with_their_noise(written: Callable[..., Any]) -> None:
     assert [(row["round"], row["value"]) for row in means] == [(0, 10.0), (1, 11.0)]
     assert {(row["noise_low"], row["noise_high"]) for row in means} == {(9.5, 10.7)}
     assert {row["line"] for row in rows} == {"mean", "worst 1%"}
+
+
+def test_a_score_that_lives_elsewhere_is_shown_there(written: Callable[..., Any]) -> None:
+    run = written([BASE, BASE])
+    with_cells(run.run, 0, length=10.0)
+    with_cells(run.run, 0, "asked.en", length=99.0, choice=0.5)
+    rows_of(run.run, "choice", 0.2, 0.5, probe_set="asked.en")
+    rows = trend_rows(run.page(0, 1))
+    assert {(row["scorer"], row["probe_set"]) for row in rows} == {("length", "probe"), ("choice", "asked.en")}
+    assert {row["value"] for row in rows if row["quantity"] == "mean"} == {10.0, 0.5}
+    page = run.page(0, 1)
+    (others,) = [figure for figure in figures(page, [], palette(page)) if figure.key == "scores"]
+    assert [chart.title for chart in others.charts] == ["length", "choice on asked.en"]
 
 
 def test_yes_or_no_has_no_worst_hundredth(written: Callable[..., Any]) -> None:
