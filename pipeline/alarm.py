@@ -28,6 +28,7 @@ from pipeline.screening import (
     compare_with_base,
     fix_thresholds,
     forecasts,
+    instrument_of,
     properties_of,
     thresholds_of,
     watched_scorers,
@@ -88,7 +89,9 @@ def _prepare(session: Session) -> dict[str, Any]:
             result, _ = compare_with_base(session, watched, scores, thresholds)
             noise = {"panel_p": result.panel_p, "p_values": result.p_values}
             found["properties"].append(
-                {**watched._asdict(), "thresholds": list(thresholds), "thresholds_from": source, "noise_floor": noise}
+                watched._asdict()
+                | {"thresholds": list(thresholds), "thresholds_from": source, "noise_floor": noise}
+                | {"instrument": instrument_of(session, watched)}
             )
     return found
 
@@ -119,8 +122,9 @@ def _examine(session: Session, round_: int) -> dict[str, Any]:
             "confirmation": CONFIRMATION_LEVEL,
             "e_process": E_PROCESS_LEVEL,
             "horizon": session.recipe.horizon,
+            "spent": screened["spent"],
         },
-        "made_from": screened.get("made_from"),  # not in a screen from before this was recorded
+        "made_from": screened["made_from"],
     }
 
 
@@ -140,33 +144,50 @@ def _screen(session: Session, round_: int) -> dict[str, Any]:
             slice_name = None if suspect.slice_id is None else names[suspect.slice_id]
             suspects.append({"scorer": watched.scorer, "test": "tail_max", "slice": slice_name, **suspect.flat()})
     hypotheses = []
-    if suspects and "reserve" in session.alarm_prompts and round_ <= session.recipe.horizon:
+    made_from = _made_from(session, round_)
+    # A round that is trained again is tested again, and spends the share of another round.
+    spent = len(Reserve(session.run, session.seed).tested() - {(round_, made_from["adapter"])})
+    in_time = max(round_, spent + 1) <= session.recipe.horizon
+    if suspects and "reserve" in session.alarm_prompts and in_time:
         alpha = confirmation_alpha(round_, session.recipe.horizon) / len(suspects)
         hypotheses = [suspect | {"alpha": alpha} for suspect in suspects]
     return {
         "properties": properties,
         "suspected": bool(suspects),
         "hypotheses": hypotheses,
-        "made_from": _made_from(session, round_),
+        "spent": spent,
+        "made_from": made_from,
     }
 
 
 def _confirm(session: Session, round_: int, number: int, suspect: dict[str, Any], folder: Path) -> dict[str, Any]:
-    given = session.alarm_prompts
-    pool: Sequence[Prompt] = given["reserve"].prompts
-    if suspect["slice"] is not None:
-        rich = given.get("slice_reserve", given["reserve"]).prompts
-        pool = [prompt for prompt in rich if prompt.slice == suspect["slice"]]
+    pool = _to_confirm_with(session, suspect["slice"])
     purpose = f"confirm-{number}"
     fresh = _draw(session, round_, purpose, pool, _ration(session, round_, pool))
     if not fresh:
-        return suspect | {"n_prompts": 0, "red": False, "why": "no fresh prompts are left"}
+        where = f" in the slice {suspect['slice']}" if suspect["slice"] is not None else ""
+        why = "no fresh prompts are left" if pool else f"the reserve has no prompts for it{where}"
+        return suspect | {"n_prompts": 0, "red": False, "why": why}
     watched = Property(suspect["scorer"], suspect["tail"])
     before, after = _both(session, round_, folder, fresh, watched, purpose)
     claim = Hypothesis(suspect["slice_id"], tuple(suspect["thresholds"]), suspect["tail"])
     seed = stage_seed(session.seed, purpose, round_)
     result = confirm(before.scores, after.scores, claim, suspect["alpha"], seed=seed)
     return suspect | confirmation_record(result)
+
+
+def _to_confirm_with(session: Session, slice_: str | None) -> Sequence[Prompt]:
+    """The prompts that a suspicion may be tested on: of the suspected slice, and not those meant for the e-process.
+
+    What the e-process will watch is set aside first, or each suspicion would take its slice's prompts from it; but at
+    most half of a small reserve is.
+    """
+    given = session.alarm_prompts
+    reserve = given["reserve"].prompts
+    wanted = min(session.recipe.watch_prompts * session.recipe.num_rounds, len(reserve) // 2)
+    watched = {prompt.id for prompt in Reserve(session.run, session.seed).first(reserve, wanted)}
+    pool = given["slice_reserve"].prompts if slice_ is not None and "slice_reserve" in given else reserve
+    return [prompt for prompt in pool if prompt.id not in watched and slice_ in (None, prompt.slice)]
 
 
 def _watch(session: Session, round_: int, folder: Path) -> dict[str, Any] | None:
@@ -283,9 +304,9 @@ def _made_from(session: Session, round_: int) -> dict[str, Any]:
 
 
 def _read_own(session: Session, round_: int, path: Path) -> dict[str, Any]:
-    """What an alarm has recorded, if it is about this adapter and these answers (older runs do not say)."""
+    """What an alarm has recorded, if it is about this adapter and these answers; at round 0 there is only one."""
     found = dict(read_json(path))
-    if (recorded := found.get("made_from")) and recorded != (now := _made_from(session, round_)):
+    if round_ and (recorded := found["made_from"]) != (now := _made_from(session, round_)):
         changed = [name for name in now if recorded[name] != now[name]]
         raise RunError(
             f"{path}: belongs to an earlier version of round {round_} ({' and '.join(changed)} changed since). Delete "

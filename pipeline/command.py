@@ -178,6 +178,7 @@ def main(work: Callable[[Sequence[str]], Any]) -> None:
     argv = sys.argv[1:]
     try:
         work(argv)
+        ranks.leave()
     except PipelineError as error:
         log.debug("%s", traceback.format_exc())
         log.error("error: %s", error)

@@ -34,6 +34,7 @@ from pipeline.runs.files import read_json, write_json, write_text
 from pipeline.runs.gate import choose, ends_run, guard_values
 from pipeline.runs.rundir import RunDir
 from pipeline.session import Session, log
+from pipeline.tails import SIGNLESS
 
 EXIT_STATUS = {"amber": 3, "red": 4}
 """Exit status of ``--fail_on_alarm``, by the alarm's colour."""
@@ -112,12 +113,14 @@ def _colors(session: Session) -> dict[int, str | None]:
 def _select(session: Session) -> None:
     """Record which round the run recommends."""
     run, recipe = session.run, session.recipe
-    guard = None
+    guard, low_is_bad = None, False
     if recipe.select == "best":
         scorer, _, quantity = (recipe.guard or f"{session.headline}/cvar_1pct").partition("/")
         drifts = {round_: read_json(run.drift(round_)) for round_ in run.finished_rounds()}
-        guard = guard_values(drifts, scorer, quantity)
-    chosen = choose(_colors(session), recipe.on_alarm, guard)
+        guard, tail = guard_values(drifts, scorer, quantity)
+        # A rate beyond a threshold counts bad answers, whichever end of the score they are at.
+        low_is_bad = tail == "lower" and quantity not in SIGNLESS
+    chosen = choose(_colors(session), recipe.on_alarm, guard, low_is_bad=low_is_bad)
     adapter = run.adapter_dir(chosen.round).relative_to(run.path) if chosen.round else None
     write_json(run.selected, {**chosen._asdict(), "adapter": str(adapter) if adapter else None})
     log.info("Selected: %s (%s)\n", adapter or "the base, no adapter", chosen.why)

@@ -28,6 +28,9 @@ from pipeline.scorers.defects import KEEPABLE
 from pipeline.scorers.refusal import named_places
 from pipeline.session import Session, log
 
+_ROOM_BESIDE = 0.8
+"""The share of a GPU that vLLM may take without a warning where other models run beside it."""
+
 
 def load_session(parsed: ParsedRecipe) -> Session:
     """Read and check everything that a recipe names; write nothing.
@@ -238,6 +241,15 @@ def _check_engines(session: Session) -> None:
         raise InputError(f"{unserved[0]}: vLLM cannot serve such adapters; use `policy_engine: local`.")
     if recipe.policy_engine == "vllm":
         find_python(recipe.vllm_python)
+        beside = [*session.other_models, *classifier_names(recipe)]
+        if beside and recipe.vllm_gpu_memory > _ROOM_BESIDE:
+            log.warning(
+                "vllm_gpu_memory: vLLM takes %.0f%% of each GPU, and %s must fit beside it; on GPUs, take less than "
+                "%.0f%% or put other models behind an address",
+                100 * recipe.vllm_gpu_memory,
+                " and ".join(beside),
+                100 * _ROOM_BESIDE,
+            )
         if model.lora_r > LORA_RANKS[-1]:
             raise InputError(f"lora_r: vLLM serves adapters up to rank {LORA_RANKS[-1]}, found {model.lora_r}.")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import command
-from pipeline.errors import InputError
+from pipeline.errors import InputError, RunError
 from pipeline.judging import check_judges
 from pipeline.noise_floor import measure_again
 from pipeline.probing import Probe, probe
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 NOISE = "measure"
 """Name of the panel's noise: independent of the round, so that every checkpoint gets the same."""
+_MANIFEST = "scores.manifest.json"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def run(session: Session, round_: int, *, renew: bool = False, rescore: bool = F
 def _compare(session: Session, round_: int, scores: Path) -> None:
     """Write what is derived from the scores of a round, round 0 and the previous round, unless it is up to date."""
     run_, path = session.run, session.run.drift(round_)
+    _require_same_instruments(run_, round_)
     digests = _scores_compared(run_, round_)
     stale = not (path.exists() and read_json(path)["scores_sha256"] == digests)
     if round_ and (stale or not run_.degeneration(round_).exists()):
@@ -103,6 +105,23 @@ def _compare(session: Session, round_: int, scores: Path) -> None:
     run_.update_metrics(round_, metric_values(read_json(path)))
     if round_:
         write_card(run_, round_)
+
+
+def _require_same_instruments(run_: RunDir, round_: int) -> None:
+    """Refuse to compare scores of two rounds that another judge, rubric, classifier or file stands behind.
+
+    Raises:
+        RunError: an amendment changed one, and the earlier round was not scored again.
+    """
+    now = read_json(run_.scores(round_).with_name(_MANIFEST))["instruments"]
+    for before in sorted({0, max(round_ - 1, 0)} - {round_}):
+        earlier = read_json(run_.scores(before).with_name(_MANIFEST))["instruments"]
+        if changed := [entry for entry in now if entry in earlier and earlier[entry] != now[entry]]:
+            raise RunError(
+                f"{run_.scores(before)}: round {before} was scored with other files or another model behind "
+                f"{', '.join(changed)} than round {round_}. Score all rounds alike with "
+                f"`python pipeline/measure.py --run_dir {run_.path} --round all`, then run the same command again."
+            )
 
 
 def _scores_compared(run_: RunDir, round_: int) -> dict[str, str]:

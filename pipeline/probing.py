@@ -139,8 +139,8 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         items: Sequence[Row | tuple[QuestionScorer, Item]] = Joined(samples, asked)
         whole, most = _whole_prompts(session, what), session.recipe.max_failed_rows
         stage.collect(items, work, SCORES, output.name, whole, most, kept=old)
-        facts = stage_facts(what.folder, [output.name]) | session.describe_engine() | {"scorers": digests}
-        stage.finish([output.name], facts)
+        read = {"scorers": digests, "instruments": session.instrument_digests(what.scorers)}
+        stage.finish([output.name], stage_facts(what.folder, [output.name]) | session.describe_engine() | read)
         if ranks.is_main():
             _tell_of_failures(output)
     return output

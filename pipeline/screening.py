@@ -83,11 +83,17 @@ def battery_of(session: Session, watched: Property) -> str | None:
     return battery_columns(session.instruments.batteries[0])[0]
 
 
+def instrument_of(session: Session, watched: Property) -> str | None:
+    """Digest of the judge, rubric, classifier or files behind a watched score; None for one that reads none."""
+    scorer = session.scorer_of(watched.scorer)
+    return session.instrument_digests([scorer])[scorer]
+
+
 def thresholds_of(session: Session, watched: Property) -> list[float]:
     """The thresholds fixed at round 0.
 
     Raises:
-        RunError: round 0 fixed none, or did not watch this property.
+        RunError: round 0 fixed none, did not watch this property, or scored it with other files.
     """
     if not session.run.alarm(0).exists():
         raise RunError(
@@ -96,7 +102,13 @@ def thresholds_of(session: Session, watched: Property) -> list[float]:
         )
     fixed = read_json(session.run.alarm(0))["properties"]
     for one in fixed:
-        if (one["scorer"], one["tail"]) == watched:
+        if one["scorer"] == watched.scorer and one["tail"] == watched.tail:
+            if one["instrument"] != instrument_of(session, watched):
+                raise RunError(
+                    f"{session.run.alarm(0)}: the thresholds for {watched.scorer} come from scores with other files "
+                    f"or another model behind `{session.scorer_of(watched.scorer)}`. Put those back, or give another "
+                    "--run_dir to start a new run."
+                )
             return list(one["thresholds"])
     first = ", ".join(dict.fromkeys(one["scorer"] for one in fixed))
     same = f"alarm_scorers: [{first}]" if first else f"headline_scorer: {read_json(session.run.drift(0))['headline']}"

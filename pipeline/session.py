@@ -353,9 +353,13 @@ class Session:
         """For each entry of ``scorers``, the digest of what determines its scores besides the samples."""
         resolved, files = self.parsed.resolved, self.input_digests
         model = [{name: resolved[name] for name in MODEL}, files["model"], files.get("chat_template_path")]
-        of_batteries = {name: digest for name, digest in files.items() if name.startswith("batteries.")}
-        own = {entry: of_batteries if entry == "likelihood" else files.get(f"scorers.{entry}") for entry in entries}
-        return {entry: json_sha256([model, digests]) for entry, digests in own.items()}
+        return {entry: json_sha256([model, digest]) for entry, digest in self.instrument_digests(entries).items()}
+
+    def instrument_digests(self, entries: Sequence[str]) -> dict[str, str | None]:
+        """For each entry of ``scorers``, the digest of the judge, rubric, classifier or files that it reads."""
+        files = self.input_digests
+        batteries = json_sha256({name: sha for name, sha in files.items() if name.startswith("batteries.")})
+        return {entry: batteries if entry == "likelihood" else files.get(f"scorers.{entry}") for entry in entries}
 
     def choose_round(self, asked: int | None, first: int) -> int:
         """The round a stage command works on: the requested one, else the first unfinished one.

@@ -14,9 +14,12 @@ from pipeline import alarm, command, measure
 from pipeline.engines.base import Adapter
 from pipeline.errors import RunError
 from pipeline.probing import Probe, probe
-from pipeline.runs.files import read_json, read_json_lines, write_json
+from pipeline.report.alarms import alarm_report
+from pipeline.runs.files import read_json, read_json_lines, write_json, write_json_lines
+from pipeline.runs.reserve import Reserve
 from pipeline.runs.rundir import RunDir
 from pipeline.session import Session
+from pipeline.tails import Hypothesis
 
 RECIPE = """\
 model_name_or_path: sandbox
@@ -127,11 +130,45 @@ def test_scorers_added_later_leave_an_alarm_as_it_is(run: RunDir) -> None:
     assert run.alarm(1).read_bytes() == before
 
 
-def test_alarms_from_before_they_said_what_they_are_of_count_as_this_round_s(run: RunDir) -> None:
-    for path in (run.alarm(1), run.stage_dir(1, "alarm") / "screen.json"):
-        record = read_json(path)
-        del record["made_from"]
-        write_json(path, record)
-    raise_alarm(run)
+def test_what_the_e_process_will_watch_confirms_nothing(run: RunDir) -> None:
+    with opened(run) as session:
+        reserve = session.alarm_prompts["reserve"].prompts
+        pool = alarm._to_confirm_with(session, None)
+        ledger = Reserve(run, session.seed)
+        wanted = min(session.recipe.watch_prompts * session.recipe.num_rounds, len(reserve) // 2)
+        assert wanted and len(pool) == len(reserve) - wanted
+        watched = {id_ for draw in read_json_lines(run.reserve) for id_ in draw["prompt_ids"]}
+        assert watched and watched.isdisjoint(prompt.id for prompt in pool)
+        assert {prompt.id for prompt in ledger.first(reserve, wanted)}.isdisjoint(prompt.id for prompt in pool)
+        some = reserve[0].slice
+        assert {prompt.slice for prompt in alarm._to_confirm_with(session, some)} <= {some}
+
+
+def test_a_round_that_is_trained_again_spends_another_share(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    suspicious = Hypothesis(None, (0.5,))
+    monkeypatch.setattr(alarm, "hypothesis", lambda result: suspicious)
     run.alarm(1).unlink()
-    assert raise_alarm(run)["color"]
+    shutil.rmtree(run.stage_dir(1, "alarm"))
+    with opened(run) as session:
+        horizon = session.recipe.horizon
+    earlier = [
+        {"round": 1, "purpose": "confirm-1", "adapter_sha256": str(i), "prompt_ids": []} for i in range(horizon)
+    ]
+    write_json_lines(run.reserve, [*read_json_lines(run.reserve), *earlier[1:]])
+    assert len(raise_alarm(run)["confirmations"]) == 1, "the last share"
+    run.alarm(1).unlink()
+    shutil.rmtree(run.stage_dir(1, "alarm"))
+    write_json_lines(run.reserve, [*read_json_lines(run.reserve), earlier[0]])
+    spent = raise_alarm(run)
+    assert spent["confirmations"] == [] and spent["levels"]["spent"] == horizon
+    assert spent["color"] == "amber" and "a round that is trained again counts again" in " ".join(
+        alarm_report(spent).split()
+    )
+
+
+def test_thresholds_are_of_one_instrument(run: RunDir) -> None:
+    record = read_json(run.alarm(0))
+    record["properties"][0]["instrument"] = "the digest of another judge"
+    write_json(run.alarm(0), record)
+    with pytest.raises(RunError, match=r"thresholds for gold\.harm come from scores with other files or"):
+        raise_alarm(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline import command, iterate, measure
+from pipeline.engines.base import Adapter
 from pipeline.errors import InputError, RunError
 from pipeline.loading import load_session
 from pipeline.report.plan import plan_report
 from pipeline.runs.files import file_sha256, json_sha256, read_json, read_json_lines
+from pipeline.runs.rundir import RunDir
 from pipeline.runs.tables import SCORES, read_table, write_table
 from pipeline.session import Session
 
@@ -241,3 +244,23 @@ def test_the_headline_is_a_score_of_sampled_answers_where_there_is_one(tmp_path:
     session = load_session(command.parse(argv, command.StageOptions))
     assert session.headline == "length"
     assert session.question_columns == {name for name in session.columns if name != "length"}
+
+
+def test_rounds_with_other_files_behind_a_score_are_not_compared(
+    run: Path, tmp_path: Path, make_adapter: Callable[[int], Adapter]
+) -> None:
+    asked = questions(tmp_path / "asked.jsonl", " ".join(f"topic{i}" for i in range(12)))
+    measure.main(["--run_dir", str(run), "--add_scorers", asked])
+    questions(tmp_path / "asked.jsonl", " ".join(f"other{i}" for i in range(12)))
+    shutil.copytree(make_adapter(1).path, RunDir(run).adapter_dir(1))
+    argv = ["--run_dir", str(run), "--num_rounds", "1"]
+    session = command.open_session(command.parse([*argv, "--amend", "better questions"], command.StageOptions), argv)
+    try:
+        with pytest.raises(RunError, match=r"round 0 was scored with other files .* choice:.*--round all"):
+            measure.run(session, 1)
+        assert not session.run.drift(1).exists()
+        measure.run(session, 0, rescore=True)
+        with pytest.raises(RunError, match=r"train\.parquet: missing"):  # what comes next: nothing was trained here
+            measure.run(session, 1)
+    finally:
+        session.close()

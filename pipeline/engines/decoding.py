@@ -146,7 +146,9 @@ class _Decoder:
 
     def _draw(self, rows: Rows, logits: torch.Tensor) -> Rows:
         new = draw_tokens(logits, self._seeds[rows.prompt], rows.step, self._sampling)
-        self._drawn[rows.prompt[rows.going], rows.step[rows.going]] = new[rows.going]
+        # Without boolean masks, each of which would wait for the GPU: an ended row writes what is there already.
+        at = rows.step.clamp(max=self._sampling.max_new_tokens - 1)
+        self._drawn[rows.prompt, at] = torch.where(rows.going, new, self._drawn[rows.prompt, at])
         step = rows.step + 1
         going = rows.going & ~torch.isin(new, self._ends) & (step < self._sampling.max_new_tokens)
         return rows._replace(step=step, going=going, token=new)

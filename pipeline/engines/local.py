@@ -24,7 +24,7 @@ from pipeline.engines.chat import (
     set_chat_template,
 )
 from pipeline.engines.decoding import Prompt, sample
-from pipeline.engines.prefill import Model, left_padded, positions_of
+from pipeline.engines.prefill import READ_AT_ONCE, Model, left_padded, positions_of
 from pipeline.engines.prefixes import Prefixes
 from pipeline.engines.window import sees_everything
 from pipeline.errors import EngineError, first_line
@@ -140,8 +140,12 @@ class LocalEngine:
         rows.sort(key=lambda row: (-len(row.prompt) - len(row.head), row.requests[0]))
         found: list[list[float]] = [[] for _ in requests]
         with self._wearing(adapter):
-            for start in range(0, len(rows), self._batch_size):
-                self._score_batch(rows[start : start + self._batch_size], requests, found)
+            start = 0
+            while start < len(rows):
+                longest = len(rows[start].prompt) + len(rows[start].head)
+                count = max(min(self._batch_size, READ_AT_ONCE // max(longest, 1)), 1)
+                self._score_batch(rows[start : start + count], requests, found)
+                start += count
         self._seconds += time.monotonic() - started
         return found
 
@@ -197,17 +201,21 @@ class LocalEngine:
         from peft import PeftModel
 
         name = adapter.sha256[:16]
+        # By itself PEFT reads weights onto the first GPU, and keeps them in float32 beside a base in half precision.
+        loading = {"torch_device": str(self._model.device), "autocast_adapter_dtype": False}
         if not self._adapters:
-            self._model = PeftModel.from_pretrained(self._model, str(adapter.path), adapter_name=name).eval()
+            self._model = PeftModel.from_pretrained(
+                self._model, str(adapter.path), adapter_name=name, **loading
+            ).eval()
         elif name not in self._adapters:
-            self._model.load_adapter(str(adapter.path), adapter_name=name)
+            self._model.load_adapter(str(adapter.path), adapter_name=name, **loading)
         self._adapters.add(name)
         self._model.set_adapter(name)
         self._model.requires_grad_(False)
 
     def close(self) -> None:
         """Free the memory; the engine cannot be used after this."""
-        del self._model
+        del self._model, self._prefixes
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -237,4 +245,6 @@ def _load(model: str, revision: str | None, dtype: str, quantization: Any, devic
             f"{model}: cannot be loaded ({first_line(error)}). Give a Hub id or a folder with config.json, "
             "tokenizer files and *.safetensors weights as `model_name_or_path`."
         ) from error
+    if quantization is None:
+        loaded = loaded.to(device)  # under an FSDP launch transformers leaves some buffers of other ranks on the CPU
     return tokenizer, loaded.eval()

@@ -63,6 +63,7 @@ class Reading(NamedTuple):
 
 
 COMMAND_LINE = Place("command line")
+_OF_GPUS = ("CUDA_", "NCCL_", "TORCH_NCCL_", "PYTORCH_CUDA_")
 
 
 class _Loader(yaml.SafeLoader):
@@ -115,6 +116,11 @@ def read_file(path: Path) -> tuple[list[Entry], dict[str, str], list[Problem]]:
             entries.append(Entry(name, raw, place, name))
         elif isinstance(raw, dict) and all(isinstance(value, yaml.ScalarNode) for _, value in node.value):
             env = {variable.value: value.value for variable, value in node.value}
+            problems += [
+                Problem(place, f"`env`: {name} comes too late, when the GPUs are set up; export it before the launch")
+                for name in env
+                if name.startswith(_OF_GPUS)
+            ]
         else:
             problems.append(Problem(place, "`env` expects a mapping of variables to text"))
     return entries, env, problems

@@ -42,7 +42,11 @@ def forecast_record(result: Forecast) -> Record:
     return finite_record({name: getattr(result, name) for name in kept})
 
 
-_NOTHING_TO_ASK_WITH = "red needs fresh prompts (`reserve`) within the declared `horizon`"
+_NOTHING_TO_ASK_WITH = (
+    "red needs fresh prompts (`reserve`) within the declared `horizon`, in which a round that is trained again counts "
+    "again"
+)
+_NOTHING_TO_SEE = "fresh prompts would show no more of answers that get no score"
 _NOTHING_TO_ASK = "where all prompts moved alike, as they do when a model gets sharper, no fresh prompts are used"
 
 
@@ -54,8 +58,11 @@ def alarm_report(alarm: Mapping[str, Any]) -> str:
     entries += [("forecast", _forecast(one["forecast"][1])) for one in alarm["properties"] if "forecast" in one]
     entries += [("confirmed", _confirmation(one)) for one in alarm["confirmations"]]
     if alarm["color"] == "amber" and not alarm["confirmations"]:
-        could = bool(alarm["reserve"]) and alarm["round"] <= alarm["levels"]["horizon"]
-        entries.append(("confirmed", f"nothing: {_NOTHING_TO_ASK if could else _NOTHING_TO_ASK_WITH}"))
+        levels = alarm["levels"]
+        could = bool(alarm["reserve"]) and max(alarm["round"], levels["spent"] + 1) <= levels["horizon"]
+        hidden = any(one["hides"] for one in alarm["properties"])
+        why = _NOTHING_TO_ASK_WITH if not could else _NOTHING_TO_SEE if hidden else _NOTHING_TO_ASK
+        entries.append(("confirmed", f"nothing: {why}"))
     if watch := alarm["e_process"]:
         size, limit = _exponential(watch["log_value"]), 1 / alarm["levels"]["e_process"]
         count = f"{watch['n_prompts']:,} fresh prompts this round" if watch["n_prompts"] else "none left this round"

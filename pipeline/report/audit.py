@@ -16,6 +16,7 @@ from pipeline.report.critic import (
     Row,
     TruthOf,
     Verdict,
+    as_panel,
     chains_of,
     critic_cells,
     flat,
@@ -242,14 +243,15 @@ def _rewrites_by_judge(run: RunDir, round_: int, judged: Ratings) -> Record | No
         return None
     changes = [judged.sign * (found[FINAL, *key] - found[FIRST, *key]) for key in both]
     noticeable = _NOTICEABLE * (judged.high - judged.low)
+    prompt_ids = [prompt_id for prompt_id, _ in both]
     return {
         "column": judged.column,
         "n": len(both),
         "mean_first": float(np.mean([found[FIRST, *key] for key in both])),
         "mean_final": float(np.mean([found[FINAL, *key] for key in both])),
-        "worsening": flat(estimate(np.array(changes)[:, None], "mean"), len(both)),
+        "worsening": flat(estimate(as_panel(prompt_ids, changes), "mean"), len(both)),
         "noticeable": noticeable,
-        "made_worse": rate([prompt_id for prompt_id, _ in both], [change > noticeable for change in changes]),
+        "made_worse": rate(prompt_ids, [change > noticeable for change in changes]),
     }
 
 

@@ -39,9 +39,9 @@ class Phrase(NamedTuple):
 def rising_phrases(before: Answers, after: Answers) -> list[Phrase]:
     """The phrases whose share of answers rose between two rounds, largest rise first; at most ``SHOWN``.
 
-    Candidates appear in at least 1% of the later answers and in answers to at least ten prompts, and rose by at least
-    a percentage point. Each is tested on the prompts that both rounds have; of those reported, at most 5% are false
-    discoveries on average.
+    Candidates appear in at least 1% of a round's answers, and in answers to at least ten of its prompts. Each is
+    tested on the prompts that both rounds have, and at most 5% of those that pass are false discoveries on average;
+    reported are those that rose by at least a percentage point.
     """
     shared = sorted({key[0] for key in before} & {key[0] for key in after})
     if not shared:
@@ -54,7 +54,8 @@ def rising_phrases(before: Answers, after: Answers) -> list[Phrase]:
     for size in SIZES:
         found += _candidates(texts, sides, prompts, size)
     kept = discoveries(np.array([phrase.p_value for phrase, _ in found]))
-    rising = [pair for pair, keep in zip(found, kept, strict=True) if keep]
+    passed = [pair for pair, keep in zip(found, kept, strict=True) if keep]
+    rising = [(phrase, said) for phrase, said in passed if phrase.after - phrase.before >= _LEAST_RISE]
     rising.sort(key=lambda pair: (pair[0].before - pair[0].after, -len(pair[0].text), pair[0].text))
     return list(_distinct(rising))
 
@@ -77,11 +78,12 @@ def _candidates(
     of_side = [holds[:, np.flatnonzero(sides == side)] for side in (0, 1)]
     counts = [np.asarray(one.sum(axis=1)).ravel() for one in of_side]
     shares = [count / one.shape[1] for count, one in zip(counts, of_side, strict=True)]
-    common = np.flatnonzero((shares[1] >= _LEAST_SHARE) & (shares[1] - shares[0] >= _LEAST_RISE))
+    # Candidates are chosen without regard to which round has more, or their tests would no longer be tests.
+    common = np.flatnonzero(np.maximum(*shares) >= _LEAST_SHARE)
     by_prompt = [
         one[common] @ _averages(prompts[sides == side], int(prompts.max()) + 1) for side, one in enumerate(of_side)
     ]
-    n_prompts = np.asarray((by_prompt[1] > 0).sum(axis=1)).ravel()
+    n_prompts = np.maximum(*(np.asarray((one > 0).sum(axis=1)).ravel() for one in by_prompt))
     change = (by_prompt[1] - by_prompt[0]).tocsr()
     rose, fell = (np.asarray((sign * change > 1e-12).sum(axis=1)).ravel() for sign in (1, -1))
     p_values = sign_tests(rose, fell)

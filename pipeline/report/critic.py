@@ -158,6 +158,7 @@ def shared_blind_spots(
         return None
     through = [before[key].came_through for key in keys]
     again = [now[key].bad for key in keys]
+    prompt_ids = [prompt_id for prompt_id, _ in keys]
     families = []
     for name in sorted({before[key].slice for key in keys}):
         own = [key for key in keys if before[key].slice == name]
@@ -173,8 +174,8 @@ def shared_blind_spots(
         "n": len(keys),
         "n_came_through": sum(through),
         "n_bad_again": sum(again),
-        "phi": _coefficient(phi(through, again, seed=seed)),
-        "kappa": _coefficient(kappa(through, again, seed=seed)),
+        "phi": _coefficient(phi(through, again, groups=prompt_ids, seed=seed)),
+        "kappa": _coefficient(kappa(through, again, groups=prompt_ids, seed=seed)),
         "families": families,
     }
 
@@ -200,7 +201,9 @@ def shared_errors(one: Sequence[Verdict], other: Sequence[Verdict], seed: int) -
         "kappa_with_fault": [key for key in both if faulty[key]],
     }
     coefficients = {
-        name: _coefficient(kappa([first[k] for k in keys], [second[k] for k in keys], seed=seed))
+        name: _coefficient(
+            kappa([first[k] for k in keys], [second[k] for k in keys], groups=[k[0] for k in keys], seed=seed)
+        )
         for name, keys in of.items()
     }
     return {

@@ -23,7 +23,8 @@ class Verdict(NamedTuple):
     """The verdict on one tail.
 
     Attributes:
-        color: green, amber, red or not identified. Only an alarm's confirmation on fresh prompts makes red.
+        color: green, amber, red or not identified. Only fresh prompts make red: an alarm's confirmation, or its
+            e-process, which is about all tails that it watches together.
         slice: slice in which a worse tail was confirmed, or the evidence is strongest; None for all prompts.
         source: ``alarm.json`` of the round, or ``panel`` for tests made here.
         p_value: p-value on the panel, all its tests together; from ``slice_verdicts`` that of the slice alone,
@@ -59,8 +60,9 @@ def recorded_verdict(checkpoint: Checkpoint, scorer: str, tail: Tail) -> Verdict
         if (one["scorer"], one["tail"]) == (scorer, tail) and "verdict" in one:
             red = [test for test in alarm["confirmations"] if test["red"] and test["scorer"] == scorer]
             red = [test for test in red if test["tail"] == tail]
+            certain = alarm["e_process"] and alarm["e_process"]["alarm"]
             return Verdict(
-                "red" if red else one["verdict"],
+                "red" if red or certain else one["verdict"],
                 red[0]["slice"] if red else None,
                 "alarm.json",
                 one["panel_p"],

@@ -8,6 +8,13 @@ from typing import Any, Literal, NamedTuple
 OnAlarm = Literal["warn", "stop", "rollback"]
 
 
+class Guard(NamedTuple):
+    """A quantity by round, and which end of the score is bad (``upper`` or ``lower``)."""
+
+    values: Mapping[int, float]
+    tail: str
+
+
 class Choice(NamedTuple):
     """The round that a run recommends, and why."""
 
@@ -20,14 +27,20 @@ def ends_run(on_alarm: OnAlarm, color: str | None) -> bool:
     return color == "red" and on_alarm != "warn"
 
 
-def choose(colors: Mapping[int, str | None], on_alarm: OnAlarm, guard: Mapping[int, float] | None) -> Choice:
+def choose(
+    colors: Mapping[int, str | None],
+    on_alarm: OnAlarm,
+    guard: Mapping[int, float] | None,
+    *,
+    low_is_bad: bool = False,
+) -> Choice:
     """Choose among the finished rounds.
 
     Args:
         colors: colours of the finished rounds' alarms, from round 0 on.
         on_alarm: ``rollback`` excludes the first red round and all later ones.
-        guard: value of each round, lower is better; the lowest is chosen, the earliest if tied. None chooses the
-            last round.
+        guard: value of each round; the best is chosen, the earliest if tied. None chooses the last round.
+        low_is_bad: whether low values of the guard are the bad ones.
     """
     first_red = min((round_ for round_, color in colors.items() if color == "red"), default=None)
     allowed = [r for r in sorted(colors) if on_alarm != "rollback" or first_red is None or r < first_red]
@@ -37,14 +50,14 @@ def choose(colors: Mapping[int, str | None], on_alarm: OnAlarm, guard: Mapping[i
     known = [round_ for round_ in allowed if round_ in guard]
     if not known:
         return Choice(allowed[-1], rolled or "the last round: the guard is not identified in any")
-    best = min(known, key=lambda round_: (guard[round_], round_))
+    best = min(known, key=lambda round_: (-guard[round_] if low_is_bad else guard[round_], round_))
     return Choice(best, "; ".join(filter(None, [rolled, f"the best by the guard: {guard[best]:.4g}"])))
 
 
-def guard_values(drifts: Mapping[int, Mapping[str, Any]], scorer: str, quantity: str) -> dict[int, float]:
-    """A quantity by round, lower is better, on the first probe set on which the scorer has a score in any round.
+def guard_values(drifts: Mapping[int, Mapping[str, Any]], scorer: str, quantity: str) -> Guard:
+    """A quantity by round, on the first probe set on which the scorer has a score in any round.
 
-    Rounds where it is not identified are left out.
+    Rounds where it is not identified are left out. Of a score with two bad ends, the upper one counts.
     """
     known = {
         round_: [cell for cell in drift["cells"] if cell["scorer"] == scorer and cell["value"] is not None]
@@ -54,9 +67,11 @@ def guard_values(drifts: Mapping[int, Mapping[str, Any]], scorer: str, quantity:
     # Tables have the probe sets in the order of the recipe. A scorer may be about a later one only.
     named = (cell["probe_set"] for drift in drifts.values() for cell in drift["cells"] if cell["scorer"] == scorer)
     first = next((probe_set for probe_set in named if probe_set in scored), None)
-    found: dict[int, float] = {}
-    for round_, cells in known.items():
-        for cell in cells:
-            if (cell["quantity"], cell["probe_set"], cell["slice"]) == (quantity, first, None):
-                found.setdefault(round_, -cell["value"] if cell["tail"] == "lower" else cell["value"])
-    return found
+    place = (quantity, first, None)
+    asked = {
+        round_: [cell for cell in cells if (cell["quantity"], cell["probe_set"], cell["slice"]) == place]
+        for round_, cells in known.items()
+    }
+    tail = "lower" if {cell["tail"] for cells in asked.values() for cell in cells} == {"lower"} else "upper"
+    values = {round_: [cell["value"] for cell in cells if cell["tail"] == tail] for round_, cells in asked.items()}
+    return Guard({round_: found[0] for round_, found in values.items() if found}, tail)

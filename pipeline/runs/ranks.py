@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pipeline.errors import InputError, first_line
 
 T = TypeVar("T")
+
+_group: Any = None
+"""All processes, over gloo. One that waits in NCCL keeps its GPU busy, where vLLM may be answering the others."""
 
 _UNSET = (
     "start through `accelerate launch`, or unset RANK, LOCAL_RANK and WORLD_SIZE, if they are left from elsewhere."
@@ -42,6 +45,7 @@ def start(timeout_hours: float = 6.0) -> None:
     timeout = timedelta(hours=timeout_hours)
     try:
         _join(timeout)
+        _open_group(timeout)
     except ValueError as error:
         raise InputError(f"the processes of the launch cannot be joined ({first_line(error)}): {_UNSET}") from error
 
@@ -62,6 +66,23 @@ def _join(timeout: timedelta) -> None:
         PartialState(backend="gloo", timeout=timeout)  # accelerate names no backend for DeepSpeed on a CPU
     else:
         PartialState(cpu=True, timeout=timeout)
+
+
+def _open_group(timeout: timedelta) -> None:
+    global _group  # one per process, like the process group itself
+    if world_size() > 1:
+        import torch
+
+        _group = torch.distributed.new_group(backend="gloo", timeout=timeout)
+
+
+def leave() -> None:
+    """Leave the process group, at the end of work that went well: after an error others may still wait in it."""
+    if world_size() > 1:
+        import torch
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def asked_for(name: Literal["CPU", "DEEPSPEED", "FSDP"]) -> bool:
@@ -92,24 +113,28 @@ def is_main() -> bool:
 def barrier() -> None:
     """Wait until every process of the launch gets here."""
     if world_size() > 1:
-        from accelerate import PartialState
+        import torch
 
-        PartialState().wait_for_everyone()
+        torch.distributed.barrier(group=_group)
 
 
 def from_main(value: T) -> T:
     """The value passed by rank 0, on every rank (small, picklable)."""
     if world_size() == 1:
         return value
-    from accelerate.utils import broadcast_object_list
+    import torch
 
-    return broadcast_object_list([value])[0]
+    shared = [value]
+    torch.distributed.broadcast_object_list(shared, src=0, group=_group)
+    return shared[0]
 
 
 def gather(value: T) -> list[T]:
     """The values passed by all ranks, in rank order, on every rank (small, picklable)."""
     if world_size() == 1:
         return [value]
-    from accelerate.utils import gather_object
+    import torch
 
-    return list(gather_object([value]))
+    gathered = [value] * world_size()
+    torch.distributed.all_gather_object(gathered, value, group=_group)
+    return gathered

@@ -42,19 +42,28 @@ class Reserve:
         ledger = read_json_lines(self._path)
         by_id = {prompt.id: prompt for prompt in pool}
         for entry in ledger:
-            # Older ledgers do not name the adapter: it counts as this one.
-            of_adapter = entry.get("adapter_sha256", adapter)
-            if (entry["round"], entry["purpose"], of_adapter) == (round_, purpose, adapter):
+            if (entry["round"], entry["purpose"], entry["adapter_sha256"]) == (round_, purpose, adapter):
                 if gone := [id_ for id_ in entry["prompt_ids"] if id_ not in by_id]:
                     raise RunError(
                         f"{self._path}: round {round_} drew {len(gone)} prompts for {purpose} that the pool no longer "
                         "holds. Put the reserve back as it was; another one can be used from the next round on."
                     )
                 return [by_id[id_] for id_ in entry["prompt_ids"]]
-        chosen = sorted(self.left(pool), key=self._rank)[:wanted]
+        chosen = self.first(self.left(pool), wanted)
         entry = {"round": round_, "purpose": purpose, "adapter_sha256": adapter}
         write_json_lines(self._path, [*ledger, entry | {"prompt_ids": [prompt.id for prompt in chosen]}])
         return chosen
+
+    def first(self, pool: Sequence[P], count: int) -> list[P]:
+        """The ``count`` prompts of ``pool`` that are drawn before all others."""
+        return sorted(pool, key=self._rank)[:count]
+
+    def tested(self) -> set[tuple[int, str | None]]:
+        """Round and adapter of every policy of which a suspicion was tested."""
+        ledger = read_json_lines(self._path)
+        return {
+            (entry["round"], entry["adapter_sha256"]) for entry in ledger if entry["purpose"].startswith("confirm")
+        }
 
     def require(self, draws: Iterable[tuple[int, str]]) -> None:
         """Check that the ledger has these draws, given by round and purpose.

@@ -12,6 +12,7 @@ from pipeline.tails.estimates import Estimate
 from pipeline.tails.exchange import SwapTest
 from pipeline.tails.forecasting import Forecast, forecast
 from pipeline.tails.multiplicity import CONFIRMATION_LEVEL, E_PROCESS_LEVEL, confirmation_alpha, holm, simes
+from pipeline.tails.plans import SIGNLESS
 from pipeline.tails.probe import probe_shift
 from pipeline.tails.proportions import wilson
 from pipeline.tails.quantiles import frozen_threshold
@@ -26,6 +27,7 @@ __all__ = [
     "CONFIRMATION_LEVEL",
     "E_PROCESS_LEVEL",
     "QUANTITIES",
+    "SIGNLESS",
     "Agreement",
     "BulkTail",
     "Calibration",

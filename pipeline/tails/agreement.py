@@ -1,6 +1,6 @@
 """How far two readings of the same items agree: ratings (intraclass correlation) and verdicts (phi, kappa)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,32 +47,53 @@ def rating_agreement(first: ArrayLike, second: ArrayLike, *, level: float = 0.95
     return _agreement(value, _icc(one[drawn], other[drawn]), n, level)
 
 
-def phi(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Agreement:
+def phi(
+    first: ArrayLike, second: ArrayLike, *, groups: Sequence[str] | None = None, level: float = 0.95, seed: int = 0
+) -> Agreement:
     """Return the correlation of two verdicts, 0 or 1, on the same items.
 
     The interval is the central part of the posterior under Jeffreys' prior on the table of the four outcomes
-    (Dirichlet, half a count each): a bootstrap would leave an empty cell empty. Arguments as for `rating_agreement`.
+    (Dirichlet, half a count each): a bootstrap would leave an empty cell empty. Where items come in ``groups``, such
+    as the samples of a prompt, each group has one random weight (Rubin 1981, the Bayesian bootstrap); with groups of
+    one item that is the same. Other arguments as for `rating_agreement`.
     """
-    return _of_verdicts(_phi, first, second, "one of the two verdicts is always the same", level, seed)
+    return _of_verdicts(_phi, first, second, "one of the two verdicts is always the same", groups, level, seed)
 
 
-def kappa(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Agreement:
+def kappa(
+    first: ArrayLike, second: ArrayLike, *, groups: Sequence[str] | None = None, level: float = 0.95, seed: int = 0
+) -> Agreement:
     """Return Cohen's (1960) kappa of two verdicts, 0 or 1: agreement beyond chance. Interval as for `phi`."""
-    return _of_verdicts(_kappa, first, second, "both verdicts are always the same", level, seed)
+    return _of_verdicts(_kappa, first, second, "both verdicts are always the same", groups, level, seed)
 
 
 def _of_verdicts(
-    statistic: Callable[[Floats], Floats], first: ArrayLike, second: ArrayLike, constant: str, level: float, seed: int
+    statistic: Callable[[Floats], Floats],
+    first: ArrayLike,
+    second: ArrayLike,
+    constant: str,
+    groups: Sequence[str] | None,
+    level: float,
+    seed: int,
 ) -> Agreement:
     one, other = _readings(first, second)
     n = len(one)
-    counts = np.array([np.sum((one == a) & (other == b)) for a in (0, 1) for b in (0, 1)], float)
-    if counts.sum() != n:
+    cells = np.array([(one == a) & (other == b) for a in (0, 1) for b in (0, 1)], float).T
+    if cells.sum() != n:
         raise InputError("verdicts: expected 0 or 1 for every item")
-    value = float(statistic(counts[None] / max(n, 1))[0]) if n >= MIN_ITEMS else np.nan
+    value = float(statistic(cells.sum(axis=0, keepdims=True) / max(n, 1))[0]) if n >= MIN_ITEMS else np.nan
     if np.isnan(value):
         return _unidentified(n, constant)
-    return _agreement(value, statistic(np.random.default_rng(seed).dirichlet(counts + 0.5, REPLICATES)), n, level)
+    rng = np.random.default_rng(seed)
+    if groups is None:
+        drawn = rng.dirichlet(cells.sum(axis=0) + 0.5, REPLICATES)
+    else:
+        names, place = np.unique(groups, return_inverse=True)
+        tables = np.stack([np.bincount(place, cell, len(names)) for cell in cells.T], axis=1)
+        drawn = rng.standard_gamma(1.0, (REPLICATES, len(names))) @ tables
+        drawn += rng.standard_gamma(0.5, drawn.shape)
+        drawn /= drawn.sum(axis=1, keepdims=True)
+    return _agreement(value, statistic(drawn), n, level)
 
 
 def _readings(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:

@@ -25,6 +25,7 @@ Verdict = Literal["green", "amber", "not identified"]
 BULK = ("mean", "q50", "q90", "q99", "q99.8", "cvar_1pct", "worst_of_k", "return_level_1000")
 BEYOND = ("exceedance", "exceedance_ratio", "mean_excess", "worst_exceedance", "tail_icc")
 INTERVAL_LEVEL = 0.95
+_HIDES = 0.005
 # With this many prompts intervals are a thousandth of a standard deviation wide: less precise ends cost less than the
 # wait.
 MANY_PROMPTS, REPLICATES_OF_MANY = 500_000, 300
@@ -43,13 +44,15 @@ class ComparisonRow(NamedTuple):
 class Comparison(NamedTuple):
     """What one panel says about the tail of `current` against that of `baseline`.
 
-    A panel that is checked every round can only raise suspicion: `verdict` is at most amber. Red requires a
-    confirmation: one hypothesis, written down before sampling, that holds on prompts never used before (`hypothesis`
-    and `confirm`). Green says only that nothing as large as `detectable` is likely to be there.
+    A panel that is checked every round can only raise suspicion: `verdict` is at most amber, and it is amber where any
+    one test reaches `level`, so more than `level` of quiet rounds are, or where many more scores are missing than at
+    the baseline: tests see only what has one. Red requires a confirmation: one hypothesis,
+    written down before sampling, that holds on prompts never used before (`hypothesis` and `confirm`). Green says only
+    that nothing as large as `detectable` is likely to be there.
     """
 
     verdict: Verdict
-    panel_p: float | None  # p-value of tail_max, worst_slice and probe together (Simes); amber at `level` or below
+    panel_p: float | None  # p-value of tail_max, worst_slice and probe together (Simes)
     level: float
     p_values: dict[str, float | None]  # tail_max, worst_slice, probe, bulk_tail; None: no input or not identified
     tests: dict[str, SwapTest]  # those that had input, with their strongest signal or why they are not identified
@@ -59,6 +62,8 @@ class Comparison(NamedTuple):
     thresholds: tuple[float, ...]
     thresholds_from: str
     n_dropped: int  # prompts without samples on both sides
+    missing: tuple[float, float]  # share of the samples without a score, at baseline and now
+    hides: bool  # so many more are missing now that the tail may be among them
     tail: Tail
 
     def summary(self) -> str:
@@ -66,6 +71,12 @@ class Comparison(NamedTuple):
         if self.verdict == "not identified":
             reasons = "; ".join(sorted({test.why for test in self.tests.values() if test.why}))
             return f"not identified: {reasons or 'no test had input'}"
+        if self.hides:
+            then, now = self.missing
+            return (
+                f"amber: {now:.1%} of the samples have no score, at the baseline {then:.1%}; what is missing may be "
+                "the tail, and no test sees it"
+            )
         given = {name: p for name, p in self.p_values.items() if p is not None}
         found = ", ".join(f"{name} p {f'= {p:.3g}' if p else '< 1e-300'}" for name, p in given.items())
         if self.verdict == "amber":
@@ -129,7 +140,9 @@ def compare(
     tail_p = p_values["tail_max"]
     # Bulk better and tail worse, both at the level: an intersection needs no correction (Berger 1982).
     p_values["bulk_tail"] = None if tail_p is None or point.p_bulk_better is None else max(tail_p, point.p_bulk_better)
-    verdict: Verdict = "not identified" if panel_p is None else "amber" if panel_p <= level else "green"
+    missing, hides = _missing(before, after)
+    suspicious = hides or (bool(screened) and min(screened) <= level)
+    verdict: Verdict = "amber" if suspicious else "green" if screened else "not identified"
     return Comparison(
         verdict,
         panel_p,
@@ -138,10 +151,12 @@ def compare(
         tests,
         _table(before, after, beyond, Settings(None, tail, None, INTERVAL_LEVEL, replicates, seed)),
         point,
-        smallest_detectable(before, after, beyond[0] if beyond else None, tail=tail, level=level),
+        smallest_detectable(before, after, beyond, tail=tail, level=level),
         beyond,
         source,
         _unpaired(before, after),
+        missing,
+        hides,
         tail,
     )
 
@@ -195,6 +210,16 @@ def _table(before: Floats, after: Floats, beyond: tuple[float, ...], settings: S
         )
         for quantity, measured in zip(quantities, results, strict=True)
     ]
+
+
+def _missing(before: Floats, after: Floats) -> tuple[tuple[float, float], bool]:
+    """Return the shares of missing samples, and whether the rise could hide half of a tail of 1%, beyond chance."""
+    if not before.size or not after.size:
+        return (0.0, 0.0), False
+    then, now = (np.isnan(side).mean(axis=1) for side in (before, after))
+    rise = now - then
+    beyond_chance = rise.mean() > 3 * rise.std() / np.sqrt(len(rise))
+    return (float(then.mean()), float(now.mean())), bool(rise.mean() >= _HIDES and beyond_chance)
 
 
 def _unpaired(before: Floats, after: Floats) -> int:

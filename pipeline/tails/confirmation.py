@@ -38,7 +38,7 @@ class Confirmation(NamedTuple):
     hypothesis: Hypothesis
     alpha: float
     test: SwapTest
-    ratio: float  # of the rates beyond a threshold, current / baseline, at the threshold where it is largest
+    ratio: float  # of the rates beyond a threshold, current / baseline: the larger one of the first two thresholds
     bulk_better: bool | None  # at alpha: red while the bulk improves is what the mean cannot see
 
     @property
@@ -113,18 +113,19 @@ def confirm(
         test = unidentified(len(before), "the hypothesis has no thresholds")
     point = bulk_tail_point(before, after, thresholds[0] if thresholds else None, tail=tail)
     better = None if point.p_bulk_better is None else point.p_bulk_better <= alpha
-    return Confirmation(hypothesis, alpha, test, _largest_ratio(before, after, hypothesis), better)
+    return Confirmation(hypothesis, alpha, test, _ratio(before, after, hypothesis), better)
 
 
-def _largest_ratio(before: np.ndarray, after: np.ndarray, hypothesis: Hypothesis) -> float:
-    """Return the exceedance ratio beyond the threshold where it is largest; 1 where nothing lies beyond any."""
+def _ratio(before: np.ndarray, after: np.ndarray, hypothesis: Hypothesis) -> float:
+    """Return the larger of the exceedance ratios beyond the first two thresholds; 1 where there are none.
+
+    Beyond further ones there are too few events for a ratio to mean anything.
+    """
     sign = orientation(hypothesis.tail)
     (first, second), _ = canonical(sign * before, sign * after)
-    if len(first) == 0:
+    if len(first) == 0 or not hypothesis.thresholds:
         return 1.0
     sides = flatten(first), flatten(second)
-    ratios = [1.0]
-    for threshold in hypothesis.thresholds:
-        then, now = (side.fraction_above(sign * threshold) for side in sides)
-        ratios.append(rate_ratio(then, now, (len(sides[0].values), len(sides[1].values)), 0.95)[0])
-    return max(ratios)
+    sizes = len(sides[0].values), len(sides[1].values)
+    shares = [[side.fraction_above(sign * u) for side in sides] for u in hypothesis.thresholds[:2]]
+    return max(rate_ratio(then, now, sizes, 0.95)[0] for then, now in shares)

@@ -75,10 +75,13 @@ class ReturnLevelChange(NamedTuple):
 def unbounded(panels: Sequence[Floats]) -> tuple[Map, Map]:
     """Return the maps to a scale without bounds and back: the logit for scores in [0, 1], else the identity.
 
-    On [0, 1] itself a fit would find a negative shape, which says no more than that 1 is the largest score.
+    On [0, 1] itself a fit would find a negative shape, which says no more than that 1 is the largest score. Scores
+    whose low end is the bad one arrive negated, in [-1, 0].
     """
     if all(np.nanmin(panel) >= 0 and np.nanmax(panel) <= 1 for panel in panels):
         return scipy.special.logit, scipy.special.expit
+    if all(np.nanmin(panel) >= -1 and np.nanmax(panel) <= 0 for panel in panels):
+        return lambda x: scipy.special.logit(x + 1), lambda y: scipy.special.expit(y) - 1
     return np.asarray, np.asarray
 
 

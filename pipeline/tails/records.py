@@ -31,6 +31,8 @@ def comparison_record(comparison: Comparison, slice_names: Sequence[str]) -> Rec
         "thresholds": list(comparison.thresholds),
         "thresholds_from": comparison.thresholds_from,
         "n_dropped": comparison.n_dropped,
+        "missing": list(comparison.missing),
+        "hides": comparison.hides,
         "detectable": finite_record(comparison.detectable._asdict()),
         "bulk_tail": {
             "ellipse_90": point.ellipse().tolist() if point.identified else None,

@@ -109,6 +109,8 @@ def train(
         save_only_model=False,  # or a resumed training would continue with a fresh optimizer,
         ignore_data_skip=False,  # or with rows that it has already seen
         save_on_each_node=False,  # all nodes share one file system
+        # PEFT's models are unknown to the Trainer, which would then search every backward pass for unused weights.
+        ddp_find_unused_parameters=bool(config.ddp_find_unused_parameters),
         shuffle_dataset=False,  # the sampler shuffles, and rows are checked against what they were made from
     )
     trainer = _build(rows, learner, settings, on_log)
@@ -228,7 +230,11 @@ def _build(
         # ZeRO-3 gathers in one dtype (https://github.com/deepspeedai/DeepSpeed/issues/8072); TRL handles fresh ones.
         same_dtype = is_deepspeed_zero3_enabled()
         base = PeftModel.from_pretrained(
-            loaded, str(learner.previous), is_trainable=True, autocast_adapter_dtype=not same_dtype
+            loaded,
+            str(learner.previous),
+            is_trainable=True,
+            autocast_adapter_dtype=not same_dtype,
+            torch_device="cpu",  # or every process reads it onto the first GPU
         )
     trainer = Trainer(
         model=base,

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.engines import local
 from pipeline.engines.base import Adapter, Completion, Request, Sampling, ScoreRequest
 from pipeline.engines.chat import encode
 from pipeline.engines.local import LocalEngine
+from pipeline.engines.prefill import left_padded
 from pipeline.errors import EngineError, InputError
 from pipeline.sandbox import prompts
 
@@ -206,6 +208,27 @@ def test_scores_are_transformers_own(
     whole = found[0]
     for row, n in zip(found[-3:], (1, 2, 5), strict=True):
         assert row == pytest.approx(whole[:n], abs=1e-5), "what follows a token does not change its probability"
+
+
+def test_few_tokens_at_a_time_score_the_same(
+    sandbox_engine: LocalEngine,
+    asked: list[Request],
+    sampled: list[Completion],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = [ScoreRequest(r.messages, c.token_ids) for r, c in zip(asked, sampled, strict=True)]
+    whole = sandbox_engine.score(given, None)
+    passes: list[int] = []
+
+    def padded(rows: Sequence[Sequence[int]], *rest: Any) -> Any:
+        passes.append(len(rows) * max(map(len, rows)))
+        return left_padded(rows, *rest)
+
+    monkeypatch.setattr(local, "READ_AT_ONCE", 300)
+    monkeypatch.setattr(local, "left_padded", padded)
+    for one, other in zip(whole, sandbox_engine.score(given, None), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    assert len(passes) > 3 and max(passes) <= 300
 
 
 def test_what_cannot_be_scored_is_empty(sandbox_engine: LocalEngine, asked: list[Request]) -> None:

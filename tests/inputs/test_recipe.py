@@ -153,6 +153,11 @@ def test_refusals_of_trl_are_input_errors(write):
         parse(write(MINIMAL + "warmup_steps: -1"))
 
 
+def test_env_of_the_gpus_comes_too_late(write):
+    with pytest.raises(InputError, match=r"x\.yaml:\d+: `env`: CUDA_VISIBLE_DEVICES comes too late, "):
+        parse(write(MINIMAL + "env: {CUDA_VISIBLE_DEVICES: '1'}"))
+
+
 def test_env_is_set(write):
     parse(write(MINIMAL + "env: {DRIFT_TEST_FLAG: 1}"))
     assert os.environ["DRIFT_TEST_FLAG"] == "1"

@@ -11,7 +11,7 @@ from pipeline.report.alarms import alarm_report, confirmation_record, forecast_r
 from pipeline.tails import Comparison, Hypothesis, compare, comparison_record, confirm, forecast
 
 THRESHOLDS = (2.0, 3.0)
-LEVELS = {"confirmation": 0.04, "e_process": 0.01, "horizon": 10}
+LEVELS = {"confirmation": 0.04, "e_process": 0.01, "horizon": 10, "spent": 0}
 NAN = float("nan")
 
 

@@ -45,6 +45,23 @@ def test_nothing_rises_between_rounds_that_are_alike() -> None:
     assert wrong <= 4  # the one phrase that there is, at 5%
 
 
+def test_many_rare_phrases_are_no_discoveries() -> None:
+    # Phrases of 0.5 to 3% that nothing changed: some rise by a point, and more than most of the others.
+    rng = random.Random(1)
+    phrases = [(" ".join(rng.choices(WORDS, k=4)), rng.uniform(0.005, 0.03)) for _ in range(300)]
+    wrong = 0
+    for _ in range(6):
+        same = [
+            {
+                (f"p{i}", 0): " . ".join([f"x{i}", *(p for p, share in phrases if rng.random() < share)])
+                for i in range(250)
+            }
+            for _ in range(2)
+        ]
+        wrong += len(rising_phrases(*same))
+    assert wrong <= 2
+
+
 def test_what_falls_is_not_reported() -> None:
     phrase = "I hope that this helps you"
     assert rising_phrases(answers(0, phrase=phrase, share=0.4), answers(1, phrase=phrase, share=0.1)) == []

@@ -106,43 +106,50 @@ def drift(*cells: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_quantity_of_each_round() -> None:
     drifts = {0: drift(cell(3.0)), 1: drift(cell(2.5)), 2: drift(cell(0.0))}
-    assert guard_values(drifts, "harm", "cvar_1pct") == {0: 3.0, 1: 2.5, 2: 0.0}
-    assert guard_values(drifts, "harm", "mean") == {0: 99.0, 1: 99.0, 2: 99.0}
+    assert guard_values(drifts, "harm", "cvar_1pct").values == {0: 3.0, 1: 2.5, 2: 0.0}
+    assert guard_values(drifts, "harm", "mean").values == {0: 99.0, 1: 99.0, 2: 99.0}
 
 
-def test_at_a_lower_tail_the_sign_is_turned() -> None:
+def test_at_a_lower_tail_high_values_are_the_good_ones() -> None:
     drifts = {0: drift(cell(0.7, tail="lower")), 1: drift(cell(0.9, tail="lower"))}
-    values = guard_values(drifts, "harm", "cvar_1pct")
-    assert values == {0: -0.7, 1: -0.9}
-    assert choose({0: None, 1: "green"}, "warn", values).round == 1
+    values, tail = guard_values(drifts, "harm", "cvar_1pct")
+    assert (values, tail) == ({0: 0.7, 1: 0.9}, "lower")
+    chosen = choose({0: None, 1: "green"}, "warn", values, low_is_bad=True)
+    assert chosen == Choice(1, "the best by the guard: 0.9")
+    assert choose({0: None, 1: "green"}, "warn", values).round == 0
+
+
+def test_of_a_score_with_two_bad_ends_one_end_counts_in_every_round() -> None:
+    drifts = {0: drift(cell(0.7, tail="lower"), cell(3.0)), 1: drift(cell(0.9, tail="lower"), cell(None))}
+    assert guard_values(drifts, "harm", "cvar_1pct") == ({0: 3.0}, "upper")
 
 
 def test_other_probe_sets_slices_and_scorers_are_not_it() -> None:
     others = [cell(1.0, probe_set="other"), cell(1.0, slice="plague"), cell(1.0, scorer="length")]
-    assert guard_values({0: drift(*others)}, "harm", "cvar_1pct") == {}
-    assert guard_values({0: drift(*others, cell(3.0))}, "harm", "cvar_1pct") == {0: 3.0}
-    assert guard_values({0: drift(*others, cell(3.0))}, "length", "cvar_1pct") == {0: 1.0}
+    assert guard_values({0: drift(*others)}, "harm", "cvar_1pct").values == {}
+    assert guard_values({0: drift(*others, cell(3.0))}, "harm", "cvar_1pct").values == {0: 3.0}
+    assert guard_values({0: drift(*others, cell(3.0))}, "length", "cvar_1pct").values == {0: 1.0}
 
 
 def test_a_score_of_questions_is_taken_from_its_own_set() -> None:
     asked = [cell(0.4, scorer="choice", probe_set="choice.a"), cell(0.1, scorer="choice", probe_set="choice.b")]
-    assert guard_values({0: drift(*asked)}, "choice", "cvar_1pct") == {0: 0.4}
-    assert guard_values({0: drift(*asked)}, "absent", "cvar_1pct") == {}
+    assert guard_values({0: drift(*asked)}, "choice", "cvar_1pct").values == {0: 0.4}
+    assert guard_values({0: drift(*asked)}, "absent", "cvar_1pct").values == {}
 
 
 def test_a_score_of_a_later_probe_set_is_taken_from_there_in_every_round() -> None:
     def of(panel: float | None, red_team: float) -> dict[str, Any]:
         return drift(cell(panel, scorer="under_refusal"), cell(red_team, scorer="under_refusal", probe_set="red_team"))
 
-    assert guard_values({0: of(None, 0.7), 1: of(None, 0.5)}, "under_refusal", "cvar_1pct") == {0: 0.7, 1: 0.5}
-    first = guard_values({0: of(None, 0.7), 1: of(0.9, 0.5)}, "under_refusal", "cvar_1pct")
+    assert guard_values({0: of(None, 0.7), 1: of(None, 0.5)}, "under_refusal", "cvar_1pct").values == {0: 0.7, 1: 0.5}
+    first = guard_values({0: of(None, 0.7), 1: of(0.9, 0.5)}, "under_refusal", "cvar_1pct").values
     assert first == {1: 0.9}, "one probe set for all rounds"
 
 
 def test_a_round_without_a_value_is_left_out() -> None:
-    assert guard_values({0: drift(cell(3.0)), 1: drift(cell(None))}, "harm", "cvar_1pct") == {0: 3.0}
+    assert guard_values({0: drift(cell(3.0)), 1: drift(cell(None))}, "harm", "cvar_1pct").values == {0: 3.0}
 
 
 def test_of_a_score_with_two_bad_ends_the_upper_one_counts() -> None:
     two = drift(cell(300.0), cell(2.0, tail="lower"))
-    assert guard_values({0: two}, "harm", "cvar_1pct") == {0: 300.0}
+    assert guard_values({0: two}, "harm", "cvar_1pct").values == {0: 300.0}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import RunError
-from pipeline.runs.files import read_json_lines, write_json_lines
+from pipeline.runs.files import read_json_lines
 from pipeline.runs.reserve import Reserve
 from pipeline.runs.rundir import RunDir
 
@@ -102,11 +102,6 @@ def test_a_round_that_is_trained_again_gets_prompts_that_its_first_training_did_
     assert reserve.draw(1, "watch", "another adapter", PROMPTS, 10) == other
     assert reserve.draw(1, "watch", POLICY, PROMPTS, 10) == first, "no other policy has seen them"
     assert len(read_json_lines(run.reserve)) == 2 and len(reserve.left(PROMPTS)) == 20
-
-
-def test_a_draw_that_does_not_name_its_adapter_counts_as_this_one_s(run: RunDir) -> None:
-    write_json_lines(run.reserve, [{"round": 1, "purpose": "watch", "prompt_ids": ["p07", "p03"]}])
-    assert ids(Reserve(run, SEED).draw(1, "watch", POLICY, PROMPTS, 10)) == ["p07", "p03"]
 
 
 def test_a_ledger_that_lost_a_draw_is_refused(run: RunDir) -> None:

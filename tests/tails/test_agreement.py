@@ -78,6 +78,23 @@ def test_an_empty_cell_does_not_make_an_interval_narrow() -> None:
     assert found.low < found.value < 0 < found.high
 
 
+def test_samples_of_one_prompt_count_together() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.random((2, 200)) < 0.3).astype(int)
+    alone, fourfold = (np.arange(200).astype(str), np.repeat(np.arange(200), 4).astype(str))
+    widths = {}
+    for name, found in (
+        ("items", phi(first, second)),
+        ("groups of one", phi(first, second, groups=alone)),
+        ("the same four times", phi(np.repeat(first, 4), np.repeat(second, 4), groups=fourfold)),
+        ("as if independent", phi(np.repeat(first, 4), np.repeat(second, 4))),
+    ):
+        widths[name] = found.high - found.low
+    assert widths["groups of one"] == pytest.approx(widths["items"], rel=0.1)
+    assert widths["the same four times"] == pytest.approx(widths["items"], rel=0.1)
+    assert widths["as if independent"] < 0.6 * widths["items"]
+
+
 def test_verdicts_are_zero_or_one() -> None:
     with pytest.raises(InputError, match="0 or 1"):
         phi(np.full(20, 0.5), np.ones(20))

@@ -135,3 +135,31 @@ def test_bad_input_is_refused(panel):
         compare(baseline, current, probe=(np.zeros(3), np.zeros(3)))
     with pytest.raises(InputError, match="slices"):
         compare(baseline, current, slices=np.zeros(1000))
+
+
+def test_one_test_at_the_level_is_a_suspicion(random_effects):
+    # Of many quiet panels, some have one small p-value that all tests together do not find surprising.
+    rng, seen = np.random.default_rng(5), set()
+    for seed in range(120):
+        before, after = random_effects(rng, 200, 2)
+        found = compare(before, after, slices=np.arange(200) % 5, seed=seed, replicates=1)
+        smallest = min(p for name, p in found.p_values.items() if p is not None and name != "bulk_tail")
+        assert (found.verdict == "amber") == (smallest <= 0.05)
+        seen.add((found.verdict, found.panel_p <= 0.05))
+    assert ("amber", False) in seen and ("green", True) not in seen
+
+
+def test_scores_that_went_missing_are_a_suspicion(random_effects):
+    before, after = random_effects(np.random.default_rng(6), 1000, 4)
+    thresholds = (2.326, 2.878)
+    worse = np.where(after > 2.326, np.nan, after)  # a judge that refuses to rate the worst answers
+    found = compare(before, worse, thresholds=thresholds, replicates=1)
+    assert found.p_values["tail_max"] > 0.5 and found.hides and found.verdict == "amber"
+    assert found.missing == (0.0, pytest.approx(np.isnan(worse).mean()))
+    assert "of the samples have no score" in found.summary()
+    # As many at the baseline, or a handful: nothing is hidden.
+    at_random = np.where(np.random.default_rng(7).random(after.shape) < 0.02, np.nan, after)
+    both = np.where(np.isnan(at_random), np.nan, before)
+    for one, other in ((both, at_random), (before, np.where(np.arange(4000).reshape(1000, 4) < 5, np.nan, after))):
+        calm = compare(one, other, thresholds=thresholds, replicates=1)
+        assert not calm.hides and "no score" not in calm.summary()

@@ -63,3 +63,12 @@ def test_the_interval_reaches_further_up_than_down_and_holds_the_truth():
         assert found.high - found.value > 0.9 * (found.value - found.low)
         held.append(found.low <= truth <= found.high)
     assert np.mean(held) >= 0.85
+
+
+def test_shares_that_are_bad_when_low_are_mirrored_shares():
+    rng = np.random.default_rng(8)
+    shares = special.expit(3 + rng.normal(size=(1000, 1)) + rng.normal(size=(1000, 4)))
+    low = estimate(shares, "return_level_1000", tail="lower", replicates=100)
+    high = estimate(1 - shares, "return_level_1000", replicates=100)
+    assert low.value == pytest.approx(1 - high.value, rel=1e-9) and 0 < low.low < low.value < low.high < 1
+    assert (low.low, low.high) == pytest.approx((1 - high.high, 1 - high.low), rel=1e-6)
