@@ -174,6 +174,7 @@ def _build(
     on_log: Callable[[int, Mapping[str, float]], None] | None,
 ) -> SFTTrainer:
     from datasets import Dataset
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
     from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import SFTTrainer, get_peft_config, get_quantization_config
 
@@ -190,6 +191,19 @@ def _build(
             if strategy == "batch_rebalance":
                 sampler.seed = self.args.data_seed  # transformers 5.23 leaves it at 42
             return sampler
+
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            # transformers 5.23 would first copy the frozen base to the host's memory, under ZeRO-2 in every process.
+            if self.is_fsdp_enabled:
+                options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+                state = get_model_state_dict(self.model, options=options)
+                if self.args.should_save:
+                    self._save(output_dir, state_dict=state)
+            elif self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage < 3:
+                if self.args.should_save:
+                    self._save(output_dir)
+            else:
+                super().save_model(output_dir, _internal_call)
 
     class PassOnLogs(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
