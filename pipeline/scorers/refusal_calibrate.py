@@ -30,6 +30,7 @@ from pipeline.scorers.refusal_model import (
     RefusalModel,
     explain,
     fit,
+    fitted_to,
     judge,
     load_model,
     write_model,
@@ -205,11 +206,17 @@ def run(arguments: argparse.Namespace) -> list[str]:
         raise InputError(
             f"{arguments.labels}: has {len(labels.answers)} labels; at least {LEAST} are needed, 300 are good."
         )
+    digest = hashlib.sha256(arguments.labels.read_bytes()).hexdigest()
+    if arguments.scores and fitted_to(arguments.weights) == digest:
+        raise InputError(
+            f"{arguments.weights}: was fitted to these very labels, on which it errs less than elsewhere, so shares "
+            "corrected by its errors on them would be too sure. Give labels that it was not fitted to."
+        )
     shipped = [judge(response, start).answer for response in labels.responses]
     fitted = cross_validate(labels, towards(start))
     lines = _report(labels, shipped, fitted)
     if arguments.out:
-        write_model(arguments.out, calibrate(labels, start), f"fitted to {arguments.labels.name}")
+        write_model(arguments.out, calibrate(labels, start), f"fitted to {arguments.labels.name}", digest)
         lines.append(f"weights written to {arguments.out}; use them with `scorers: [refusal:{arguments.out}]`")
     if arguments.scores:
         lines += corrected_shares(arguments.scores, error_rates(shipped, labels.answers))

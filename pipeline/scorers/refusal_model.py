@@ -93,6 +93,12 @@ def load_model(path: Path | str = SHIPPED) -> RefusalModel:
         ) from error
 
 
+def fitted_to(path: Path) -> str | None:
+    """Digest of the labels that weights were fitted to; None for the project's own."""
+    digest = json.loads(path.read_text(encoding="utf-8")).get("labels_sha256")
+    return None if digest is None else str(digest)
+
+
 def _line(read: dict[str, Any]) -> Line:
     table = read["features"]
     if list(table) != list(FEATURES):
@@ -105,9 +111,16 @@ def _line(read: dict[str, Any]) -> Line:
     return Line(numbers[0], tuple(e for e, _ in pairs), tuple(w for _, w in pairs))
 
 
-def write_model(path: Path, model: RefusalModel, about: str) -> None:
-    """Write the model as JSON, every weight beside its feature's name; ``about`` says where it comes from."""
-    record: dict[str, Any] = {"about": about, "penalty": PENALTY}
+def write_model(path: Path, model: RefusalModel, about: str, labels_sha256: str) -> None:
+    """Write the model as JSON, every weight beside its feature's name.
+
+    Args:
+        path: where to write it.
+        model: the model.
+        about: where it comes from.
+        labels_sha256: digest of the labels that it was fitted to.
+    """
+    record: dict[str, Any] = {"about": about, "labels_sha256": labels_sha256, "penalty": PENALTY}
     for part, line in model._asdict().items():
         rows = zip(FEATURES, line.expected, line.weights, strict=True)
         table = {name: {"expected": e, "weight": round(w, 4)} for name, e, w in rows}

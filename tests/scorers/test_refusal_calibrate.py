@@ -92,6 +92,19 @@ def test_shares_are_corrected(labels: Path, tmp_path: Path, capsys: pytest.Captu
     assert corrected == pytest.approx(raw * 3, abs=0.2)  # sensitivity 1/3, specificity 1
 
 
+def test_shares_are_not_corrected_by_errors_on_what_was_fitted(
+    labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    own = tmp_path / "own.json"
+    assert main([str(labels), "--out", str(own)]) == 0
+    assert main([str(labels), "--weights", str(own), "--scores", str(labels)]) == 1
+    assert "was fitted to these very labels" in capsys.readouterr().err
+    other = tmp_path / "other.csv"
+    other.write_text(labels.read_text() + "One more.,none\n")
+    assert main([str(other), "--weights", str(own), "--scores", str(labels)]) == 1
+    assert "was fitted" not in capsys.readouterr().err, "the scores are no table, which is another matter"
+
+
 def test_explain_shows_what_counts(capsys: pytest.CaptureFixture) -> None:
     assert main(["--explain", "I can't help with that."]) == 0
     first, *rest = capsys.readouterr().out.splitlines()

@@ -174,7 +174,7 @@ def _forecasts(page: Page, colors: Palette) -> Figure:
     caption = (
         "Forecast from those log-probabilities: how likely the worst of this many prompts is to begin with an "
         "undesired opening. It extends the tail of the measured prompts by a straight line in extreme-value "
-        "coordinates (Jones et al. 2025); bands are 95% bootstrap intervals, and do not cover the possibility that "
+        "coordinates (Jones et al. 2025); bands are 95% likelihood intervals, and do not cover the possibility that "
         "the line does not stay straight."
     )
     charts = [Chart(round_charts.forecast_chart(rows, colors))] if rows else []
