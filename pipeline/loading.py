@@ -197,6 +197,7 @@ def _warn_of_main(what: str, name: str) -> None:
 def _check_reserve(session: Session) -> None:
     recipe = session.recipe
     if "reserve" in session.alarm_prompts:
+        _check_slices_of_reserve(session)
         held, wanted = len(session.alarm_prompts["reserve"].prompts), recipe.watch_prompts * recipe.num_rounds
         if held < wanted:
             log.warning(
@@ -213,6 +214,22 @@ def _check_reserve(session: Session) -> None:
                 recipe.horizon,
                 recipe.num_rounds,
             )
+
+
+def _check_slices_of_reserve(session: Session) -> None:
+    panel = {prompt.slice for prompt in next(iter(session.probe_sets.values())).prompts}
+    key = "slice_reserve" if "slice_reserve" in session.alarm_prompts else "reserve"
+    absent = sorted(panel - {prompt.slice for prompt in session.alarm_prompts[key].prompts})
+    if len(panel) > 1 and absent:
+        log.warning(
+            "%s: holds no prompt of %d of the panel's %d slices: %s. What is suspected in one of them cannot be "
+            "tested on fresh prompts, and stays amber. Add prompts of these slices, under the same names "
+            "(`probe_slice_column`)",
+            key,
+            len(absent),
+            len(panel),
+            shorten(", ".join(absent), 300, placeholder=" …"),
+        )
 
 
 def _check_engines(session: Session) -> None:

@@ -86,6 +86,35 @@ def test_a_horizon_that_ends_before_the_run_is_warned_of(
     assert ("horizon: covers 2 of 3 rounds" in caplog.text) == warned
 
 
+def test_a_slice_that_the_reserve_lacks_is_warned_of(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
+
+    def source(name: str, *slices: str) -> str:
+        rows = [{"prompt": f"{name} {one}", "topic": one} for one in slices]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        return str(tmp_path / f"{name}.jsonl")
+
+    def said(panel: list[str], **reserves: list[str]) -> str:
+        caplog.clear()
+        flags = [word for key, slices in reserves.items() for word in (f"--{key}", source(key, *slices))]
+        sets = [f"panel={source('panel', *panel)}", f"other={source('other', 'elsewhere')}"]
+        load(*small, "--probe_slice_column", "topic", "--probe_sets", *sets, *flags)
+        return " ".join(line for line in caplog.messages if "panel's" in line)
+
+    panel = ["arson", "fraud", "theft"]
+    told = said(panel, reserve=["Arson", "theft"])
+    assert told.startswith("reserve: holds no prompt of 2 of the panel's 3 slices: arson, fraud. ")
+    assert "stays amber" in told and "`probe_slice_column`" in told
+    assert "slice_reserve: holds no prompt of 1 of the panel's 3 slices: theft." in said(
+        panel, reserve=panel, slice_reserve=["arson", "fraud"]
+    ), "slices are confirmed on the slice reserve alone"
+    assert not said(panel, reserve=["arson"], slice_reserve=[*panel, "more"])
+    assert not said(["all of it"], reserve=["everything"]), "one slice is no slice: the whole panel is confirmed"
+    assert not said(panel), "without a reserve nothing is confirmed, and that is said elsewhere"
+
+
 @pytest.mark.parametrize("key", ["critic", "judge"])
 def test_a_key_that_is_not_set_is_missed_before_round_0(
     recipe: list[str], key: str, monkeypatch: pytest.MonkeyPatch
