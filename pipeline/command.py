@@ -29,6 +29,8 @@ from pipeline.runs.shared import require_same_inputs, require_shared_folder
 from pipeline.session import Session, log
 
 DEFAULT_RECIPE = PROJECT / "recipes" / "sandbox-blind-spot" / "config.yaml"
+MEASURED = ("scorers", "batteries")
+"""The recipe fields whose lists may grow in a run that has begun."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def _asked(session: Session, adding: Sequence[str] = ()) -> Asked:
     """What this launch asks of the run, and how that differs from what it was started with."""
     run, parsed = session.run, session.parsed
     old = read_json(run.resolved) if run.resolved.exists() else parsed.resolved
+    shorter = [name for name in MEASURED if set(old[name]) > set(parsed.resolved[name])]
     grown = {name: parsed.resolved[name] for name in adding if set(old[name]) < set(parsed.resolved[name])}
     return Asked(
         constitution=session.constitution.source_text,
@@ -114,6 +117,7 @@ def _asked(session: Session, adding: Sequence[str] = ()) -> Asked:
         recipe_changes=diff_resolved(old | grown, parsed.resolved),
         additions=diff_resolved(old, old | grown),
         amend=getattr(parsed.options, "amend", None),
+        lacks={name: [entry for entry in old[name] if entry not in parsed.resolved[name]] for name in shorter},
     )
 
 
