@@ -21,7 +21,7 @@ from pipeline.errors import InputError, PipelineError
 from pipeline.inputs.launch import check_launch, this_launch
 from pipeline.inputs.places import PROJECT
 from pipeline.inputs.recipe import REACHING, ParsedRecipe, diff_resolved, parse_recipe
-from pipeline.loading import load_session
+from pipeline.loading import check_tokenizer, load_session
 from pipeline.runs import ranks
 from pipeline.runs.files import json_sha256, read_json
 from pipeline.runs.rundir import COMPUTING, Asked, RunDir, package_versions
@@ -83,6 +83,7 @@ def open_session(
     if first_round is not None:
         session.choose_round(parsed.options.round, first_round)
     check_amendment(session, adding=bool(adding))
+    check_tokenizer(session)
     if ranks.is_main():
         run = session.run
         run.lock()
@@ -100,6 +101,7 @@ def check_session(parsed: ParsedRecipe) -> Session:
     """Load what the recipe names and check all that opening its run would check; write nothing."""
     session = load_session(parsed)
     check_amendment(session)
+    check_tokenizer(session)
     if ranks.is_main():
         session.run.check(_asked(session))
     return session

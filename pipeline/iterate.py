@@ -17,7 +17,6 @@ from typing import Any
 
 from pipeline import alarm, audit, command, distill, generate, measure, placebo, refine
 from pipeline.errors import RunError
-from pipeline.loading import check_tokenizer
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.calibration import calibration_report
 from pipeline.report.checkpoints import Checkpoint, measured_rounds
@@ -173,10 +172,7 @@ def main(argv: Sequence[str]) -> None:
     """Run or resume all rounds of a recipe."""
     parsed = command.parse(argv, IterateOptions)
     if parsed.options.dry_run:
-        session = command.check_session(parsed)
-        plan = plan_report(session)
-        check_tokenizer(session)
-        log.info("%s", plan)
+        log.info("%s", plan_report(command.check_session(parsed)))
         return
     session = command.open_session(parsed, argv)
     try:

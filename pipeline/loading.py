@@ -15,7 +15,7 @@ from pipeline.errors import InputError, first_line
 from pipeline.inputs.addresses import is_address, read_addresses, read_key, read_key_variables
 from pipeline.inputs.constitution import load_constitution
 from pipeline.inputs.labelled import load_labelled
-from pipeline.inputs.model import follows_main, pinned, resolve_model, split_revision
+from pipeline.inputs.model import follows_main, pinned, require_model_folder, resolve_model, split_revision
 from pipeline.inputs.places import find_file
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import OTHER_ROLES
@@ -56,7 +56,7 @@ def load_session(parsed: ParsedRecipe) -> Session:
 
 
 def check_tokenizer(session: Session) -> None:
-    """Load the tokenizer of the base, and nothing of its weights.
+    """Check the base without loading its weights: a local folder has all files, and a dialogue can be written for it.
 
     Raises:
         InputError: there is no such model, or neither its tokenizer nor the recipe has a chat template.
@@ -65,6 +65,7 @@ def check_tokenizer(session: Session) -> None:
 
     from pipeline.engines.chat import require_chat_template, set_chat_template
 
+    require_model_folder(session.model)
     revision = session.parsed.model.model_revision
     try:
         tokenizer = AutoTokenizer.from_pretrained(session.model, revision=revision, trust_remote_code=False)

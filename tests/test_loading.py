@@ -158,9 +158,26 @@ def test_a_dry_run_reads_the_tokenizer_and_its_chat_template(
     where = ["--run_dir", str(tmp_path / "run"), "--dry_run"]
     with pytest.raises(InputError, match="has no chat template"):
         iterate.main([*recipe, *model, *where])
+    (sandbox_without_template / "tokenizer_config.json").write_text("{")
     with pytest.raises(InputError, match=r"its tokenizer cannot be loaded"):
-        (sandbox_without_template / "tokenizer_config.json").write_text("{")
         iterate.main([*recipe, *model, *where])
+    (sandbox_without_template / "config.json").unlink()
+    with pytest.raises(InputError, match=r"no config\.json in this folder"):
+        iterate.main([*recipe, *model, *where])
+
+
+def test_a_model_without_a_chat_template_begins_no_run(
+    small: list[str], project: Path, tmp_path: Path, sandbox_without_template: Path
+) -> None:
+    argv = [*small, "--model_name_or_path", str(sandbox_without_template), "--run_dir", str(tmp_path / "run")]
+    with pytest.raises(InputError, match="has no chat template"):
+        iterate.main(argv)
+    assert not (tmp_path / "run").exists()
+    plain = str(project / "constitutions" / "templates" / "chat_plain.jinja")
+    argv += ["--chat_template_path", plain]
+    session = command.open_session(command.parse(argv, command.StageOptions), argv)
+    session.close()
+    assert not session.run.amendments.exists(), "the template is of the recipe that the run began with"
 
 
 def test_a_base_that_follows_main_is_held_at_its_commit(
