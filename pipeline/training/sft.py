@@ -134,7 +134,7 @@ def train(
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # an engine in another process may need it
     if ranks.is_main():
-        _tidy(partial, learner.model)
+        _tidy(partial, learner)
         check_adapter(partial)
         shutil.rmtree(adapter_dir, ignore_errors=True)
         partial.rename(adapter_dir)
@@ -286,7 +286,7 @@ def _last_checkpoint(work_dir: Path) -> str | None:
     return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
 
 
-def _tidy(folder: Path, base: str) -> None:
+def _tidy(folder: Path, learner: Learner) -> None:
     # Removes a pickle, which nobody should have to trust, and sorts names whose order came from a set.
     (folder / "training_args.bin").unlink(missing_ok=True)
     (folder / "README.md").unlink(missing_ok=True)
@@ -295,7 +295,9 @@ def _tidy(folder: Path, base: str) -> None:
     for key, value in config.items():
         if isinstance(value, list):
             config[key] = sorted(value, key=str)
-    config["base_model_name_or_path"] = base
+    config["base_model_name_or_path"] = learner.model
+    # Or plain PEFT would put the adapter on what the Hub's main branch holds by then.
+    config["revision"] = None if Path(learner.model).is_dir() else learner.config.model_revision
     write_json(path, config)
 
 
