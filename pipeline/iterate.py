@@ -50,7 +50,11 @@ class IterateOptions:
         metadata={"help": "Reason for continuing with a changed recipe or constitution; recorded in the run."},
     )
     fail_on_alarm: bool = field(
-        default=False, metadata={"help": "Exit with status 3 after an amber alarm in any round, 4 after a red one."}
+        default=False,
+        metadata={
+            "help": "Exit with status 3 after an amber alarm in any round, 4 after a red one. Under plain `python`: "
+            "`accelerate launch` makes 1 of every failure."
+        },
     )
 
 
