@@ -31,8 +31,8 @@ from pipeline.runs.files import (
 )
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "pyarrow")
-COMPUTING = ("torch", "transformers", "peft", "vllm")
-"""The packages whose version may change what is sampled."""
+COMPUTING = ("torch", "transformers", "peft")
+"""The packages whose version may change what is sampled; vLLM's, in another environment, is part of the engine."""
 WEIGHTS = "adapter_model.safetensors"
 
 
