@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from textwrap import shorten
 
+from pipeline.engines.chat import load_tokenizer, require_chat_template
 from pipeline.engines.vllm_process import LORA_RANKS, find_python
 from pipeline.errors import InputError, first_line
 from pipeline.inputs.addresses import is_address, read_addresses, read_key, read_key_variables
@@ -61,20 +62,15 @@ def check_tokenizer(session: Session) -> None:
     Raises:
         InputError: there is no such model, or neither its tokenizer nor the recipe has a chat template.
     """
-    from transformers import AutoTokenizer
-
-    from pipeline.engines.chat import require_chat_template, set_chat_template
-
     require_model_folder(session.model)
-    revision = session.parsed.model.model_revision
+    template, revision = session.chat_template, session.parsed.model.model_revision
     try:
-        tokenizer = AutoTokenizer.from_pretrained(session.model, revision=revision, trust_remote_code=False)
+        tokenizer = load_tokenizer(session.model, revision, template)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{session.model}: its tokenizer cannot be loaded ({first_line(error)}). Give a Hub id or a folder as "
             "`model_name_or_path`."
         ) from error
-    set_chat_template(tokenizer, session.chat_template)
     require_chat_template(tokenizer)
 
 

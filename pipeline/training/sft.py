@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.engines.chat import encode, plain_messages, set_chat_template
+from pipeline.engines.chat import encode, load_tokenizer, plain_messages
 from pipeline.errors import InputError
 from pipeline.runs import ranks
 from pipeline.runs.files import write_json
@@ -172,7 +172,7 @@ def _build(
     on_log: Callable[[int, Mapping[str, float]], None] | None,
 ) -> SFTTrainer:
     from datasets import Dataset
-    from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
     from trl import SFTTrainer, get_peft_config, get_quantization_config
 
     from pipeline.training.order import GroupedByLength
@@ -201,8 +201,7 @@ def _build(
                 (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     revision = learner.config.model_revision
-    tokenizer = AutoTokenizer.from_pretrained(learner.model, revision=revision, trust_remote_code=False)
-    set_chat_template(tokenizer, learner.chat_template)
+    tokenizer = load_tokenizer(learner.model, revision, learner.chat_template)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     columns = ("prompt", "completion")
