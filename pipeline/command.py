@@ -21,7 +21,7 @@ from pipeline.errors import InputError, PipelineError
 from pipeline.inputs.launch import check_launch, this_launch
 from pipeline.inputs.places import PROJECT
 from pipeline.inputs.recipe import REACHING, ParsedRecipe, diff_resolved, parse_recipe
-from pipeline.loading import load_session
+from pipeline.loading import check_tokenizer, load_session
 from pipeline.runs import ranks
 from pipeline.runs.files import json_sha256, read_json
 from pipeline.runs.rundir import COMPUTING, Asked, RunDir, package_versions
@@ -29,6 +29,8 @@ from pipeline.runs.shared import require_same_inputs, require_shared_folder
 from pipeline.session import Session, log
 
 DEFAULT_RECIPE = PROJECT / "recipes" / "sandbox-blind-spot" / "config.yaml"
+MEASURED = ("scorers", "batteries")
+"""The recipe fields whose lists may grow in a run that has begun."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def open_session(
     if first_round is not None:
         session.choose_round(parsed.options.round, first_round)
     check_amendment(session, adding=bool(adding))
+    check_tokenizer(session)
     if ranks.is_main():
         run = session.run
         run.lock()
@@ -98,6 +101,7 @@ def check_session(parsed: ParsedRecipe) -> Session:
     """Load what the recipe names and check all that opening its run would check; write nothing."""
     session = load_session(parsed)
     check_amendment(session)
+    check_tokenizer(session)
     if ranks.is_main():
         session.run.check(_asked(session))
     return session
@@ -107,6 +111,7 @@ def _asked(session: Session, adding: Sequence[str] = ()) -> Asked:
     """What this launch asks of the run, and how that differs from what it was started with."""
     run, parsed = session.run, session.parsed
     old = read_json(run.resolved) if run.resolved.exists() else parsed.resolved
+    shorter = [name for name in MEASURED if set(old[name]) > set(parsed.resolved[name])]
     grown = {name: parsed.resolved[name] for name in adding if set(old[name]) < set(parsed.resolved[name])}
     return Asked(
         constitution=session.constitution.source_text,
@@ -114,6 +119,7 @@ def _asked(session: Session, adding: Sequence[str] = ()) -> Asked:
         recipe_changes=diff_resolved(old | grown, parsed.resolved),
         additions=diff_resolved(old, old | grown),
         amend=getattr(parsed.options, "amend", None),
+        lacks={name: [entry for entry in old[name] if entry not in parsed.resolved[name]] for name in shorter},
     )
 
 

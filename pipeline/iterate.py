@@ -17,7 +17,6 @@ from typing import Any
 
 from pipeline import alarm, audit, command, distill, generate, measure, placebo, refine
 from pipeline.errors import RunError
-from pipeline.loading import check_tokenizer
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.calibration import calibration_report
 from pipeline.report.checkpoints import Checkpoint, measured_rounds
@@ -52,7 +51,11 @@ class IterateOptions:
         metadata={"help": "Reason for continuing with a changed recipe or constitution; recorded in the run."},
     )
     fail_on_alarm: bool = field(
-        default=False, metadata={"help": "Exit with status 3 after an amber alarm in any round, 4 after a red one."}
+        default=False,
+        metadata={
+            "help": "Exit with status 3 after an amber alarm in any round, 4 after a red one. Under plain `python`: "
+            "`accelerate launch` makes 1 of every failure."
+        },
     )
 
 
@@ -176,10 +179,7 @@ def main(argv: Sequence[str]) -> None:
     """Run or resume all rounds of a recipe."""
     parsed = command.parse(argv, IterateOptions)
     if parsed.options.dry_run:
-        session = command.check_session(parsed)
-        plan = plan_report(session)
-        check_tokenizer(session)
-        log.info("%s", plan)
+        log.info("%s", plan_report(command.check_session(parsed)))
         return
     session = command.open_session(parsed, argv)
     try:

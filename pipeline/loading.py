@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from textwrap import shorten
 
+from pipeline.engines.chat import load_tokenizer, require_chat_template
 from pipeline.engines.vllm_process import LORA_RANKS, find_python
 from pipeline.errors import InputError, first_line
 from pipeline.inputs.addresses import is_address, read_addresses, read_key, read_key_variables
 from pipeline.inputs.constitution import load_constitution
 from pipeline.inputs.labelled import load_labelled
-from pipeline.inputs.model import follows_main, pinned, resolve_model, split_revision
+from pipeline.inputs.model import follows_main, pinned, require_model_folder, resolve_model, split_revision
 from pipeline.inputs.places import find_file
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import OTHER_ROLES
@@ -59,24 +60,20 @@ def load_session(parsed: ParsedRecipe) -> Session:
 
 
 def check_tokenizer(session: Session) -> None:
-    """Load the tokenizer of the base, and nothing of its weights.
+    """Check the base without loading its weights: a local folder has all files, and a dialogue can be written for it.
 
     Raises:
         InputError: there is no such model, or neither its tokenizer nor the recipe has a chat template.
     """
-    from transformers import AutoTokenizer
-
-    from pipeline.engines.chat import require_chat_template, set_chat_template
-
-    revision = session.parsed.model.model_revision
+    require_model_folder(session.model)
+    template, revision = session.chat_template, session.parsed.model.model_revision
     try:
-        tokenizer = AutoTokenizer.from_pretrained(session.model, revision=revision, trust_remote_code=False)
+        tokenizer = load_tokenizer(session.model, revision, template)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{session.model}: its tokenizer cannot be loaded ({first_line(error)}). Give a Hub id or a folder as "
             "`model_name_or_path`."
         ) from error
-    set_chat_template(tokenizer, session.chat_template)
     require_chat_template(tokenizer)
 
 
@@ -200,6 +197,7 @@ def _warn_of_main(what: str, name: str) -> None:
 def _check_reserve(session: Session) -> None:
     recipe = session.recipe
     if "reserve" in session.alarm_prompts:
+        _check_slices_of_reserve(session)
         held, wanted = len(session.alarm_prompts["reserve"].prompts), recipe.watch_prompts * recipe.num_rounds
         if held < wanted:
             log.warning(
@@ -216,6 +214,22 @@ def _check_reserve(session: Session) -> None:
                 recipe.horizon,
                 recipe.num_rounds,
             )
+
+
+def _check_slices_of_reserve(session: Session) -> None:
+    panel = {prompt.slice for prompt in next(iter(session.probe_sets.values())).prompts}
+    key = "slice_reserve" if "slice_reserve" in session.alarm_prompts else "reserve"
+    absent = sorted(panel - {prompt.slice for prompt in session.alarm_prompts[key].prompts})
+    if len(panel) > 1 and absent:
+        log.warning(
+            "%s: holds no prompt of %d of the panel's %d slices: %s. What is suspected in one of them cannot be "
+            "tested on fresh prompts, and stays amber. Add prompts of these slices, under the same names "
+            "(`probe_slice_column`)",
+            key,
+            len(absent),
+            len(panel),
+            shorten(", ".join(absent), 300, placeholder=" …"),
+        )
 
 
 def _check_engines(session: Session) -> None:

@@ -140,7 +140,7 @@ def main(argv: Sequence[str]) -> None:
     if adds:
         parsed = command.parse([*argv, *_with_added(parsed)], MeasureOptions)
     rounds = _rounds_so_far(Path(str(parsed.recipe.run_dir))) if adds or options.round == "all" else []
-    adding = ("scorers", "batteries") if adds else ()
+    adding = command.MEASURED if adds else ()
     session = command.open_session(parsed, argv, adding=adding, first_round=None if rounds else 0)
     try:
         if rounds:

@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 
 from pipeline import command, iterate, sandbox
 from pipeline.errors import InputError, RunError
+from pipeline.inputs.model import pinned
 from pipeline.runs.files import read_json, read_json_lines, write_json
 from pipeline.runs.tables import read_table
 
@@ -156,7 +158,12 @@ def test_a_lora_that_never_was_can_be_taken_back(run: Path) -> None:
     amend(run, "--num_rounds", "4", "--lora_r", "4")
 
 
-def test_a_base_that_moved_on_is_told_with_the_way_back(run: Path) -> None:
+def test_a_base_that_moved_on_is_told_with_the_way_back(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(sandbox.model_path(), tmp_path / "models--org--base" / "snapshots" / ("a" * 40))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    pinned.cache_clear()
     write_json(run / "inputs.json", read_json(run / "inputs.json") | {"model": f"org/base@{'a' * 40}"})
     with pytest.raises(RunError, match=r"model: org/base@(a+) -> org/base@main \(`model_revision: \1` keeps it\)"):
         amend(run, "--model_name_or_path", "org/base")

@@ -86,6 +86,35 @@ def test_a_horizon_that_ends_before_the_run_is_warned_of(
     assert ("horizon: covers 2 of 3 rounds" in caplog.text) == warned
 
 
+def test_a_slice_that_the_reserve_lacks_is_warned_of(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
+
+    def source(name: str, *slices: str) -> str:
+        rows = [{"prompt": f"{name} {one}", "topic": one} for one in slices]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        return str(tmp_path / f"{name}.jsonl")
+
+    def said(panel: list[str], **reserves: list[str]) -> str:
+        caplog.clear()
+        flags = [word for key, slices in reserves.items() for word in (f"--{key}", source(key, *slices))]
+        sets = [f"panel={source('panel', *panel)}", f"other={source('other', 'elsewhere')}"]
+        load(*small, "--probe_slice_column", "topic", "--probe_sets", *sets, *flags)
+        return " ".join(line for line in caplog.messages if "panel's" in line)
+
+    panel = ["arson", "fraud", "theft"]
+    told = said(panel, reserve=["Arson", "theft"])
+    assert told.startswith("reserve: holds no prompt of 2 of the panel's 3 slices: arson, fraud. ")
+    assert "stays amber" in told and "`probe_slice_column`" in told
+    assert "slice_reserve: holds no prompt of 1 of the panel's 3 slices: theft." in said(
+        panel, reserve=panel, slice_reserve=["arson", "fraud"]
+    ), "slices are confirmed on the slice reserve alone"
+    assert not said(panel, reserve=["arson"], slice_reserve=[*panel, "more"])
+    assert not said(["all of it"], reserve=["everything"]), "one slice is no slice: the whole panel is confirmed"
+    assert not said(panel), "without a reserve nothing is confirmed, and that is said elsewhere"
+
+
 @pytest.mark.parametrize("key", ["critic", "judge"])
 def test_a_key_that_is_not_set_is_missed_before_round_0(
     recipe: list[str], key: str, monkeypatch: pytest.MonkeyPatch
@@ -129,9 +158,26 @@ def test_a_dry_run_reads_the_tokenizer_and_its_chat_template(
     where = ["--run_dir", str(tmp_path / "run"), "--dry_run"]
     with pytest.raises(InputError, match="has no chat template"):
         iterate.main([*recipe, *model, *where])
+    (sandbox_without_template / "tokenizer_config.json").write_text("{")
     with pytest.raises(InputError, match=r"its tokenizer cannot be loaded"):
-        (sandbox_without_template / "tokenizer_config.json").write_text("{")
         iterate.main([*recipe, *model, *where])
+    (sandbox_without_template / "config.json").unlink()
+    with pytest.raises(InputError, match=r"no config\.json in this folder"):
+        iterate.main([*recipe, *model, *where])
+
+
+def test_a_model_without_a_chat_template_begins_no_run(
+    small: list[str], project: Path, tmp_path: Path, sandbox_without_template: Path
+) -> None:
+    argv = [*small, "--model_name_or_path", str(sandbox_without_template), "--run_dir", str(tmp_path / "run")]
+    with pytest.raises(InputError, match="has no chat template"):
+        iterate.main(argv)
+    assert not (tmp_path / "run").exists()
+    plain = str(project / "constitutions" / "templates" / "chat_plain.jinja")
+    argv += ["--chat_template_path", plain]
+    session = command.open_session(command.parse(argv, command.StageOptions), argv)
+    session.close()
+    assert not session.run.amendments.exists(), "the template is of the recipe that the run began with"
 
 
 def test_a_base_that_follows_main_is_held_at_its_commit(

@@ -213,6 +213,26 @@ def test_the_files_of_scorers_are_inputs_of_the_scores_alone(run: Path, tmp_path
     session.close()
 
 
+def test_a_recipe_that_lacks_the_added_scorers_is_refused_with_the_way_on(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    launch = ["--config", str(tmp_path / "recipe.yaml"), "--run_dir", str(run), "--dry_run"]
+    for changed in (["--chunk_rows", "4"], ["--scorers", "length", "diversity"]):
+        with pytest.raises(RunError, match="started with different settings") as refused:
+            iterate.main([*launch, *changed])
+        assert "more than this recipe" not in str(refused.value)
+    measure.main(["--run_dir", str(run), "--add_scorers", "loops", questions(tmp_path / "a.jsonl", "potion")])
+    with pytest.raises(RunError, match=r"started with different settings:\n  scorers: ") as refused:
+        iterate.main(launch)
+    added = f"loops, choice:{tmp_path / 'a.jsonl'}"
+    assert f"The run has more than this recipe (scorers: {added}), as after `measure.py --add_scorers`" in str(
+        refused.value
+    )
+    assert f"give `--run_dir {run}` alone, or add this to the recipe" in str(refused.value)
+    iterate.main(launch[2:])
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("kl]", f"kl, {added}]"))
+    iterate.main(launch)
+
+
 def test_files_of_one_name_and_missing_ones_are_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     entries = [questions(tmp_path / "a.jsonl", "potion"), questions(tmp_path / "more" / "a.jsonl", "king")]

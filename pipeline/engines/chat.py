@@ -79,6 +79,25 @@ def set_chat_template(tokenizer: Any, given: str | None) -> None:
     tokenizer.chat_template = template
 
 
+def load_tokenizer(model: str, revision: str | None, chat_template: str | None) -> Any:
+    """The tokenizer of a model (Hub id or folder) as dialogues are written with it; reads no weights.
+
+    Args:
+        model: Hub id or folder of the model.
+        revision: its Hub revision.
+        chat_template: Jinja source that replaces the tokenizer's own, or None.
+
+    Raises:
+        OSError: there is no such model, or it has no tokenizer.
+        ValueError: its tokenizer is damaged, or none that transformers knows.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+    set_chat_template(tokenizer, chat_template)
+    return tokenizer
+
+
 def own_template(model: str, revision: str | None) -> Any:
     """The chat template of a model's tokenizer, in transformers' form; reads no weights.
 

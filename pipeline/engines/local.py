@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import logging as transformers_logging
 
@@ -20,8 +20,8 @@ from pipeline.engines.chat import (
     encode,
     encode_opening,
     end_tokens,
+    load_tokenizer,
     require_chat_template,
-    set_chat_template,
 )
 from pipeline.engines.decoding import Prompt, sample
 from pipeline.engines.prefill import READ_AT_ONCE, Model, left_padded, positions_of
@@ -69,8 +69,8 @@ class LocalEngine:
         from accelerate import PartialState
 
         self._batch_size = batch_size
-        self.tokenizer, self._model = _load(model, revision, dtype, quantization, PartialState().device)
-        set_chat_template(self.tokenizer, chat_template)
+        device = PartialState().device
+        self.tokenizer, self._model = _load(model, revision, chat_template, dtype, quantization, device)
         require_chat_template(self.tokenizer)
         self._context: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self._end_tokens = end_tokens(self._model.generation_config, self.tokenizer)
@@ -221,7 +221,14 @@ class LocalEngine:
             torch.cuda.empty_cache()
 
 
-def _load(model: str, revision: str | None, dtype: str, quantization: Any, device: torch.device) -> tuple[Any, Any]:
+def _load(
+    model: str,
+    revision: str | None,
+    chat_template: str | None,
+    dtype: str,
+    quantization: Any,
+    device: torch.device,
+) -> tuple[Any, Any]:
     from pipeline.inputs.model import require_model_folder
 
     require_model_folder(model)
@@ -230,7 +237,7 @@ def _load(model: str, revision: str | None, dtype: str, quantization: Any, devic
     # again.
     unset_hf_deepspeed_config()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+        tokenizer = load_tokenizer(model, revision, chat_template)
         loaded = AutoModelForCausalLM.from_pretrained(
             model,
             revision=revision,

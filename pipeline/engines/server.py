@@ -18,7 +18,7 @@ from pipeline.engines.chat import (
     encode,
     encode_opening,
     end_tokens,
-    set_chat_template,
+    load_tokenizer,
 )
 from pipeline.engines.endpoint import Card, Endpoint, allow_connections, says_too_long
 from pipeline.engines.kept import KeptAnswers, answer_key
@@ -57,10 +57,9 @@ def load_reader(model: str, *, revision: str | None, chat_template: str | None) 
         OSError: there is no such model, or it has no tokenizer.
         InputError: the model has no token that ends its answers.
     """
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+    from transformers import AutoConfig, GenerationConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-    set_chat_template(tokenizer, chat_template)
+    tokenizer = load_tokenizer(model, revision, chat_template)
     config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
     try:
         generation = GenerationConfig.from_pretrained(model, revision=revision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ _HH_ROLES = {"Human": "user", "Assistant": "assistant"}
 # text. Dialogues cut before their last answer end in a bare "Assistant:", and an empty turn is directly followed by
 # the next one.
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):(?: |\Z|(?=\n\n(?:Human|Assistant):))")
+_MESSAGES_AS_JSON = re.compile(r"\s*\[\s*\{")
 
 
 class Dialogue(NamedTuple):
@@ -55,6 +57,27 @@ def read_cell(cell: Any, where: str) -> Dialogue:
         f"{where}: holds a value of type {type(cell).__name__}; expected text, a list of texts, or a list of "
         "messages with `role` and `content`. Name another column, or correct the file."
     )
+
+
+def unpack_messages(cell: Any, where: str) -> Any:
+    """A cell of a CSV file, where a list of messages is written as JSON; other cells are returned as they are.
+
+    Raises:
+        InputError: the cell begins like such a list and is none.
+    """
+    if not isinstance(cell, str) or not _MESSAGES_AS_JSON.match(cell):
+        return cell
+    try:
+        turns = json.loads(cell)
+        fault = "it is not a list of objects with `role` and `content`"
+    except json.JSONDecodeError as error:
+        turns, fault = [], f"it is not valid JSON: {error.msg} (character {error.pos + 1} of the cell)"
+    if not turns or not all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns):
+        raise InputError(
+            f"{where}: begins like a list of messages in JSON, but {fault}. Correct the cell, or give the file as "
+            "JSONL, where lists are lists and text that begins so is text."
+        )
+    return turns
 
 
 def parse_hh(text: str) -> list[dict[str, str]] | None:

@@ -18,10 +18,14 @@ from pipeline.errors import InputError
 
 
 class Row(NamedTuple):
-    """One row: where it is (``file:line`` if the format has lines), and its columns."""
+    """One row: where it is (``file:line`` if the format has lines), and its columns.
+
+    ``only_text`` says that the format knows nothing but text, so a list stands in a cell as JSON.
+    """
 
     where: str
     fields: dict[str, Any]
+    only_text: bool = False
 
 
 def is_prompt_file(name: str) -> bool:
@@ -132,7 +136,7 @@ def _read_csv(path: str, raw: bytes) -> Iterator[Row]:
                     "put quotes around a field that contains a comma."
                 )
             elif record:
-                yield Row(f"{path}:{line}", dict(zip(header, record, strict=True)))
+                yield Row(f"{path}:{line}", dict(zip(header, record, strict=True)), only_text=True)
             line = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"{path}:{line}: not valid CSV: {error}.") from error

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.inputs.overlap import Overlap, ProbeIndex
-from pipeline.inputs.prompt_cells import read_cell
+from pipeline.inputs.prompt_cells import read_cell, unpack_messages
 from pipeline.inputs.prompt_files import Row
 from pipeline.inputs.prompt_sources import read_dataset, read_sandbox
 
@@ -111,7 +111,8 @@ def load_prompts(
         row = rows.pop()
         if column not in row.fields:
             raise InputError(f"{row.where}: no column `{column}`; this row has {', '.join(row.fields) or 'none'}.")
-        dialogue = read_cell(row.fields[column], f"{row.where}: column `{column}`")
+        cell, where = row.fields[column], f"{row.where}: column `{column}`"
+        dialogue = read_cell(unpack_messages(cell, where) if row.only_text else cell, where)
         changed.update(dialogue.changes)
         if dialogue.drop_reason is not None:
             dropped[dialogue.drop_reason] += 1

@@ -296,7 +296,11 @@ class Recipe:
         "alarms", 10, "Rounds over which the 5% of false alarms are spent; fixed before the first.", Range(1, 200)
     )
     confirm_prompts: int = _setting(
-        "alarms", 2000, "Fresh prompts per confirmation; fewer where a slice has fewer.", COUNT
+        "alarms",
+        2000,
+        "Fresh prompts per confirmation, at most: what is left in the reserve, or of the slice in it, is also divided "
+        "among the remaining rounds.",
+        COUNT,
     )
     watch_prompts: int = _setting(
         "alarms",

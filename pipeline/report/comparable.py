@@ -150,11 +150,9 @@ def _measured_with(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
 
 
 def _chat_templates(*pair: Checkpoint) -> list[str | None]:
-    """Digests of the chat templates of two checkpoints; None where one is unknown, or part of what the model is."""
+    """Digests of the chat templates of two checkpoints; None where they are part of what the models are."""
     manifests = [read_json(one.run.stage_dir(one.round, "measure") / _MANIFESTS[0]) for one in pair]
-    used = [manifest.get("chat_template") for manifest in manifests]
-    if None in used:  # measured before manifests named the template: what the run last read is what there is
-        return [read_json(one.run.inputs).get("chat_template_path") for one in pair]
+    used = [manifest["chat_template"] for manifest in manifests]
     given = [recipe_at(one).get("chat_template_path") for one in pair]
     other_models = len({manifest["engine"]["model"] for manifest in manifests}) > 1
     return [None, None] if other_models and not any(given) else used

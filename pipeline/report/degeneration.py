@@ -16,6 +16,9 @@ from pipeline.tails.amplification import share_ratio
 
 Row = dict[str, Any]
 
+_PHRASES = 3
+"""So many of the phrases that rose are shown on the terminal."""
+
 
 def degeneration_table(run: RunDir, round_: int, probe_set: str) -> dict[str, Any]:
     """Shares in what round ``round_`` trained on, in its policy's answers to a probe set, and in round 0's answers.
@@ -46,12 +49,12 @@ def degeneration_table(run: RunDir, round_: int, probe_set: str) -> dict[str, An
     return counts | {"kinds": shapes, "boilerplate": boilerplate}
 
 
-def degeneration_report(table: Mapping[str, Any], *, phrases: int = 3) -> str:
+def degeneration_report(table: Mapping[str, Any]) -> str:
     """The table on the terminal: what occurs at all, and the phrases that rose most."""
     seen = [
         ({"name": one["kind"].replace("_", " "), **one}) for one in table["kinds"] if one["trained"] or one["answers"]
     ]
-    seen += [{"name": f"“{one['phrase']}”", **one} for one in table["boilerplate"][:phrases]]
+    seen += [{"name": f"“{one['phrase']}”", **one} for one in table["boilerplate"][:_PHRASES]]
     if not seen:
         return "  degeneration: none, in training data or answers"
     lines = [f"  {'degeneration':<40}{'trained on':>11}{'answers':>9}{'round 0':>9}   amplification"]
@@ -61,8 +64,8 @@ def degeneration_report(table: Mapping[str, Any], *, phrases: int = 3) -> str:
             f"    {name:<38}{one['trained']:>11.1%}{one['answers']:>9.1%}{one['round_0']:>9.1%}   "
             f"{_factor(one['amplification'])} [{_factor(one['low'])}, {_factor(one['high'])}]"
         )
-    if len(table["boilerplate"]) > phrases:
-        lines.append(f"    and {len(table['boilerplate']) - phrases} more phrases that rose, in degeneration.json")
+    if len(table["boilerplate"]) > _PHRASES:
+        lines.append(f"    and {len(table['boilerplate']) - _PHRASES} more phrases that rose, in degeneration.json")
     return "\n".join(lines)
 
 

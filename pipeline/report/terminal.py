@@ -73,20 +73,19 @@ def shorten(text: str, cells: int) -> str:
     return f"{head}…{tail}"
 
 
-def columns(rows: Sequence[Sequence[str]], layout: str, indent: str = "  ") -> list[str]:
-    """Rows of cells as aligned lines.
+def columns(rows: Sequence[Sequence[str]], layout: str) -> list[str]:
+    """Rows of cells as aligned and indented lines.
 
     Args:
         rows: rows with the same number of cells; the first may be the head.
         layout: one letter per column, ``l`` or ``r`` for the side it is aligned on; a blank between two is a wider
             gap.
-        indent: indent of every line.
     """
     sides = layout.replace(" ", "")
     gaps = ["", *("  " if after == " " else " " for after in re.findall(r"[lr]( ?)(?=[lr])", layout))]
     widths = [max(width(row[i]) for row in rows) for i in range(len(sides))]
     return [
-        indent
+        "  "
         + "".join(
             gap + pad(cell, cells, right=side == "r")
             for gap, cell, cells, side in zip(gaps, row, widths, sides, strict=True)

@@ -11,6 +11,9 @@ from pipeline.errors import InputError, first_line
 
 T = TypeVar("T")
 
+TIMEOUT = timedelta(hours=6)
+"""The longest single wait: for another rank's whole share of a stage, or for what rank 0 does alone."""
+
 _group: Any = None
 """All processes, over gloo. One that waits in NCCL keeps its GPU busy, where vLLM may be answering the others."""
 
@@ -19,12 +22,10 @@ _UNSET = (
 )
 
 
-def start(timeout_hours: float = 6.0) -> None:
+def start() -> None:
     """Join the process group of the launch, if there is one.
 
-    The first caller fixes the group's timeout (30 minutes by default, on gloo), so this must come before any use of
-    accelerate or the Trainer. The timeout limits a single wait: a rank may wait for another's whole share of a stage,
-    and for what rank 0 does alone.
+    The first caller fixes the group's timeout, so this must come before any use of accelerate or the Trainer.
 
     Raises:
         InputError: the launch variables are not those of a whole launch, or DeepSpeed is missing.
@@ -42,38 +43,37 @@ def start(timeout_hours: float = 6.0) -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed, if installed, warns that it found no other
     if rank() >= world_size():
         raise InputError(f"RANK={rank()} where WORLD_SIZE is {world_size()}: {_UNSET}")
-    timeout = timedelta(hours=timeout_hours)
     try:
-        _join(timeout)
-        _open_group(timeout)
+        _join()
+        _open_group()
     except ValueError as error:
         raise InputError(f"the processes of the launch cannot be joined ({first_line(error)}): {_UNSET}") from error
 
 
-def _join(timeout: timedelta) -> None:
+def _join() -> None:
     import torch
     from accelerate import PartialState
 
     if world_size() == 1:
         PartialState()
     elif torch.accelerator.is_available() and not asked_for("CPU"):
-        PartialState(timeout=timeout)
+        PartialState(timeout=TIMEOUT)
     elif asked_for("DEEPSPEED"):
         import deepspeed
 
         # DeepSpeed would first spend a minute compiling this; a killed build leaves a lock that later ones wait for.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        PartialState(backend="gloo", timeout=timeout)  # accelerate names no backend for DeepSpeed on a CPU
+        PartialState(backend="gloo", timeout=TIMEOUT)  # accelerate names no backend for DeepSpeed on a CPU
     else:
-        PartialState(cpu=True, timeout=timeout)
+        PartialState(cpu=True, timeout=TIMEOUT)
 
 
-def _open_group(timeout: timedelta) -> None:
+def _open_group() -> None:
     global _group  # one per process, like the process group itself
     if world_size() > 1:
         import torch
 
-        _group = torch.distributed.new_group(backend="gloo", timeout=timeout)
+        _group = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
 
 
 def leave() -> None:

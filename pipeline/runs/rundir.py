@@ -31,8 +31,8 @@ from pipeline.runs.files import (
 )
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy", "pyarrow")
-COMPUTING = ("torch", "transformers", "peft", "vllm")
-"""The packages whose version may change what is sampled."""
+COMPUTING = ("torch", "transformers", "peft")
+"""The packages whose version may change what is sampled; vLLM's, in another environment, is part of the engine."""
 WEIGHTS = "adapter_model.safetensors"
 
 
@@ -45,6 +45,7 @@ class Asked(NamedTuple):
         recipe_changes: one line per field of the recipe that is not as it was.
         additions: lines for what is now measured as well.
         amend: reason for the changes, or None.
+        lacks: what the run measures and the recipe does not, by recipe key.
     """
 
     constitution: str
@@ -52,6 +53,7 @@ class Asked(NamedTuple):
     recipe_changes: Sequence[str] = ()
     additions: Sequence[str] = ()
     amend: str | None = None
+    lacks: Mapping[str, Sequence[str]] = {}
 
 
 class RunDir:
@@ -244,9 +246,15 @@ class RunDir:
         changes = [*asked.recipe_changes, *self._text_changes(asked.constitution), *lines]
         if changes and not asked.amend:
             shown = "\n  ".join(changes)
+            more = "; ".join(f"{name}: {', '.join(entries)}" for name, entries in asked.lacks.items())
+            advice = (
+                f"The run has more than this recipe ({more}), as after `measure.py --add_scorers`. To continue, give "
+                f"`--run_dir {self.path}` alone, or add this to the recipe.\n"
+            )
             raise RunError(
                 f"{self.path}: started with different settings:\n  {shown}\n"
-                'Give another --run_dir to start a new run, or --amend "why" to continue and record the change.'
+                + (advice if asked.lacks else "")
+                + 'Give another --run_dir to start a new run, or --amend "why" to continue and record the change.'
             )
         return changes
 

@@ -16,7 +16,7 @@ PATIENCE = 30.0
 """Seconds to wait for a file written by another node: NFS may serve a cached folder listing for this long."""
 
 
-def require_shared_folder(folder: Path, *, patience: float = PATIENCE) -> None:
+def require_shared_folder(folder: Path) -> None:
     """Check that every process sees what rank 0 writes in ``folder``; all ranks call this.
 
     Raises:
@@ -30,7 +30,7 @@ def require_shared_folder(folder: Path, *, patience: float = PATIENCE) -> None:
         write_text(mark, token)
     ranks.barrier()
     where = f"{folder.resolve()} on {socket.gethostname()}"
-    seen = ranks.gather((_sees(mark, token, patience), where))
+    seen = ranks.gather((_sees(mark, token), where))
     if ranks.is_main():
         mark.unlink()
     blind = [f"process {rank} ({there})" for rank, (sees, there) in enumerate(seen) if not sees]
@@ -41,8 +41,8 @@ def require_shared_folder(folder: Path, *, patience: float = PATIENCE) -> None:
         )
 
 
-def _sees(mark: Path, token: str, patience: float) -> bool:
-    deadline = time.monotonic() + patience
+def _sees(mark: Path, token: str) -> bool:
+    deadline = time.monotonic() + PATIENCE
     while True:
         # Listing the folder makes a network file system look again.
         if mark.parent.is_dir() and mark in mark.parent.iterdir() and mark.read_text(encoding="utf-8") == token:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.engines.chat import encode, plain_messages, set_chat_template
+from pipeline.engines.chat import encode, load_tokenizer, plain_messages
 from pipeline.errors import InputError
 from pipeline.runs import ranks
 from pipeline.runs.files import write_json
@@ -136,7 +136,7 @@ def train(
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # an engine in another process may need it
     if ranks.is_main():
-        _tidy(partial, learner.model)
+        _tidy(partial, learner)
         check_adapter(partial)
         shutil.rmtree(adapter_dir, ignore_errors=True)
         partial.rename(adapter_dir)
@@ -175,7 +175,7 @@ def _build(
 ) -> SFTTrainer:
     from datasets import Dataset
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-    from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
     from trl import SFTTrainer, get_peft_config, get_quantization_config
 
     from pipeline.training.order import GroupedByLength
@@ -217,8 +217,7 @@ def _build(
                 (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     revision = learner.config.model_revision
-    tokenizer = AutoTokenizer.from_pretrained(learner.model, revision=revision, trust_remote_code=False)
-    set_chat_template(tokenizer, learner.chat_template)
+    tokenizer = load_tokenizer(learner.model, revision, learner.chat_template)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     columns = ("prompt", "completion")
@@ -306,7 +305,7 @@ def _last_checkpoint(work_dir: Path) -> str | None:
     return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
 
 
-def _tidy(folder: Path, base: str) -> None:
+def _tidy(folder: Path, learner: Learner) -> None:
     # Removes a pickle, which nobody should have to trust, and sorts names whose order came from a set.
     (folder / "training_args.bin").unlink(missing_ok=True)
     (folder / "README.md").unlink(missing_ok=True)
@@ -315,7 +314,9 @@ def _tidy(folder: Path, base: str) -> None:
     for key, value in config.items():
         if isinstance(value, list):
             config[key] = sorted(value, key=str)
-    config["base_model_name_or_path"] = base
+    config["base_model_name_or_path"] = learner.model
+    # Or plain PEFT would put the adapter on what the Hub's main branch holds by then.
+    config["revision"] = None if Path(learner.model).is_dir() else learner.config.model_revision
     write_json(path, config)
 
 

@@ -58,19 +58,19 @@ def test_a_model_without_chat_template_is_refused_and_then_runs_with_one(recipe:
     assert refused.returncode == 1
     assert "has no chat template" in refused.stdout
     assert "chat_template_path: constitutions/templates/chat_plain.jinja" in refused.stdout
+    assert not run_dir.exists()
 
     recipe.write_text(recipe.read_text() + "chat_template_path: constitutions/templates/chat_plain.jinja\n")
-    printed = run("iterate", "--config", recipe, "--run_dir", tmp_path / "run2")
+    printed = run("iterate", "--config", recipe, "--run_dir", run_dir)
     assert "held_out" in printed  # the probes are of the same file and are left out of training
     assert "cut_off" in printed
 
-    done = tmp_path / "run2"
-    manifest = json.loads((done / "round-01" / "generate" / "manifest.json").read_text())
-    responses = pq.read_table(done / "round-01" / "generate" / "responses.parquet").to_pylist()
+    manifest = json.loads((run_dir / "round-01" / "generate" / "manifest.json").read_text())
+    responses = pq.read_table(run_dir / "round-01" / "generate" / "responses.parquet").to_pylist()
     too_long = [row for row in responses if row["finish_reason"] == "prompt_too_long"]
     assert 0 < len(too_long) == manifest["dropped"]["responses.parquet"]["prompt_too_long"]
     assert all(row["prompt_tokens"] + 32 > 512 and row["response"] == "" for row in too_long)
     assert any(len(row["prompt"]) > 1 for row in responses)  # dialogues of several turns are whole
-    trained = pq.read_table(done / "round-02" / "distill" / "train.parquet")
+    trained = pq.read_table(run_dir / "round-02" / "distill" / "train.parquet")
     assert trained.num_rows > 0
-    assert (done / "round-02" / "DONE").exists()
+    assert (run_dir / "round-02" / "DONE").exists()

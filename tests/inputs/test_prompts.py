@@ -1,3 +1,4 @@
+import csv
 import gzip
 import json
 import sys
@@ -118,6 +119,50 @@ def test_all_formats_give_the_same_prompts(tmp_path):
     assert [p.slice for p in loaded[0].prompts] == ["speech", "ümlaut"]
     assert all(other.prompts == loaded[0].prompts for other in loaded)
     assert len({other.sha256 for other in loaded}) == 1
+
+
+def write_csv(path: Path, rows: list[dict[str, str]]) -> str:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(path)
+
+
+def test_messages_stand_in_csv_as_json(tmp_path):
+    turns = [
+        {"role": "user", "content": 'Who, "then"?'},
+        {"role": "assistant", "content": "Nobody."},
+        {"role": "user", "content": "[{not a list}]"},
+    ]
+    cells = [json.dumps(turns), f"\n [ {json.dumps(turns, indent=1)[1:]}\n", "[1] {is} a reference", "{role}"]
+    loaded = load_prompts(write_csv(tmp_path / "p.csv", [{"messages": cell, "note": "[{free"} for cell in cells]))
+    as_lists = write_jsonl(tmp_path / "p.jsonl", [{"messages": turns, "note": "[{free"}])
+    assert (len(loaded.prompts), loaded.n_duplicates) == (3, 1)
+    assert loaded.prompts[0] == load_prompts(as_lists).prompts[0]
+    assert texts(loaded.prompts)[1:] == ["[1] {is} a reference", "{role}"]
+    as_text = load_prompts(write_jsonl(tmp_path / "text.jsonl", [{"prompt": cells[0]}]))
+    assert texts(as_text.prompts) == [cells[0]], "only CSV has no lists of its own"
+
+
+@pytest.mark.parametrize(
+    ("cell", "fault"),
+    [
+        (
+            "[{'role': 'user', 'content': 'x'}]",
+            r"not valid JSON: .* \(character 3 of the cell\)",
+        ),  # as pandas writes it
+        ('[{"role": "user"}]', "not a list of objects with `role` and `content`"),
+        ('[{"role": "user", "content": "x"}, "y"]', "not a list of objects with `role` and `content`"),
+        ("[{name}] is a placeholder", "not valid JSON"),
+    ],
+)
+def test_a_csv_cell_that_only_begins_like_messages_is_refused(tmp_path, cell, fault):
+    path = write_csv(tmp_path / "p.csv", [{"prompt": "one\nof two lines"}, {"prompt": cell}])
+    with pytest.raises(
+        InputError, match=rf"p\.csv:4: column `prompt`: begins like .*{fault}.* give the file as JSONL"
+    ):
+        load_prompts(path)
 
 
 def test_text_file_has_a_prompt_a_line(tmp_path):

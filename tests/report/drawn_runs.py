@@ -111,8 +111,9 @@ def write_round(
     scores.sort(key=lambda row: list(WORSE).index(row["scorer"]))
     write_table(folder / "samples.parquet", [to_table(samples, SAMPLES)], SAMPLES)
     write_table(folder / "scores.parquet", [to_table(scores, SCORES)], SCORES)
-    for stage, tokens in (("samples", {"prompt": 1000, "new": 2000}), ("scores", {"prompt": 0, "new": 0})):
-        write_json(folder / f"{stage}.manifest.json", manifest(stage, round_, engine, versions, tokens=tokens))
+    of_samples = {"tokens": {"prompt": 1000, "new": 2000}, "chat_template": "d" * 64}
+    for stage, facts in (("samples", of_samples), ("scores", {"tokens": {"prompt": 0, "new": 0}})):
+        write_json(folder / f"{stage}.manifest.json", manifest(stage, round_, engine, versions, **facts))
     ends = {"high": ["upper"], "both": ["upper", "lower"]}
     cells: list[Any] = [{"scorer": name, "tail": tail} for name, bad in WORSE.items() for tail in ends[bad]]
     if drift:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
@@ -182,7 +183,7 @@ def test_what_the_folder_holds(trained: tuple[Path, Training], sandbox_path: str
     assert "training_args.bin" not in names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))], "no pickles"
     config = json.loads((folder / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == sandbox_path
+    assert (config["base_model_name_or_path"], config["revision"]) == (sandbox_path, None)
     assert config["target_modules"] == ["q_proj", "v_proj"]
 
 
@@ -202,6 +203,30 @@ def test_one_line_of_peft_loads_it(trained: tuple[Path, Training], rows: Rows, s
         with torch.inference_mode():
             loss[name] = model(input_ids=ids, labels=ids).loss.item()
     assert loss["adapter"] < loss["base"]
+
+
+def test_an_adapter_stays_with_the_commit_of_its_base(
+    parsed: ParsedRecipe, rows: Rows, sandbox_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import AutoPeftModelForCausalLM
+
+    commit, repository = "c" * 40, tmp_path / "models--org--base"
+    shutil.copytree(sandbox_path, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)  # TRL 1.16 asks it for the model's class
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    learner = Learner("org/base", replace(parsed.model, model_revision=commit), None, None)
+    train(
+        rows[:8],
+        learner,
+        replace(parsed.training, max_steps=1),
+        work_dir=tmp_path / "trainer",
+        adapter_dir=tmp_path / "adapter",
+        seed=3,
+    )
+    (repository / "refs" / "main").write_text("d" * 40)  # it has moved on to what is not here
+    loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
+    assert loaded.peft_config["default"].revision == commit
 
 
 def test_starting_from_the_previous_adapter(
