@@ -175,7 +175,7 @@ def _build(
 ) -> SFTTrainer:
     from datasets import Dataset
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-    from transformers import PrinterCallback, TrainerCallback
+    from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
     from trl import SFTTrainer, get_peft_config, get_quantization_config
 
     from pipeline.training.order import GroupedByLength
@@ -231,19 +231,17 @@ def _build(
     }
     if quantization := get_quantization_config(learner.config):
         loading["quantization_config"] = quantization
-    base: Any = learner.model
-    if learner.previous is None:
-        settings = replace(settings, model_init_kwargs=loading)
-    else:
+    # Not left to TRL 1.16, which reads the class from the main branch whatever the revision, and under FSDP would
+    # spread the model over all GPUs that it sees.
+    base: Any = AutoModelForCausalLM.from_pretrained(learner.model, **loading)
+    if learner.previous is not None:
         from peft import PeftModel
-        from transformers import AutoModelForCausalLM
         from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-        loaded = AutoModelForCausalLM.from_pretrained(learner.model, **loading)
         # ZeRO-3 gathers in one dtype (https://github.com/deepspeedai/DeepSpeed/issues/8072); TRL handles fresh ones.
         same_dtype = is_deepspeed_zero3_enabled()
         base = PeftModel.from_pretrained(
-            loaded,
+            base,
             str(learner.previous),
             is_trainable=True,
             autocast_adapter_dtype=not same_dtype,

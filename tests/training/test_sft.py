@@ -212,8 +212,7 @@ def test_an_adapter_stays_with_the_commit_of_its_base(
 
     commit, repository = "c" * 40, tmp_path / "models--org--base"
     shutil.copytree(sandbox_path, repository / "snapshots" / commit)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)  # TRL 1.16 asks it for the model's class
+    # As `hf download --revision COMMIT` leaves it: nothing here says what the main branch is.
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     learner = Learner("org/base", replace(parsed.model, model_revision=commit), None, None)
     train(
@@ -224,6 +223,7 @@ def test_an_adapter_stays_with_the_commit_of_its_base(
         adapter_dir=tmp_path / "adapter",
         seed=3,
     )
+    (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("d" * 40)  # it has moved on to what is not here
     loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")
     assert loaded.peft_config["default"].revision == commit
