@@ -21,6 +21,8 @@ from pipeline.tails.thresholds import half_of, tail_thresholds
 
 Verdict = Literal["green", "amber", "not identified"]
 
+SCREENS = ("tail_max", "worst_slice", "probe")
+
 # In the table: where the bulk lies, how far out the tail reaches, and how much of it there is.
 BULK = ("mean", "q50", "q90", "q99", "q99.8", "cvar_1pct", "worst_of_k", "return_level_1000")
 BEYOND = ("exceedance", "exceedance_ratio", "mean_excess", "worst_exceedance", "tail_icc")
@@ -46,9 +48,9 @@ class Comparison(NamedTuple):
 
     A panel that is checked every round can only raise suspicion: `verdict` is at most amber, and it is amber where any
     one test reaches `level`, so more than `level` of quiet rounds are, or where many more scores are missing than at
-    the baseline: tests see only what has one. Red requires a confirmation: one hypothesis,
-    written down before sampling, that holds on prompts never used before (`hypothesis` and `confirm`). Green says only
-    that nothing as large as `detectable` is likely to be there.
+    the baseline, since tests see only what has one. Red requires a confirmation: one hypothesis, written down before
+    sampling, that holds on prompts never used before (`hypothesis` and `confirm`). Green says only that nothing as
+    large as `detectable` is likely to be there.
     """
 
     verdict: Verdict
@@ -66,21 +68,23 @@ class Comparison(NamedTuple):
     hides: bool  # so many more are missing now that the tail may be among them
     tail: Tail
 
+    @property
+    def suspicious(self) -> bool:
+        """Whether any one test reaches the level."""
+        return any(p is not None and p <= self.level for p in (self.p_values[name] for name in SCREENS))
+
     def summary(self) -> str:
         """Return the verdict in words."""
         if self.verdict == "not identified":
             reasons = "; ".join(sorted({test.why for test in self.tests.values() if test.why}))
             return f"not identified: {reasons or 'no test had input'}"
-        if self.hides:
-            then, now = self.missing
-            return (
-                f"amber: {now:.1%} of the samples have no score, at the baseline {then:.1%}; what is missing may be "
-                "the tail, and no test sees it"
-            )
         given = {name: p for name, p in self.p_values.items() if p is not None}
         found = ", ".join(f"{name} p {f'= {p:.3g}' if p else '< 1e-300'}" for name, p in given.items())
+        worse = f"the tail may have got worse ({found}); confirm on fresh prompts before calling it red"
+        hidden = "{1:.1%} of the samples have no score, at the baseline {0:.1%}, and what is missing may be the tail"
         if self.verdict == "amber":
-            return f"amber: the tail may have got worse ({found}); confirm on fresh prompts before calling it red"
+            said = [worse] * self.suspicious + [hidden.format(*self.missing)] * self.hides
+            return f"amber: {'; '.join(said)}"
         return f"green: no sign of a worse tail ({found}). {self.detectable.sentence()}"
 
 
@@ -132,8 +136,7 @@ def compare(
     tests = _tests(before, after, beyond, slices, probe, tail=tail, seed=seed)
     point = bulk_tail_point(before, after, beyond[0] if beyond else None, tail=tail)
     p_values: dict[str, float | None] = {
-        name: tests[name].p_value if name in tests and tests[name].identified else None
-        for name in ("tail_max", "worst_slice", "probe")
+        name: tests[name].p_value if name in tests and tests[name].identified else None for name in SCREENS
     }
     screened = [p for p in p_values.values() if p is not None]
     panel_p = simes(screened) if screened else None
@@ -141,8 +144,8 @@ def compare(
     # Bulk better and tail worse, both at the level: an intersection needs no correction (Berger 1982).
     p_values["bulk_tail"] = None if tail_p is None or point.p_bulk_better is None else max(tail_p, point.p_bulk_better)
     missing, hides = _missing(before, after)
-    suspicious = hides or (bool(screened) and min(screened) <= level)
-    verdict: Verdict = "amber" if suspicious else "green" if screened else "not identified"
+    suspicious = bool(screened) and min(screened) <= level
+    verdict: Verdict = "amber" if suspicious or hides else "green" if screened else "not identified"
     return Comparison(
         verdict,
         panel_p,

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -156,7 +158,9 @@ def test_scores_that_went_missing_are_a_suspicion(random_effects):
     found = compare(before, worse, thresholds=thresholds, replicates=1)
     assert found.p_values["tail_max"] > 0.5 and found.hides and found.verdict == "amber"
     assert found.missing == (0.0, pytest.approx(np.isnan(worse).mean()))
-    assert "of the samples have no score" in found.summary()
+    assert "of the samples have no score" in found.summary() and "got worse (" not in found.summary()
+    both_reasons = compare(before, np.where(after < -1.5, np.nan, after + 1), thresholds=thresholds, replicates=1)
+    assert re.match(r"amber: the tail may have got worse \(.*; .* no score", both_reasons.summary())
     # As many at the baseline, or a handful: nothing is hidden.
     at_random = np.where(np.random.default_rng(7).random(after.shape) < 0.02, np.nan, after)
     both = np.where(np.isnan(at_random), np.nan, before)
