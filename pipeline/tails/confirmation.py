@@ -18,6 +18,8 @@ from pipeline.tails.swap import tail_max
 FLIPS = 99_999
 # What is significant must also matter: a quarter more events.
 MATERIAL_RATIO = 1.25
+# Samples beyond a threshold, of both rounds together: fewer, and their ratio is noise.
+ENOUGH_EVENTS = 10
 
 
 class Hypothesis(NamedTuple):
@@ -38,7 +40,7 @@ class Confirmation(NamedTuple):
     hypothesis: Hypothesis
     alpha: float
     test: SwapTest
-    ratio: float  # of the rates beyond a threshold, current / baseline: the larger one of the first two thresholds
+    ratio: float  # of the rates beyond a threshold, current / baseline, at the threshold where it is largest
     bulk_better: bool | None  # at alpha: red while the bulk improves is what the mean cannot see
 
     @property
@@ -117,9 +119,10 @@ def confirm(
 
 
 def _ratio(before: np.ndarray, after: np.ndarray, hypothesis: Hypothesis) -> float:
-    """Return the larger of the exceedance ratios beyond the first two thresholds; 1 where there are none.
+    """Return the largest exceedance ratio beyond a threshold with events enough for one, else that of the first.
 
-    Beyond further ones there are too few events for a ratio to mean anything.
+    In a slice that is bad already, nearly all samples may lie beyond the first thresholds, before and after; beyond
+    the last ones there may be a single event. 1 where there are no thresholds.
     """
     sign = orientation(hypothesis.tail)
     (first, second), _ = canonical(sign * before, sign * after)
@@ -127,5 +130,7 @@ def _ratio(before: np.ndarray, after: np.ndarray, hypothesis: Hypothesis) -> flo
         return 1.0
     sides = flatten(first), flatten(second)
     sizes = len(sides[0].values), len(sides[1].values)
-    shares = [[side.fraction_above(sign * u) for side in sides] for u in hypothesis.thresholds[:2]]
+    beyond = [sign * threshold for threshold in hypothesis.thresholds]
+    enough = [u for u in beyond if sum(int((side.values > u).sum()) for side in sides) >= ENOUGH_EVENTS]
+    shares = [[side.fraction_above(u) for side in sides] for u in enough or beyond[:1]]
     return max(rate_ratio(then, now, sizes, 0.95)[0] for then, now in shares)

@@ -71,3 +71,22 @@ def test_a_shift_of_all_log_probabilities_is_no_hypothesis():
     few[:12] += 3
     pointed = compare(scores, scores, probe=(before, few))
     assert hypothesis(pointed) == Hypothesis(None, pointed.thresholds), "to be seen in samples"
+
+
+def test_one_event_far_out_is_no_ratio():
+    rng = np.random.default_rng(4)
+    before, after = rng.normal(size=(2, 500, 4))
+    thresholds = (2.0, 3.0, 9.0)
+    after[0, 0] = 10.0
+    claim = Hypothesis(None, thresholds)
+    beyond = [[(side > u).sum() + 0.5 * 4 for side in (before, after)] for u in thresholds[:1]]
+    assert confirm(before, after, claim, 0.05).ratio == pytest.approx(beyond[0][1] / beyond[0][0], rel=0.2)
+    after[:20, 0] = 10.0  # beyond the last threshold there are 20 now, and were none
+    assert confirm(before, after, claim, 0.05).ratio > 5
+
+
+def test_a_ratio_says_when_there_is_less():
+    before, after = np.full((100, 2), 0.0), np.full((100, 2), 0.0)
+    before[:40], after[:20] = 5.0, 5.0
+    found = confirm(before, after, Hypothesis(None, (1.0,)), 0.05)
+    assert found.ratio == pytest.approx(0.5, abs=0.02) and not found.material and not found.red
