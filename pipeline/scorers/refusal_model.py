@@ -111,14 +111,14 @@ def _line(read: dict[str, Any]) -> Line:
     return Line(numbers[0], tuple(e for e, _ in pairs), tuple(w for _, w in pairs))
 
 
-def write_model(path: Path, model: RefusalModel, about: str, labels_sha256: str) -> None:
+def write_model(path: Path, model: RefusalModel, about: str, labels_sha256: str | None = None) -> None:
     """Write the model as JSON, every weight beside its feature's name.
 
     Args:
         path: where to write it.
         model: the model.
         about: where it comes from.
-        labels_sha256: digest of the labels that it was fitted to.
+        labels_sha256: digest of the file of labels that it was fitted to; None for several.
     """
     record: dict[str, Any] = {"about": about, "labels_sha256": labels_sha256, "penalty": PENALTY}
     for part, line in model._asdict().items():

@@ -101,7 +101,7 @@ def test_where_all_decline_alike_nothing_is_learnt_of_it() -> None:
 
 def test_weights_are_written_and_read_by_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
-    write_model(path, MODEL, "a test", "of labels")
+    write_model(path, MODEL, "a test")
     assert load_model(path) == MODEL
     record = json.loads(path.read_text())
     assert record["about"] == "a test" and list(record["declines"]["features"]) == list(FEATURES)
