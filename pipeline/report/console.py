@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from pipeline.inputs.question_sets import is_question_set
-from pipeline.report.drift import panel_of
+from pipeline.report.drift import first_scored, panel_of
 from pipeline.report.numbers import FOOTNOTE, NAMES, Cell, change, end_of, interval, moved, number
 from pipeline.scorers import SLICED
 
@@ -27,23 +27,14 @@ def drift_report(drift: Mapping[str, Any], *, every_scorer: bool = False) -> str
         lines += ["", *block]
     if not every_scorer:
         others = [cell for cell in whole_sets if cell["scorer"] != drift["headline"]]
-        for cells in _by_set(others, _first_scored(others)):
+        for cells in _by_set(others, first_scored(others)):
             lines += ["", *_others(cells, drift["round"])]
     if drift["round"]:
         lines += ["", f"  {FOOTNOTE}"]
     return "\n".join(lines)
 
 
-def _first_scored(cells: Iterable[Cell]) -> dict[str, str]:
-    """The first probe set on which a scorer has a score, by scorer."""
-    found: dict[str, str] = {}
-    for cell in cells:
-        if cell["n_prompts"]:
-            found.setdefault(cell["scorer"], cell["probe_set"])
-    return found
-
-
-def _by_set(cells: Sequence[Cell], first_scored: Mapping[str, str]) -> list[list[Cell]]:
+def _by_set(cells: Sequence[Cell], shown_on: Mapping[str, str]) -> list[list[Cell]]:
     """The cells of each set: of every set of questions, and of the probe set that a scorer is shown on.
 
     That is the first one on which it has a score, and the first of all where it has none.
@@ -52,7 +43,7 @@ def _by_set(cells: Sequence[Cell], first_scored: Mapping[str, str]) -> list[list
     by_set: dict[str, list[Cell]] = {cell["probe_set"]: [] for cell in cells}
     for cell in cells:
         name = cell["probe_set"]
-        if is_question_set(name) or name == first_scored.get(cell["scorer"], panel):
+        if is_question_set(name) or name == shown_on.get(cell["scorer"], panel):
             by_set[name].append(cell)
     return [found for found in by_set.values() if found]
 
@@ -116,9 +107,9 @@ def rounds_report(drifts: Sequence[Mapping[str, Any]], noise_floor: Mapping[str,
         drifts = [drifts[0], noise_floor, *drifts[1:]]
     head = "".join(f"{label:>11}" for label in labels)
     shown = [[cell for cell in drift["cells"] if _is_shown(cell)] for drift in drifts]
-    first_scored = _first_scored(cell for cells in shown for cell in cells)
+    shown_on = first_scored(cell for cells in shown for cell in cells)
     lines: list[str] = []
-    for block in _by_set(shown[0], first_scored):
+    for block in _by_set(shown[0], shown_on):
         probe_set = block[0]["probe_set"]
         lines += [*([""] if lines else []), f"  {'on ' + probe_set:<36}{head}"]
         rounds = [{_key(cell): cell for cell in cells if cell["probe_set"] == probe_set} for cells in shown]

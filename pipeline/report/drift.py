@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,15 @@ def metric_values(drift: Mapping[str, Any]) -> dict[str, float]:
 def panel_of(cells: Sequence[Mapping[str, Any]]) -> str | None:
     """The panel of a drift table, its first probe set; None where it has none. Question sets are not probe sets."""
     return next((cell["probe_set"] for cell in cells if not is_question_set(cell["probe_set"])), None)
+
+
+def first_scored(cells: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The first probe set, or set of questions, on which a scorer has a score, by scorer."""
+    found: dict[str, str] = {}
+    for cell in cells:
+        if cell["n_prompts"]:
+            found.setdefault(cell["scorer"], cell["probe_set"])
+    return found
 
 
 def _cells(label: Mapping[str, Any], panels: Sequence[Panel], round_: int, seed: int) -> list[Cell]:

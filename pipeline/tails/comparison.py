@@ -53,7 +53,6 @@ class Comparison(NamedTuple):
     large as `detectable` is likely to be there.
     """
 
-    verdict: Verdict
     panel_p: float | None  # p-value of tail_max, worst_slice and probe together (Simes)
     level: float
     p_values: dict[str, float | None]  # tail_max, worst_slice, probe, bulk_tail; None: no input or not identified
@@ -72,6 +71,13 @@ class Comparison(NamedTuple):
     def suspicious(self) -> bool:
         """Whether any one test reaches the level."""
         return any(p is not None and p <= self.level for p in (self.p_values[name] for name in SCREENS))
+
+    @property
+    def verdict(self) -> Verdict:
+        """Amber at most: red takes fresh prompts."""
+        if self.suspicious or self.hides:
+            return "amber"
+        return "not identified" if self.panel_p is None else "green"
 
     def summary(self) -> str:
         """Return the verdict in words."""
@@ -144,10 +150,7 @@ def compare(
     # Bulk better and tail worse, both at the level: an intersection needs no correction (Berger 1982).
     p_values["bulk_tail"] = None if tail_p is None or point.p_bulk_better is None else max(tail_p, point.p_bulk_better)
     missing, hides = _missing(before, after)
-    suspicious = bool(screened) and min(screened) <= level
-    verdict: Verdict = "amber" if suspicious or hides else "green" if screened else "not identified"
     return Comparison(
-        verdict,
         panel_p,
         level,
         p_values,

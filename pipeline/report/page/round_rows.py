@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.report.drift import first_scored
 from pipeline.report.page.reading import LEVEL, NOISE, Cell, Page, Run, Shown
 from pipeline.tails import E_PROCESS_LEVEL, estimate, finite_record
 
@@ -149,11 +150,8 @@ def refusal_rows(page: Page) -> list[Row]:
 
 
 def _shown_on(page: Page) -> dict[str, str]:
-    cells = [cell for shown in page.shown for cell in shown.cells(slice=None) if cell["value"] is not None]
-    found: dict[str, str] = {}
-    for cell in sorted(cells, key=lambda cell: cell["probe_set"] != page.probe_set):
-        found.setdefault(cell["scorer"], cell["probe_set"])
-    return found
+    cells = [cell for shown in page.shown for cell in shown.cells(slice=None)]
+    return first_scored(sorted(cells, key=lambda cell: cell["probe_set"] != page.probe_set))
 
 
 def _is_yes_or_no(run: Run, page: Page, scorer: str, probe_set: str) -> bool:

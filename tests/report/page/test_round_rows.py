@@ -117,7 +117,7 @@ def with_cells(run: RunDir, round_: int, probe_set: str = "probe", **scorers: fl
     for name, value in scorers.items():
         for quantity, shift in (("mean", 0.0), ("cvar_1pct", 1.0)):
             cell = {"scorer": name, "tail": "upper", "probe_set": probe_set, "slice": None, "quantity": quantity}
-            drift["cells"].append(cell | {"value": value + shift, "low": value - 1, "high": None})
+            drift["cells"].append(cell | {"value": value + shift, "low": value - 1, "high": None, "n_prompts": 8})
     write_json(run.drift(round_), drift)
 
 
