@@ -112,11 +112,11 @@ def _take_labelled(session: Session, round_: int, items: Sequence[Labelled]) -> 
     reviser, recipe = refine.Reviser(session, round_), session.recipe
 
     def work(chunk: Sequence[Labelled]) -> Chunk:
-        before = session.roles.seconds
         revised = reviser.revise(_drafts_of(session, round_, chunk), 0)
-        return Chunk(revised, session.roles.seconds - before, failed_answers(revised))
+        return Chunk(revised, failed_answers(revised))
 
-    stage.collect(items, work, REFINEMENTS, LABELLED, recipe.chunk_rows, recipe.max_failed_rows)
+    clock = session.model_seconds
+    stage.collect(items, work, REFINEMENTS, LABELLED, recipe.chunk_rows, recipe.max_failed_rows, clock=clock)
     stage.finish([LABELLED], stage_facts(stage.folder, [LABELLED]) | session.describe_engine())
 
 
@@ -131,7 +131,6 @@ def _ask_policy(session: Session, round_: int, items: Sequence[Labelled]) -> Non
     reviser = refine.Reviser(session, round_)
 
     def work(chunk: Sequence[Labelled]) -> Chunk:
-        before = session.roles.seconds
         drafts = _drafts_of(session, round_, chunk)
         said = reviser.criticise(session.roles.policy(adapter), drafts, 0)
         criticised = [
@@ -149,9 +148,10 @@ def _ask_policy(session: Session, round_: int, items: Sequence[Labelled]) -> Non
             for draft, critique in zip(drafts, said, strict=True)
         ]
         failed = [str(critique.error) for critique in said if critique.finish_reason == "error"]
-        return Chunk(criticised, session.roles.seconds - before, failed)
+        return Chunk(criticised, failed)
 
-    stage.collect(items, work, REFINEMENTS, BY_POLICY, recipe.chunk_rows, recipe.max_failed_rows)
+    clock = session.model_seconds
+    stage.collect(items, work, REFINEMENTS, BY_POLICY, recipe.chunk_rows, recipe.max_failed_rows, clock=clock)
     stage.finish([BY_POLICY], stage_facts(stage.folder, [BY_POLICY]) | session.describe_engine())
 
 
@@ -193,19 +193,18 @@ def _rate_answers(session: Session, round_: int) -> None:
     if stage.is_complete():
         return
 
-    roles, recipe = session.roles, session.recipe
-    judge = roles.named(str(recipe.judge), session.adapter(round_ - 1))
+    recipe = session.recipe
+    judge = session.roles.named(str(recipe.judge), session.adapter(round_ - 1))
     judging = session.instruments.judging
     assert judging is not None
     scorers = [Judge(rubric, judging, judge) for rubric in judging.rubrics.values()]
 
     def work(rows: Sequence[Row]) -> Chunk:
-        before = roles.seconds
         scores = score_rows(rows, scorers)
-        return Chunk(scores, roles.seconds - before, failed_items(scores))
+        return Chunk(scores, failed_items(scores))
 
-    items = _drawn(session, TableRows(refinements))
-    stage.collect(items, work, SCORES, JUDGED, recipe.chunk_rows, recipe.max_failed_rows)
+    items, clock = _drawn(session, TableRows(refinements)), session.model_seconds
+    stage.collect(items, work, SCORES, JUDGED, recipe.chunk_rows, recipe.max_failed_rows, clock=clock)
     stage.finish([JUDGED], stage_facts(stage.folder, [JUDGED]) | session.describe_engine())
 
 

@@ -22,6 +22,7 @@ from pipeline.inputs.launch import check_launch, this_launch
 from pipeline.inputs.places import PROJECT
 from pipeline.inputs.recipe import REACHING, ParsedRecipe, diff_resolved, parse_recipe
 from pipeline.loading import check_tokenizer, load_session
+from pipeline.reaching import reach_servers
 from pipeline.runs import ranks
 from pipeline.runs.files import json_sha256, read_json
 from pipeline.runs.rundir import COMPUTING, Asked, RunDir, package_versions
@@ -72,18 +73,26 @@ def _default_recipe(argv: Sequence[str]) -> Path:
 
 
 def open_session(
-    parsed: ParsedRecipe, argv: Sequence[str], *, adding: Sequence[str] = (), first_round: int | None = None
+    parsed: ParsedRecipe,
+    argv: Sequence[str],
+    *,
+    adding: Sequence[str] = (),
+    first_round: int | None = None,
+    reaching: bool = False,
 ) -> Session:
     """Load what the recipe names, lock the run directory, and start the run or check that this launch may resume it.
 
     ``adding`` names the recipe fields whose lists may grow without a reason (``--amend``). ``first_round`` is given by
-    a stage that works on one round: one that it does not have is refused before anything is written.
+    a stage that works on one round: one that it does not have is refused before anything is written. ``reaching``
+    makes sure first that the servers which the rest of the run needs answer.
     """
     session = load_session(parsed)
     if first_round is not None:
         session.choose_round(parsed.options.round, first_round)
     check_amendment(session, adding=bool(adding))
     check_tokenizer(session)
+    if reaching:
+        reach_servers(session)
     if ranks.is_main():
         run = session.run
         run.lock()

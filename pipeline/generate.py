@@ -52,12 +52,12 @@ def _sample(session: Session, stage: Stage, name: str, prompts: LoadedPrompts, s
         return Question(prompt, sample, row_seed(session.seed, name, stage.round, prompt.id, sample))
 
     def work(chunk: Sequence[Question]) -> Chunk:
-        before = session.roles.seconds
         rows = answer(session.roles.policy(adapter), chunk, sampling, stage.round, session.model_name)
-        return Chunk(rows, session.roles.seconds - before, failed_answers(rows))
+        return Chunk(rows, failed_answers(rows))
 
     questions = Lazy(len(prompts.prompts) * samples, question)
-    stage.collect(questions, work, RESPONSES, output, recipe.chunk_rows, recipe.max_failed_rows)
+    most, clock = recipe.max_failed_rows, session.model_seconds
+    stage.collect(questions, work, RESPONSES, output, recipe.chunk_rows, most, clock=clock)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -12,11 +12,13 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline import alarm, audit, command, distill, generate, measure, placebo, refine
 from pipeline.errors import RunError
+from pipeline.reaching import reach_servers
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.calibration import calibration_report
 from pipeline.report.checkpoints import Checkpoint, measured_rounds
@@ -179,9 +181,12 @@ def main(argv: Sequence[str]) -> None:
     """Run or resume all rounds of a recipe."""
     parsed = command.parse(argv, IterateOptions)
     if parsed.options.dry_run:
-        log.info("%s", plan_report(command.check_session(parsed)))
+        session = command.check_session(parsed)
+        log.info("%s", plan_report(session))
+        with closing(session):
+            reach_servers(session)
         return
-    session = command.open_session(parsed, argv)
+    session = command.open_session(parsed, argv, reaching=True)
     try:
         finished = session.run.finished_rounds()
         _require_records(session.run, finished)

@@ -58,10 +58,10 @@ def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[
         manifest_name="judged_again.manifest.json",
     )
     if not stage.is_complete(renew=renew):
-        judging, roles = session.instruments.judging, session.roles
+        judging = session.instruments.judging
 
         def work(items: Sequence[_Item]) -> Chunk:
-            before, rows, failed = roles.seconds, [], []
+            rows, failed = [], []
             for (rubric, how), group in _grouped(items):
                 who = session.recipe.judge if how == AGAIN else session.recipe.second_judge
                 judge = Judge(judging.rubrics[rubric], judging, session.roles.named(str(who), adapter))
@@ -71,11 +71,11 @@ def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[
                     kept = {name: item.row[name] for name in ("prompt_id", "sample", "probe_set", "slice")}
                     scored = {"scorer": f"{item.column}.{how}", "score": score.value, "reason": score.reason}
                     rows.append({**kept, **scored})
-            return Chunk(rows, roles.seconds - before, failed)
+            return Chunk(rows, failed)
 
-        recipe = session.recipe
+        recipe, clock = session.recipe, session.model_seconds
         items = _chosen(session, folder)
-        stage.collect(items, work, SCORES, _OUTPUT, recipe.chunk_rows, recipe.max_failed_rows)
+        stage.collect(items, work, SCORES, _OUTPUT, recipe.chunk_rows, recipe.max_failed_rows, clock=clock)
         stage.finish([_OUTPUT], stage_facts(folder, [_OUTPUT]) | session.describe_engine())
     path = session.run.judge(round_)
     if ranks.is_main():

@@ -45,11 +45,10 @@ def read_content(
     if stage.is_complete():
         return
 
-    keep, roles = session.recipe.keep_dropped, session.roles
-    reader = ContentReader(roles.base(), load_plain_question(recall_file(session.recipe)))
+    recipe, keep = session.recipe, session.recipe.keep_dropped
+    reader = ContentReader(session.roles.base(), load_plain_question(recall_file(recipe)))
 
     def work(rows: Sequence[Row]) -> Chunk:
-        before = roles.seconds
         rewrites = [
             Rewritten(row["prompt"], row["response"], text_after(row, keep), facts.get(row["prompt_id"], ()))
             for row in rows
@@ -64,10 +63,11 @@ def read_content(
             }
             for row, kept in zip(rows, read, strict=True)
         ]
-        return Chunk(found, roles.seconds - before, failures(kept.share for kept in read))
+        return Chunk(found, failures(kept.share for kept in read))
 
     rows = _innocent(TableRows(table), truth_of, keep)
-    stage.collect(rows, work, CONTENT, output, session.recipe.chunk_rows, session.recipe.max_failed_rows)
+    clock = session.model_seconds
+    stage.collect(rows, work, CONTENT, output, recipe.chunk_rows, recipe.max_failed_rows, clock=clock)
     stage.finish([output], stage_facts(stage.folder, [output]) | session.describe_engine())
 
 

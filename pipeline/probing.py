@@ -92,15 +92,15 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
         return name, Question(prompt, sample, row_seed(session.seed, what.noise, None, prompt.id, sample))
 
     def work(chunk: Sequence[tuple[str, Question]]) -> Chunk:
-        before = session.roles.seconds
         asked = [question for _, question in chunk]
         rows = answer(session.roles.policy(what.adapter), asked, sampling, what.round, session.model_name)
         named = [{"probe_set": name, **row} for (name, _), row in zip(chunk, rows, strict=True)]
-        return Chunk(named, session.roles.seconds - before, failed_answers(rows))
+        return Chunk(named, failed_answers(rows))
 
     whole = _whole_prompts(session, what)
     questions = Lazy(len(prompts) * what.samples, question)
-    stage.collect(questions, work, SAMPLES, "samples.parquet", whole, recipe.max_failed_rows)
+    most, clock = recipe.max_failed_rows, session.model_seconds
+    stage.collect(questions, work, SAMPLES, "samples.parquet", whole, most, clock=clock)
     facts = stage_facts(stage.folder, ["samples.parquet"]) | session.describe_engine()
     stage.finish(["samples.parquet"], facts | {"chat_template": session.chat_template_sha256})
 
@@ -129,16 +129,15 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         asked = [(scorer, item) for scorer in asking for item in scorer.questions.items]
 
         def work(chunk: Sequence[Row | tuple[QuestionScorer, Item]]) -> Chunk:
-            before = session.roles.seconds
             rows = score_rows([one for one in chunk if isinstance(one, dict)], reading)
             rows += score_asked([one for one in chunk if isinstance(one, tuple)])
-            return Chunk(rows, session.roles.seconds - before, failed_items(rows))
+            return Chunk(rows, failed_items(rows))
 
         old = _rows_of(session, output, kept) if kept and ranks.is_main() else None
         # Samples first, so that what a chunk of them holds does not depend on the questions.
         items: Sequence[Row | tuple[QuestionScorer, Item]] = Joined(samples, asked)
         whole, most = _whole_prompts(session, what), session.recipe.max_failed_rows
-        stage.collect(items, work, SCORES, output.name, whole, most, kept=old)
+        stage.collect(items, work, SCORES, output.name, whole, most, kept=old, clock=session.model_seconds)
         read = {"scorers": digests, "instruments": session.instrument_digests(what.scorers)}
         stage.finish([output.name], stage_facts(what.folder, [output.name]) | session.describe_engine() | read)
         if ranks.is_main():

@@ -59,7 +59,8 @@ def run(session: Session, round_: int) -> dict[str, Any]:
         reviser = Reviser(session, round_)
         recipe = session.recipe
         rows = TableRows(responses)
-        stage.collect(rows, reviser.refine, REFINEMENTS, OUTPUTS[0], recipe.chunk_rows, recipe.max_failed_rows)
+        chunk_rows, most, clock = recipe.chunk_rows, recipe.max_failed_rows, session.model_seconds
+        stage.collect(rows, reviser.refine, REFINEMENTS, OUTPUTS[0], chunk_rows, most, clock=clock)
         if ranks.is_main():
             write_text(stage.folder / "constitution.txt", session.constitution.source_text)
             write_table(stage.folder / OUTPUTS[1], _pairs(stage.folder / OUTPUTS[0]), PAIRS)
@@ -89,7 +90,7 @@ class Reviser:
 
     def refine(self, responses: Sequence[Row]) -> Chunk:
         """Return one row per revision; a response that could not be sampled keeps one row that says so."""
-        before, recipe = self._session.roles.seconds, self._session.recipe
+        recipe = self._session.recipe
         usable = [row for row in responses if row["drop_reason"] is None]
         texts = [row["response"] for row in usable]
         drawn = self._draw(usable)
@@ -108,7 +109,7 @@ class Reviser:
         chains = [[_unusable(row)] if row["drop_reason"] is not None else next(of_usable) for row in responses]
         # A response may fail in several passes, and is one item all the same.
         failed = [reason for chain in chains for reason in failed_answers(chain)[:1]]
-        return Chunk([row for chain in chains for row in chain], self._session.roles.seconds - before, failed)
+        return Chunk([row for chain in chains for row in chain], failed)
 
     def _draw(self, rows: Sequence[Row]) -> list[list[Principle]]:
         """The principles of each response, one per pass."""

@@ -53,6 +53,9 @@ MODEL = (
 SCORING = frozenset({"scorers", "batteries", "headline_scorer", "sycophancy_templates", "classifier_template"})
 """The fields of a recipe that decide which scores are computed from the samples, but do not affect the samples."""
 
+TRAINED_ON = frozenset({"prompts", "refine"})
+"""The groups of fields that name files and models for making the training rows; no other stage depends on them."""
+
 
 @dataclass
 class Session:
@@ -272,6 +275,10 @@ class Session:
             serving=self._serving(),
         )
 
+    def model_seconds(self) -> float:
+        """Wall time spent inside the models of ``roles`` so far."""
+        return self.roles.seconds
+
     def _serving(self) -> Serving:
         r, model = self.recipe, self.parsed.model
         vllm = None
@@ -345,7 +352,10 @@ class Session:
         resolved = self.parsed.resolved
         chosen = {name for name in resolved if name in names or (training and name not in ours)}
         inputs = {
-            k: v for k, v in self.input_digests.items() if scoring or not k.startswith(("scorers.", "batteries."))
+            k: v
+            for k, v in self.input_digests.items()
+            if (scoring or not k.startswith(("scorers.", "batteries.")))
+            and (ours.get(k) not in TRAINED_ON or ours[k] in groups)
         }
         return json_sha256([{name: resolved[name] for name in chosen}, inputs])
 

@@ -39,7 +39,8 @@ ALLOWED = {
     "kept_content": {"inputs", "instruments", "report", "runs", "scorers", "session"},
     "screening": {"errors", "report", "runs", "scorers", "session", "tails"},
     "amending": {"errors", "runs", "screening", "session", "training"},
-    "command": {"amending", "errors", "inputs", "loading", "runs", "session"},
+    "reaching": {"errors", "session"},
+    "command": {"amending", "errors", "inputs", "loading", "reaching", "runs", "session"},
 }
 """Room -> the rooms below it that it may import. Commands stand on top: they may import all of these."""
 

@@ -15,6 +15,7 @@ import pytest
 from pipeline import command, iterate, measure
 from pipeline.engines.base import Adapter
 from pipeline.errors import InputError, RunError
+from pipeline.inputs.constitution import load_constitution
 from pipeline.loading import load_session
 from pipeline.report.plan import plan_report
 from pipeline.runs.files import file_sha256, json_sha256, read_json, read_json_lines
@@ -211,6 +212,20 @@ def test_the_files_of_scorers_are_inputs_of_the_scores_alone(run: Path, tmp_path
     assert session.settings("measure") == sampling
     assert session.settings("measure", scoring=True) != scoring
     session.close()
+
+
+def test_an_amended_constitution_concerns_the_refinements_alone(run: Path, tmp_path: Path, project: Path) -> None:
+    constitution = project / "constitutions" / "sandbox" / "full.txt"
+    amended = tmp_path / "amended.txt"
+    amended.write_text(constitution.read_text(encoding="utf-8") + "\n# reworded\n")
+    session = open_run(run)
+    groups = [("prompts", "sampling"), ("measure", "sampling"), ("refine", "sampling")]
+    before = [session.settings(*those) for those in groups]
+    session.constitution = load_constitution(amended)
+    del session.__dict__["input_digests"]
+    after = [session.settings(*those) for those in groups]
+    session.close()
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False]
 
 
 def test_a_recipe_that_lacks_the_added_scorers_is_refused_with_the_way_on(run: Path, tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def sample(
 
     Args:
         model: model to sample from.
-        prompts: prompts, longest first: what joins a batch must not be longer than what is in it.
+        prompts: prompts, best shortest first: what joins a batch is then about as long as what is in it by now, and
+            attention reads few columns that are masked.
         sampling: how tokens are drawn.
         batch_size: rows decoded together.
         prefixes: dialogues that prompts may begin with; those that will be continued are added. None keeps none.
@@ -110,18 +111,16 @@ class _Decoder:
     def _refill(self, rows: Rows, cache: WindowCache) -> Rows:
         """Let waiting prompts take the places of rows that have ended."""
         self._keep_ended(rows, cache)
-        # First give up the columns that only ended rows attend to.
-        needed = (rows.mask * rows.going[:, None]).any(dim=0)
-        unused = int(needed.int().argmax())
-        cache.trim(unused)
         free = (~rows.going).nonzero()[:, 0]
         new, others = self._open(len(free))
         places = free[: len(new.going)]
+        # Columns that only ended rows attend to are given up, and those that a longer row needs are added.
+        needed = (rows.mask * rows.going[:, None]).any(dim=0)
+        width = max(len(needed) - int(needed.int().argmax()), new.mask.shape[1])
+        cache.resize(width)
         cache.replace(places, others)
-        width = rows.mask.shape[1] - unused
-        mask = torch.nn.functional.pad(new.mask, (width - new.mask.shape[1], 0))
-        rows = rows._replace(mask=rows.mask[:, unused:].clone())
-        for field, values in zip(rows, new._replace(mask=mask), strict=True):
+        rows = rows._replace(mask=_widen(rows.mask, width))
+        for field, values in zip(rows, new._replace(mask=_widen(new.mask, width)), strict=True):
             field[places] = values
         return rows
 
@@ -152,3 +151,8 @@ class _Decoder:
         step = rows.step + 1
         going = rows.going & ~torch.isin(new, self._ends) & (step < self._sampling.max_new_tokens)
         return rows._replace(step=step, going=going, token=new)
+
+
+def _widen(mask: torch.Tensor, width: int) -> torch.Tensor:
+    """The mask of the last ``width`` columns, as a copy."""
+    return torch.nn.functional.pad(mask, (width - mask.shape[1], 0)).clone()

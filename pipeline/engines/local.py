@@ -98,8 +98,8 @@ class LocalEngine:
                 answers[i] = too_long(len(prompt), sampling.max_new_tokens, self._context)
             else:
                 fitting.append(i)
-        # Longest first, as decoding requires, with equal prompts together; the order of the requests does not matter.
-        fitting.sort(key=lambda i: (-len(prompts[i]), prompts[i], requests[i].seed))
+        # Shortest first, with equal prompts together; the order of the requests does not matter.
+        fitting.sort(key=lambda i: (len(prompts[i]), prompts[i], requests[i].seed))
         with self._wearing(adapter):
             drawn = sample(
                 Model(self._model, self._end_tokens, self._pad),

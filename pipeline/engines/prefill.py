@@ -152,7 +152,7 @@ def _read_on(model: Model, prompts: Sequence[Sequence[int]], beginnings: Sequenc
                     side_by_side[row, :, -length:] = states[:, :length]
         cache.update(*laid, layer)
     logits = _in_pieces(model, tokens, mask, positions_of(mask)[:, old.shape[1] :], cache)
-    # Remove empty columns between beginning and remainder: what joins a batch must be no wider than its longest row.
+    # Remove empty columns between beginning and remainder: they would be read in every step.
     longest = int(mask.sum(1).max())
     columns = mask.argsort(dim=1, stable=True)[:, -longest:]
     cache.pick_columns(columns)

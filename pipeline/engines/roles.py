@@ -119,6 +119,23 @@ class Roles:
             return self.base()
         return Role(self._engine(name if is_address(name) else resolve_model(name)), None)
 
+    def reach(self, name: str) -> None:
+        """Make sure that the servers behind a role's name answer; nothing for a model that needs none started.
+
+        Args:
+            name: name of the role, as for ``named``.
+
+        Raises:
+            EngineError: they do not answer, or reject the key.
+        """
+        own = name in ("policy", "base")
+        if is_address(name) or (own and self._serving.policy):
+            from pipeline.engines.server import ServerEngine
+
+            engine = self._engine(self._base if own else name)
+            assert isinstance(engine, ServerEngine)
+            engine.connect()
+
     @property
     def seconds(self) -> float:
         """Wall time spent inside all models so far."""

@@ -125,7 +125,7 @@ class ServerEngine:
         Raises:
             EngineError: no endpoint answers, or none can do what is asked.
         """
-        self._connect()
+        self.connect()
         if self._reader is None and adapter is not None:
             raise EngineError(
                 f"{self._names()}: only vLLM loads adapters at run time, so it alone can serve a policy."
@@ -181,6 +181,32 @@ class ServerEngine:
         """
         return encode_opening(text, self._require_reader("token ids").tokenizer)
 
+    def connect(self) -> None:
+        """Learn what the servers serve, unless it is known; otherwise done with the first request.
+
+        Raises:
+            EngineError: no endpoint answers, or one rejects the key or serves another model than is expected.
+        """
+        if self._runner is not None:
+            return
+        addresses = self._addresses()
+        allow_connections()
+        self._endpoints = [
+            Endpoint(address, read_key(address, self._key_variables), self._limit) for address in addresses
+        ]
+        self._balancer = Balancer(self._endpoints, self._limit, self._patience, self._advice)
+        self._runner = runner = asyncio.Runner()
+        try:
+            endpoint, card = self._introduction(runner)
+            self._read(endpoint, card)
+            if self._reader is not None:  # token ids are of one model
+                for one in self._endpoints:
+                    one.expect(card)
+                runner.run(_in_parallel(_greet, self._endpoints, len(self._endpoints)))
+        except BaseException:
+            self._disconnect()
+            raise
+
     def close(self) -> None:
         """Close the connections, and stop the servers if they are the pipeline's own."""
         self._disconnect()
@@ -214,34 +240,13 @@ class ServerEngine:
         return Completion(answer.text, [], answer.finish_reason, answer.prompt_tokens, counted=answer.new_tokens)
 
     def _all(self, work: Callable[[T], Awaitable[R]], items: Sequence[T]) -> list[R]:
-        self._connect()
+        self.connect()
         assert self._runner is not None
         started = time.monotonic()
         try:
             return self._runner.run(_in_parallel(work, items, self._limit * len(self._endpoints)))
         finally:
             self._seconds += time.monotonic() - started
-
-    def _connect(self) -> None:
-        if self._runner is not None:
-            return
-        addresses = self._addresses()
-        allow_connections()
-        self._endpoints = [
-            Endpoint(address, read_key(address, self._key_variables), self._limit) for address in addresses
-        ]
-        self._balancer = Balancer(self._endpoints, self._limit, self._patience, self._advice)
-        self._runner = runner = asyncio.Runner()
-        try:
-            endpoint, card = self._introduction(runner)
-            self._read(endpoint, card)
-            if self._reader is not None:  # token ids are of one model
-                for one in self._endpoints:
-                    one.expect(card)
-                runner.run(_in_parallel(_greet, self._endpoints, len(self._endpoints)))
-        except BaseException:
-            self._disconnect()
-            raise
 
     def _disconnect(self) -> None:
         if self._runner is not None:
@@ -292,7 +297,7 @@ class ServerEngine:
             self._context = min(known, default=None)
 
     def _require_reader(self, what: str) -> Reader:
-        self._connect()
+        self.connect()
         if self._reader is None:
             raise LogProbabilityError(
                 f"{self._names()}: gives no {what}; only vLLM does. Use vLLM, or `policy_engine: local`, or leave out "

@@ -1,8 +1,8 @@
 """A key-value cache whose rows come and go: new rows replace finished ones while the others continue.
 
 All rows end at the same column but may begin at different ones: a new row is written into the columns just before the
-end, and what lies before it is masked. So replacing a row copies nothing else; columns that no row needs any more are
-dropped on the left.
+end, and what lies before it is masked. So replacing a row copies nothing else; on the left, columns that no row needs
+any more are dropped, and columns for a longer row are added.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 ROOM = 128
-"""Spare columns of a new buffer of a layer, so that it is copied once in this many steps and not in every one."""
+"""Spare columns on the right of a new buffer, so that it is copied once in this many steps and not in every one."""
+
+_ROOM_BEFORE = 64
+"""Spare columns on the left of a copied buffer: rows that join may be a little longer than those that are there."""
 
 
 class WindowLayer(DynamicLayer):
@@ -31,16 +34,20 @@ class WindowLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         new = (key_states, value_states)
         count = key_states.shape[-2]
-        if not self._buffers or self._end + count > self._buffers[0].shape[-2]:
-            self._make_room(new)
+        if not self._buffers:
+            self._buffers = [_buffer(states, 0, count + ROOM) for states in new]
+        elif self._end + count > self._buffers[0].shape[-2]:
+            self._move(_ROOM_BEFORE, count + ROOM)
         for buffer, states in zip(self._buffers, new, strict=True):
             buffer[:, :, self._end : self._end + count] = states
         self._end += count
         return self._show()
 
-    def trim(self, count: int) -> None:
-        """Drop columns on the left."""
-        self._start += count
+    def resize(self, width: int) -> None:
+        """Keep so many columns on the right; new ones on the left hold nothing of use and are to be masked."""
+        if width > self._end:
+            self._move(width - (self._end - self._start) + _ROOM_BEFORE, ROOM)
+        self._start = self._end - width
         self._show()
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
@@ -64,20 +71,25 @@ class WindowLayer(DynamicLayer):
         for buffer, states in zip(self._buffers, (other.keys, other.values), strict=True):
             buffer[rows, :, self._end - count : self._end] = states
 
-    def _make_room(self, new: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def _move(self, before: int, after: int) -> None:
+        """Copy the columns into new buffers with so many spare ones on both sides."""
         width = self._end - self._start
-        grown = []
-        for i, states in enumerate(new):
-            rows, heads, count, size = states.shape
-            buffer = states.new_zeros(rows, heads, width + count + ROOM, size)
-            if self._buffers:
-                buffer[:, :, :width] = self._buffers[i][:, :, self._start : self._end]
-            grown.append(buffer)
-        self._buffers, self._start, self._end = grown, 0, width
+        shown = [buffer[:, :, self._start : self._end] for buffer in self._buffers]
+        self._buffers = [_buffer(states, before, width + after) for states in shown]
+        for buffer, states in zip(self._buffers, shown, strict=True):
+            buffer[:, :, before : before + width] = states
+        self._start, self._end = before, before + width
 
     def _show(self) -> tuple[torch.Tensor, torch.Tensor]:
         self.keys, self.values = (buffer[:, :, self._start : self._end] for buffer in self._buffers)
         return self.keys, self.values
+
+
+def _buffer(states: torch.Tensor, before: int, columns: int) -> torch.Tensor:
+    """Room for so many columns, after others that may be shown before anything is written into them."""
+    buffer = states.new_empty(*states.shape[:2], before + columns, states.shape[3])
+    buffer[:, :, :before] = 0  # finite, since what is masked is multiplied by 0 all the same
+    return buffer
 
 
 class WindowCache(Cache):
@@ -89,10 +101,10 @@ class WindowCache(Cache):
     def __init__(self, n_layers: int) -> None:
         super().__init__(layers=[WindowLayer() for _ in range(n_layers)])
 
-    def trim(self, count: int) -> None:
-        """Drop columns on the left, in every layer."""
+    def resize(self, width: int) -> None:
+        """Keep so many columns on the right, in every layer; new ones on the left are to be masked."""
         for layer in self.layers:
-            layer.trim(count)
+            layer.resize(width)
 
     def pick_columns(self, columns: torch.Tensor) -> None:
         """Keep some columns [rows, kept] in every layer, chosen separately for every row."""

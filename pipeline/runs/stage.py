@@ -30,13 +30,12 @@ log = logging.getLogger("pipeline")
 
 @dataclass(frozen=True)
 class Chunk:
-    """The result of work on one chunk of items: rows of the stage's table, and the seconds a model was busy.
+    """The result of work on one chunk of items: rows of the stage's table.
 
     ``failed`` holds the reason of every item that no attempt could answer.
     """
 
     rows: list[dict[str, Any]]
-    model_seconds: float = 0.0
     failed: Sequence[str] = ()
 
 
@@ -127,11 +126,13 @@ class Stage:
         max_failed: float = 0.0,
         *,
         kept: pa.Table | None = None,
+        clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Do ``work`` on ``items``, chunk by chunk, over all ranks, and join the rows in order as ``output``.
 
         Chunk i holds the same items in every launch, whichever rank does it and however often the work was
-        interrupted, so its rows cannot depend on either. ``kept`` are rows to put before all others (rank 0).
+        interrupted, so its rows cannot depend on either. ``kept`` are rows to put before all others (rank 0), and
+        ``clock`` tells the seconds that models have been busy so far.
 
         Raises:
             RunError: a larger share of the items than ``max_failed`` failed. Their chunks are not kept, so that
@@ -150,7 +151,7 @@ class Stage:
         with Progress(sum(rows.values()), done, f"round {self.round} {self.name}") as progress, _nothing_to_collect():
             for i in left:
                 start, stop = bounds[i]
-                chunk = self._do_chunk(_part(parts, i), items[start:stop], _counting(work, progress), schema)
+                chunk = self._do_chunk(_part(parts, i), items[start:stop], _counting(work, progress), schema, clock)
                 progress.advance(rows[i])
                 failed += len(chunk.failed)
                 if failed > max_failed * len(items):
@@ -186,11 +187,16 @@ class Stage:
         write_text(marker, digest)
 
     def _do_chunk(
-        self, path: Path, items: Sequence[T], work: Callable[[Sequence[T]], Chunk], schema: pa.Schema
+        self,
+        path: Path,
+        items: Sequence[T],
+        work: Callable[[Sequence[T]], Chunk],
+        schema: pa.Schema,
+        clock: Callable[[], float],
     ) -> Chunk:
-        started = time.monotonic()
+        started, busy_before = time.monotonic(), clock()
         chunk = work(items)
-        seconds = {"work": time.monotonic() - started, "model": chunk.model_seconds}
+        seconds = {"work": time.monotonic() - started, "model": clock() - busy_before}
         write_part(path, to_table(chunk.rows, schema), {"seconds": seconds, "failed": Counter(chunk.failed)})
         return chunk
 

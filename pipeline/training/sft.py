@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,9 @@ from pipeline.training.lora import require_same_lora
 from pipeline.training.preflight import check_adapter, check_trainable, check_training_rows
 
 if TYPE_CHECKING:
-    from trl import ModelConfig, SFTConfig, SFTTrainer
+    from trl import ModelConfig, SFTConfig
 
-COMPLETE = "COMPLETE"
-"""Marks a checkpoint as completely written: the Trainer's own folder names only say that it was begun."""
+    from pipeline.training.trainer import OnLog, RoundTrainer
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def train(
     adapter_dir: Path,
     seed: int,
     label: str = "distill",
-    on_log: Callable[[int, Mapping[str, float]], None] | None = None,
+    on_log: OnLog | None = None,
 ) -> Training:
     """Fine-tune on conversational prompt-completion rows and save the adapter; all ranks call this.
 
@@ -92,10 +91,39 @@ def train(
     """
     if learner.previous is not None:
         require_same_lora(vars(learner.config), learner.previous)
-    import torch
-
     _be_quiet()
-    settings = replace(
+    from pipeline.training.trainer import last_checkpoint
+
+    trainer = _build(rows, learner, _settings(config, work_dir, seed), on_log)
+    trainable = check_trainable(trainer.model)
+    prompts = [encode(row["prompt"], trainer.processing_class) for row in rows]
+    check_training_rows(trainer.train_dataset, prompts, trainer.processing_class, config.max_length)
+    tokens = sum(len(row["input_ids"]) for row in trainer.train_dataset)
+    trainer.add_callback(training_bar(label, tokens))
+    started = time.monotonic()
+    # Rank 0 decides: another node may not see yet what is there, or see what was removed.
+    trainer.train(resume_from_checkpoint=ranks.from_main(last_checkpoint(work_dir)))
+    seconds = time.monotonic() - started
+    _save(trainer, learner, adapter_dir)
+    state, strategy = trainer.state, _strategy(trainer)
+    _let_go(trainer)
+    del trainer
+    _free_memory()
+    return Training(
+        strategy,
+        trainable,
+        check_adapter(adapter_dir),
+        state.global_step,
+        float(state.epoch),
+        tokens,
+        _curve(state.log_history),
+        seconds,
+    )
+
+
+def _settings(config: SFTConfig, work_dir: Path, seed: int) -> SFTConfig:
+    """The recipe's settings, and those that a round cannot do without."""
+    return replace(
         config,
         output_dir=str(work_dir),
         seed=seed,
@@ -112,44 +140,6 @@ def train(
         # PEFT's models are unknown to the Trainer, which would then search every backward pass for unused weights.
         ddp_find_unused_parameters=bool(config.ddp_find_unused_parameters),
         shuffle_dataset=False,  # the sampler shuffles, and rows are checked against what they were made from
-    )
-    trainer = _build(rows, learner, settings, on_log)
-    trainable = check_trainable(trainer.model)
-    prompts = [encode(row["prompt"], trainer.processing_class) for row in rows]
-    check_training_rows(trainer.train_dataset, prompts, trainer.processing_class, config.max_length)
-    tokens = sum(len(row["input_ids"]) for row in trainer.train_dataset)
-    trainer.add_callback(training_bar(label, tokens))
-    started = time.monotonic()
-    # Rank 0 decides: another node may not see yet what is there, or see what was removed.
-    trainer.train(resume_from_checkpoint=ranks.from_main(_last_checkpoint(work_dir)))
-    seconds = time.monotonic() - started
-    partial = adapter_dir.with_name(f".{adapter_dir.name}.partial")
-    if ranks.is_main():
-        shutil.rmtree(partial, ignore_errors=True)  # left by a launch that was killed here
-    ranks.barrier()
-    trainer.save_model(str(partial))
-    state = trainer.state
-    strategy = _strategy(trainer)
-    _let_go(trainer)
-    del trainer
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # an engine in another process may need it
-    if ranks.is_main():
-        _tidy(partial, learner)
-        check_adapter(partial)
-        shutil.rmtree(adapter_dir, ignore_errors=True)
-        partial.rename(adapter_dir)
-    ranks.barrier()
-    return Training(
-        strategy,
-        trainable,
-        check_adapter(adapter_dir),
-        state.global_step,
-        float(state.epoch),
-        tokens,
-        _curve(state.log_history),
-        seconds,
     )
 
 
@@ -168,105 +158,88 @@ def _be_quiet() -> None:
 
 
 def _build(
-    rows: Sequence[dict[str, Any]],
-    learner: Learner,
-    settings: SFTConfig,
-    on_log: Callable[[int, Mapping[str, float]], None] | None,
-) -> SFTTrainer:
+    rows: Sequence[dict[str, Any]], learner: Learner, settings: SFTConfig, on_log: OnLog | None
+) -> RoundTrainer:
     from datasets import Dataset
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-    from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
-    from trl import SFTTrainer, get_peft_config, get_quantization_config
+    from transformers import PrinterCallback
+    from trl import get_peft_config
 
-    from pipeline.training.order import GroupedByLength
+    from pipeline.training.trainer import MarkCheckpoints, PassOnLogs, RoundTrainer
 
-    class Trainer(SFTTrainer):
-        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            strategy = self.args.train_sampling_strategy
-            if strategy == "group_by_length":
-                rows = self.train_dataset if train_dataset is None else train_dataset
-                of_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
-                return GroupedByLength([len(ids) for ids in rows["input_ids"]], of_step, self.args.data_seed)
-            sampler = super()._get_train_sampler(train_dataset)
-            if strategy == "batch_rebalance":
-                sampler.seed = self.args.data_seed  # transformers 5.23 leaves it at 42
-            return sampler
-
-        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-            # transformers 5.23 would first copy the frozen base to the host's memory, under ZeRO-2 in every process.
-            if self.is_fsdp_enabled:
-                options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-                state = get_model_state_dict(self.model, options=options)
-                if self.args.should_save:
-                    self._save(output_dir, state_dict=state)
-            elif self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.zero_stage < 3:
-                if self.args.should_save:
-                    self._save(output_dir)
-            else:
-                super().save_model(output_dir, _internal_call)
-
-    class PassOnLogs(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if on_log is not None and state.is_world_process_zero and "loss" in logs:
-                on_log(state.global_step, {k: v for k, v in logs.items() if isinstance(v, int | float)})
-
-    class MarkCheckpoints(TrainerCallback):
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            ranks.barrier()  # each process saves a part of it
-            if state.is_world_process_zero:
-                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
-
-    revision = learner.config.model_revision
-    tokenizer = load_tokenizer(learner.model, revision, learner.chat_template)
+    tokenizer = load_tokenizer(learner.model, learner.config.model_revision, learner.chat_template)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     columns = ("prompt", "completion")
     dataset = Dataset.from_list([{name: plain_messages(row[name], tokenizer) for name in columns} for row in rows])
-    loading = {
-        "dtype": learner.config.dtype,
-        "revision": revision,
-        "attn_implementation": learner.config.attn_implementation,
-        "use_safetensors": True,
-        "trust_remote_code": False,
-    }
-    if quantization := get_quantization_config(learner.config):
-        loading["quantization_config"] = quantization
-    # Not left to TRL 1.16, which reads the class from the main branch whatever the revision, and under FSDP would
-    # spread the model over all GPUs that it sees.
-    base: Any = AutoModelForCausalLM.from_pretrained(learner.model, **loading)
-    if learner.previous is not None:
-        from peft import PeftModel
-        from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
-
-        # ZeRO-3 gathers in one dtype (https://github.com/deepspeedai/DeepSpeed/issues/8072); TRL handles fresh ones.
-        same_dtype = is_deepspeed_zero3_enabled()
-        base = PeftModel.from_pretrained(
-            base,
-            str(learner.previous),
-            is_trainable=True,
-            autocast_adapter_dtype=not same_dtype,
-            torch_device="cpu",  # or every process reads it onto the first GPU
-        )
-    trainer = Trainer(
-        model=base,
+    trainer = RoundTrainer(
+        model=_load(learner),
         args=settings,
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=get_peft_config(replace(learner.config, use_peft=True)) if learner.previous is None else None,
-        callbacks=[MarkCheckpoints(), PassOnLogs()],
+        callbacks=[MarkCheckpoints(), *([PassOnLogs(on_log)] if on_log else [])],
     )
     _require_room(trainer.train_dataset, dataset, tokenizer, settings.max_length)
     trainer.remove_callback(PrinterCallback)  # the curve goes into the manifest, not onto the console
     return trainer
 
 
-def _strategy(trainer: SFTTrainer) -> str:
+def _load(learner: Learner) -> Any:
+    """The base, under the adapter to continue if there is one.
+
+    Not left to TRL 1.16, which reads the class from the main branch whatever the revision, and under FSDP would spread
+    the model over all GPUs that it sees.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+    from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+    from trl import get_quantization_config
+
+    quantization = get_quantization_config(learner.config)
+    base = AutoModelForCausalLM.from_pretrained(
+        learner.model,
+        dtype=learner.config.dtype,
+        revision=learner.config.model_revision,
+        attn_implementation=learner.config.attn_implementation,
+        use_safetensors=True,
+        trust_remote_code=False,
+        **({"quantization_config": quantization} if quantization else {}),
+    )
+    if learner.previous is None:
+        return base
+    # ZeRO-3 gathers in one dtype (https://github.com/deepspeedai/DeepSpeed/issues/8072); TRL handles fresh ones.
+    same_dtype = is_deepspeed_zero3_enabled()
+    return PeftModel.from_pretrained(
+        base,
+        str(learner.previous),
+        is_trainable=True,
+        autocast_adapter_dtype=not same_dtype,
+        torch_device="cpu",  # or every process reads it onto the first GPU
+    )
+
+
+def _save(trainer: RoundTrainer, learner: Learner, adapter_dir: Path) -> None:
+    """Write the adapter, complete or not at all."""
+    partial = adapter_dir.with_name(f".{adapter_dir.name}.partial")
+    if ranks.is_main():
+        shutil.rmtree(partial, ignore_errors=True)  # left by a launch that was killed here
+    ranks.barrier()
+    trainer.save_model(str(partial))
+    if ranks.is_main():
+        _tidy(partial, learner)
+        check_adapter(partial)
+        shutil.rmtree(adapter_dir, ignore_errors=True)
+        partial.rename(adapter_dir)
+    ranks.barrier()
+
+
+def _strategy(trainer: RoundTrainer) -> str:
     plugin = trainer.accelerator.state.deepspeed_plugin
     kind: str = trainer.accelerator.distributed_type.value
     return f"{kind} ZeRO-{plugin.zero_stage}" if plugin is not None else kind
 
 
-def _let_go(trainer: SFTTrainer) -> None:
+def _let_go(trainer: RoundTrainer) -> None:
     """Give back what DeepSpeed would keep in memory for as long as the process lives."""
     if trainer.accelerator.state.deepspeed_plugin is None:
         return
@@ -276,6 +249,15 @@ def _let_go(trainer: SFTTrainer) -> None:
         parameter.data = parameter.new_empty(0)
         if (share := getattr(parameter, "ds_tensor", None)) is not None:
             share.data = share.new_empty(0)
+
+
+def _free_memory() -> None:
+    """Give memory back to the device: an engine in another process may need it."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _require_room(kept: Any, dataset: Any, tokenizer: Any, max_length: int | None) -> None:
@@ -296,11 +278,6 @@ def _require_room(kept: Any, dataset: Any, tokenizer: Any, max_length: int | Non
             f"max_length: {over} of {len(lengths)} training rows are longer than {max_length} tokens (the longest has "
             f"{max(lengths)}) and would lose their end. Set `max_length` to {max(lengths)} or more."
         )
-
-
-def _last_checkpoint(work_dir: Path) -> str | None:
-    whole = [p.parent for p in work_dir.glob(f"checkpoint-*/{COMPLETE}")]
-    return str(max(whole, key=lambda p: int(p.name.split("-")[1]))) if whole else None
 
 
 def _tidy(folder: Path, learner: Learner) -> None:

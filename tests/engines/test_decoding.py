@@ -55,10 +55,17 @@ def random_model(config: PreTrainedConfig) -> Any:
     return model
 
 
-def prompts_of(n: int) -> list[list[int]]:
+ORDERS: dict[str, Any] = {
+    "longest first": list,
+    "shortest first": lambda prompts: prompts[::-1],
+    "any": lambda prompts: prompts[1::2] + prompts[::2],
+}
+
+
+def prompts_of(n: int, order: str = "longest first") -> list[list[int]]:
     generator = torch.Generator().manual_seed(1)
     lengths = sorted(torch.randint(3, 60, (n,), generator=generator).tolist(), reverse=True)
-    return [torch.randint(3, 97, (length,), generator=generator).tolist() for length in lengths]
+    return list(ORDERS[order]([torch.randint(3, 97, (length,), generator=generator).tolist() for length in lengths]))
 
 
 def seeded(prompts: list[list[int]]) -> list[Prompt]:
@@ -76,13 +83,14 @@ def count_read(model: Any) -> list[int]:
 
 
 @pytest.mark.parametrize(("at_once", "padding"), [(1 << 15, 256), (64, 256), (1 << 15, 20), (64, 0)])
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_greedy_answers_are_those_of_one_prompt_at_a_time(
-    name: str, at_once: int, padding: int, monkeypatch: pytest.MonkeyPatch
+    name: str, order: str, at_once: int, padding: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.engines.prefill.READ_AT_ONCE", at_once)
     monkeypatch.setattr("pipeline.engines.prefill._PADDING", padding)
-    model, prompts = random_model(CONFIGS[name]()), prompts_of(16)
+    model, prompts = random_model(CONFIGS[name]()), prompts_of(16, order)
     expected = []
     for prompt in prompts:
         output = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=NEW, eos_token_id=list(ENDS))
@@ -122,6 +130,22 @@ def test_the_batch_stays_full_while_prompts_wait() -> None:
     drawn_by_steps = sum(len(answer) - 1 for answer in answers)  # first tokens come with the prompts
     assert max(rows) == 8
     assert drawn_by_steps > 0.75 * sum(rows)
+
+
+def test_shortest_first_attention_reads_few_masked_columns() -> None:
+    read = {}
+    for order in ORDERS:
+        model, prompts = random_model(LlamaConfig(**SIZES)), prompts_of(64, order)
+        filled: list[tuple[int, int]] = []
+        model.register_forward_pre_hook(
+            lambda _, args, given, filled=filled: filled.append(
+                (int(given["attention_mask"].sum()), given["attention_mask"].numel())
+            ),
+            with_kwargs=True,
+        )
+        sample(Model(model, ENDS, 0), seeded(prompts), Sampling(1.0, 1.0, NEW), 8)
+        read[order] = sum(used for used, _ in filled) / sum(columns for _, columns in filled)
+    assert read["shortest first"] > 0.8 > max(read["longest first"], read["any"])
 
 
 def test_rows_end_at_the_right() -> None:

@@ -22,13 +22,15 @@ class Work:
     def __init__(self, stop_at: int | None = None) -> None:
         self.stop_at = stop_at
         self.seen: list[list[int]] = []
+        self.seconds = 0.0
 
     def __call__(self, items: Sequence[int]) -> Chunk:
         self.seen.append(list(items))
         if self.stop_at in items:
             raise ZeroDivisionError("stopped here")
         rows = [{"prompt_id": str(i), "sample": 0, "scorer": "double", "score": 2.0 * i} for i in items]
-        return Chunk(rows, 0.5)
+        self.seconds += 0.5
+        return Chunk(rows)
 
 
 def stage_of(folder: Path, **inputs: Any) -> Stage:
@@ -36,7 +38,7 @@ def stage_of(folder: Path, **inputs: Any) -> Stage:
 
 
 def collect(stage: Stage, work: Work, n: int = 10, chunk_rows: int = 4) -> None:
-    stage.collect(range(n), work, SCORES, OUTPUT, chunk_rows)
+    stage.collect(range(n), work, SCORES, OUTPUT, chunk_rows, clock=lambda: work.seconds)
 
 
 def complete(stage: Stage, work: Work, n: int = 10, chunk_rows: int = 4) -> None:
@@ -174,9 +176,10 @@ def test_work_of_another_shape_is_set_aside(tmp_path: Path, caplog: pytest.LogCa
 
 def test_the_seconds_of_several_tables_add_up(tmp_path: Path) -> None:
     stage = stage_of(tmp_path)
-    stage.collect(range(10), Work(), SCORES, OUTPUT, 4)
+    work = Work()
+    collect(stage, work)
     first = stage.timing.model
-    stage.collect(range(10), Work(), SCORES, "more.parquet", 4)
+    stage.collect(range(10), work, SCORES, "more.parquet", 4, clock=lambda: work.seconds)
     assert first > 0 and stage.timing.model == pytest.approx(2 * first)
 
 

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from pipeline.errors import InputError, PreflightError
 from pipeline.inputs.recipe import ParsedRecipe, parse_recipe
 from pipeline.sandbox import prompts
-from pipeline.training.sft import COMPLETE, Learner, Training, train
+from pipeline.training.sft import Learner, Training, train
+from pipeline.training.trainer import COMPLETE
 
 WEIGHTS = "adapter_model.safetensors"
 RECIPE = """\

@@ -1,0 +1,103 @@
+"""Servers that do not answer, or refuse the key, are told of before anything is begun."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from api_server import Api, completion
+
+from pipeline import command, iterate, measure
+from pipeline.errors import EngineError
+from pipeline.reaching import reach_servers
+
+RECIPE = """\
+model_name_or_path: sandbox
+dtype: float32
+num_rounds: 0
+constitution: constitutions/sandbox/full.txt
+templates: constitutions/templates/sandbox
+prompts: sandbox:train:8
+max_new_tokens: 12
+probe_sets: [p=sandbox:probe:6]
+probe_samples: 2
+scorers: [length, "judge:sandbox/hedging"]
+judge_template: constitutions/templates/sandbox/judge.jinja
+judge_votes: 1
+judge_retest: 0
+"""
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    made = Api("someone")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def closed() -> str:
+    """The address of a server that is gone."""
+    gone = Api("someone")
+    gone.close()
+    return f"{gone.url}#m"
+
+
+def flags(folder: Path, judge: str, *extra: str) -> list[str]:
+    (folder / "recipe.yaml").write_text(RECIPE + f"judge: {judge}\n")
+    return ["--config", str(folder / "recipe.yaml"), "--run_dir", str(folder / "run"), *extra]
+
+
+def test_a_judge_that_is_gone_is_told_of_before_the_run_begins(tmp_path: Path, closed: str) -> None:
+    with pytest.raises(EngineError, match=r"^judge: http://127.*connection failed"):
+        iterate.main(flags(tmp_path, closed))
+    assert not (tmp_path / "run").exists(), "the corrected address needs no amendment"
+
+
+def test_a_key_that_is_rejected_is_told_of_before_the_run_begins(
+    tmp_path: Path, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.list_status = 401
+    monkeypatch.setenv("JUDGE_KEY", "sk-secret")
+    with pytest.raises(EngineError, match=r"^judge: .*rejects the key \(401\)") as raised:
+        iterate.main(flags(tmp_path, f"{api.url}#m", "--api_keys", f"{api.host}=JUDGE_KEY"))
+    assert "sk-secret" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_prints_its_plan_and_then_asks_the_servers(
+    tmp_path: Path, closed: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
+    with caplog.at_level(logging.INFO, "pipeline"), pytest.raises(EngineError, match=r"^judge: "):
+        iterate.main(flags(tmp_path, closed, "--dry_run"))
+    assert "rows per round" in caplog.text
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_and_a_single_stage_need_no_server(tmp_path: Path, api: Api) -> None:
+    api.answer = lambda body: (200, completion(body, text="no fault"))
+    argv = flags(tmp_path, f"{api.url}#m")
+    iterate.main(argv)
+    api.close()
+    iterate.main(argv)
+    measure.main([*argv, "--round", "0"])
+
+
+@pytest.mark.parametrize(("trained", "needed"), [([], True), ([1], True), ([1, 2], False)])
+def test_a_critic_is_asked_for_as_long_as_a_round_is_to_be_trained(
+    tmp_path: Path, api: Api, trained: list[int], needed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, critic = f"{api.url}#m", f"{api.url}#critic"
+    argv = flags(tmp_path, judge, "--num_rounds", "2", "--critic", critic)
+    session = command.check_session(command.parse(argv, iterate.IterateOptions))
+    for round_ in trained:
+        manifest = session.run.stage_dir(round_, "distill") / "manifest.json"
+        manifest.parent.mkdir(parents=True)
+        manifest.write_text("{}")
+    asked: list[str] = []
+    monkeypatch.setattr(session.roles, "reach", asked.append)
+    reach_servers(session)
+    assert asked == [*([critic, "policy"] if needed else []), judge]
