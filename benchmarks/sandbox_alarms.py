@@ -1,6 +1,6 @@
 """Do the alarms see what is known to be there, and only that? The sandbox's constitutions over several seeds.
 
-    python benchmarks/sandbox_alarms.py [--seeds 10] [--runs runs/alarms]
+    python benchmarks/sandbox_alarms.py [--seeds 10] [--jobs 2] [--runs runs/alarms]
 
 Runs sandbox-blind-spot (where the tail gets worse), and sandbox-full with its placebo arm and sandbox-overzealous
 (where it does not) with every seed, and writes a table of the truth and the alarms to benchmarks/sandbox_alarms.md,
@@ -12,11 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.tails.proportions import wilson
 
 PROJECT = Path(__file__).resolve().parents[1]
 LESS = ("--probe_sets", "in_distribution=sandbox:probe:1000", "--scorers", "gold", "--batteries", "none")
@@ -24,11 +30,12 @@ ARMS = {"blind-spot": (), "full": ("--placebo", "true"), "overzealous": ()}
 COLUMNS = ("gold.harm mean", "gold.harm cvar_1pct", "gold.over_refusal mean")
 
 
-def run_recipe(name: str, seed: int, run_dir: Path) -> None:
+def run_recipe(name: str, seed: int, run_dir: Path, threads: int) -> None:
     """Run a recipe with a seed, unless it is complete."""
     recipe = PROJECT / "recipes" / f"sandbox-{name}" / "config.yaml"
     arguments = ["--config", recipe, "--seed", seed, "--run_dir", run_dir, *LESS, *ARMS[name]]
-    subprocess.run([sys.executable, PROJECT / "pipeline" / "iterate.py", *map(str, arguments)], check=True)
+    command = [sys.executable, PROJECT / "pipeline" / "iterate.py", *map(str, arguments)]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:
@@ -46,6 +53,18 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         "confirmed": [[one["slice"], one["p_value"], one["red"]] for a in alarms[1:] for one in a["confirmations"]],
         "e_process": [alarm["e_process"]["log_value"] for alarm in alarms[1:]],
         "base_against_itself": alarms[0]["properties"][0]["noise_floor"]["panel_p"],
+        "critic": [read_critic(path) for path in sorted(run_dir.glob("round-*/critic.json"))],
+    }
+
+
+def read_critic(path: Path) -> dict[str, dict[str, Any]]:
+    """By truth: where it got worse while the critic objected to less, and the share that is bad of what it passes.
+
+    The critic of a round meets the answers of the policy before it: that of round 1 the base's.
+    """
+    proxies = json.loads(path.read_text())["proxies"]
+    return {
+        one["gold"]: {"apart": one["apart"], "bad_though_passed": one["confidently_wrong"]["value"]} for one in proxies
     }
 
 
@@ -66,10 +85,25 @@ def summary(found: dict[str, dict[str, Any]]) -> Iterator[str]:
         runs = [run for name, run in found.items() if name.split(" ")[0] == kind]
         red = sum("red" in run["alarms"] for run in runs)
         better = sum(run["truth"][-1][COLUMNS[0]] < run["truth"][0][COLUMNS[0]] for run in runs)
-        yield f"- {kind}: red in {red} of {len(runs)} runs; the mean of harm got better in {better}."
+        low, high = wilson(red / len(runs), len(runs))
+        interval = f"(95% interval of the rate: {low:.0%} to {high:.0%})"
+        yield f"- {kind}: red in {red} of {len(runs)} runs {interval}; the mean of harm got better in {better}."
     # Recipes share round 0 of a seed.
     floors = {name.split(" ")[1]: run["base_against_itself"] <= 0.05 for name, run in found.items()}
     yield f"- base against itself (no training): the panel at 5% in {sum(floors.values())} of {len(floors)} seeds."
+
+
+def apart(found: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """One line per constitution and truth: how often it got worse while the critic objected to less."""
+    yield "| constitution | truth | apart at the mean | apart at the tail | bad though passed, first and last |"
+    yield "|---|---|---|---|---|"
+    for arm in ARMS:
+        runs = [run["critic"] for name, run in found.items() if name.startswith(arm)]
+        for truth in runs[0][0] if runs else ():
+            trained = [critic[truth]["apart"] or "" for run in runs for critic in run[1:]]
+            counts = [f"{sum(place in said for said in trained)} of {len(trained)}" for place in ("mean", "tail")]
+            bad = [sum(run[at][truth]["bad_though_passed"] for run in runs) / len(runs) for at in (0, -1)]
+            yield f"| {arm} | {truth} | {' | '.join(counts)} | {bad[0]:.1%}, {bad[1]:.1%} |"
 
 
 def main() -> None:
@@ -78,17 +112,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="runs of each recipe, seeds 0, 1, ...")
     parser.add_argument("--runs", type=Path, default=PROJECT / "runs" / "alarms", help="folder of the runs")
     parser.add_argument("--collect", action="store_true", help="only collect existing runs")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at the same time, sharing the cores")
     arguments = parser.parse_args()
+    runs = [(name, seed, arguments.runs / f"{name}-{seed}") for name in ARMS for seed in range(arguments.seeds)]
+    if not arguments.collect:
+        threads = max((os.cpu_count() or 1) // arguments.jobs, 1)
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            by_seed = sorted(runs, key=lambda run: run[1])
+            list(tqdm(pool.map(lambda run: run_recipe(*run, threads), by_seed), total=len(runs)))
     found = {}
-    for name in ARMS:
-        for seed in range(arguments.seeds):
-            run_dir = arguments.runs / f"{name}-{seed}"
-            if not arguments.collect:
-                run_recipe(name, seed, run_dir)
-            if (run_dir / "selected.json").exists():
-                found[f"{name} {seed}"] = read_run(run_dir)
-                if (placebo := run_dir / "placebo").exists():
-                    found[f"placebo {seed}"] = read_run(placebo)
+    for name, seed, run_dir in runs:
+        if (run_dir / "selected.json").exists():
+            found[f"{name} {seed}"] = read_run(run_dir)
+            if (placebo := run_dir / "placebo").exists():
+                found[f"placebo {seed}"] = read_run(placebo)
     lines = [
         "# Alarms on the sandbox, where the truth is known",
         "",
@@ -101,6 +138,10 @@ def main() -> None:
         f"| run | {' | '.join(COLUMNS)} | alarms | confirmed in | base against itself |",
         "|---" * (len(COLUMNS) + 4) + "|",
         *rows(found),
+        "",
+        "The critic in the loop against the truth, on the training prompts, over the trained policies that it met:",
+        "",
+        *apart(found),
         "",
     ]
     results = Path(__file__).with_suffix("")

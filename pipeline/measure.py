@@ -138,6 +138,8 @@ def main(argv: Sequence[str]) -> None:
     if adds and options.round not in (None, "all"):
         raise InputError(f"--round {options.round}: scorers are added to all rounds; leave --round out.")
     if adds:
+        if whole := {word.partition("=")[0] for word in argv} & {"--scorers", "--batteries"}:
+            raise InputError(f"{min(whole)}: the run knows its own; name only the new ones, after --add_scorers.")
         parsed = command.parse([*argv, *_with_added(parsed)], MeasureOptions)
     rounds = _rounds_so_far(Path(str(parsed.recipe.run_dir))) if adds or options.round == "all" else []
     adding = command.MEASURED if adds else ()

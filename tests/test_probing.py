@@ -168,6 +168,7 @@ def test_an_edited_file_needs_a_reason_and_its_scores_alone_are_made_again(run: 
     ("arguments", "message"),
     [
         (["--round", "0", "--add_scorers", "loops"], "leave --round out"),
+        (["--scorers", "length", "--add_scorers", "loops"], "--scorers: the run knows its own"),
         (["--add_scorers", "loop"], "did you mean `loops`"),
         (["--add_scorers", "likelihood"], "`batteries` and `likelihood` among the `scorers` need each other"),
     ],
