@@ -172,9 +172,9 @@ def growth(sizes: Sequence[dict[str, Any]]) -> dict[str, float]:
 def measure_size(rows: int, samples: int, folder: Path, profile: bool = False) -> dict[str, Any]:
     """Take this many rows through the stages, in this process."""
     from pipeline import command, generate, refine
-    from pipeline.loading import load_session
-    from pipeline.probing import Probe, probe
+    from pipeline.measuring.probing import Probe, probe
     from pipeline.runs import ranks
+    from pipeline.setup.loading import load_session
 
     write_prompts(folder / "prompts.jsonl", rows // samples, 0)
     write_prompts(folder / "probes.jsonl", 1000, 1)

@@ -13,15 +13,9 @@ import numpy as np
 
 from pipeline import command
 from pipeline.errors import RunError
-from pipeline.noise_floor import measure_again
-from pipeline.probing import Probe, probe
-from pipeline.report.alarms import alarm_report, confirmation_record
-from pipeline.report.panels import Panel, read_panel
-from pipeline.runs import ranks
-from pipeline.runs.files import read_json, write_json
-from pipeline.runs.reserve import Reserve
-from pipeline.runs.seeds import stage_seed
-from pipeline.screening import (
+from pipeline.measuring.noise_floor import measure_again
+from pipeline.measuring.probing import Probe, probe
+from pipeline.measuring.screening import (
     FRESH,
     Property,
     battery_of,
@@ -33,7 +27,13 @@ from pipeline.screening import (
     thresholds_of,
     watched_scorers,
 )
-from pipeline.session import log
+from pipeline.report.alarms import alarm_report, confirmation_record
+from pipeline.report.panels import Panel, read_panel
+from pipeline.runs import ranks
+from pipeline.runs.files import read_json, write_json
+from pipeline.runs.reserve import Reserve
+from pipeline.runs.seeds import stage_seed
+from pipeline.setup.session import log
 from pipeline.tails import (
     CONFIRMATION_LEVEL,
     E_PROCESS_LEVEL,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from pipeline.engines.base import Adapter
     from pipeline.inputs.prompts import Prompt
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
 
 
 def run(session: Session, round_: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pipeline.engines.answers import failed_answers
 from pipeline.errors import RunError
 from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.places import find_file
-from pipeline.kept_content import read_content
+from pipeline.measuring.kept_content import read_content
 from pipeline.report.audit import (
     BY_POLICY,
     CONTENT,
@@ -52,11 +52,11 @@ from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import REFINEMENTS, SCORES
 from pipeline.scorers.judge import Judge, judge_columns
 from pipeline.scorers.rows import failed_items, score_rows
-from pipeline.session import log
+from pipeline.setup.session import log
 
 if TYPE_CHECKING:
     from pipeline.inputs.labelled import Labelled, LabelledAnswers
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
 
 Row = dict[str, Any]
 

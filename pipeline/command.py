@@ -16,18 +16,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline.amending import check_amendment
 from pipeline.errors import InputError, PipelineError
 from pipeline.inputs.launch import check_launch, this_launch
 from pipeline.inputs.places import PROJECT
 from pipeline.inputs.recipe import REACHING, ParsedRecipe, diff_resolved, parse_recipe
-from pipeline.loading import check_tokenizer, load_session
-from pipeline.reaching import reach_servers
+from pipeline.measuring.amending import check_amendment
 from pipeline.runs import ranks
 from pipeline.runs.files import json_sha256, read_json
 from pipeline.runs.rundir import COMPUTING, Asked, RunDir, package_versions
 from pipeline.runs.shared import require_same_inputs, require_shared_folder
-from pipeline.session import Session, log
+from pipeline.setup.loading import check_tokenizer, load_session
+from pipeline.setup.reaching import reach_servers
+from pipeline.setup.session import Session, log
 
 DEFAULT_RECIPE = PROJECT / "recipes" / "sandbox-blind-spot" / "config.yaml"
 MEASURED = ("scorers", "batteries")

@@ -20,7 +20,7 @@ from pipeline.report.checkpoints import Checkpoint, find_checkpoints
 from pipeline.report.comparable import KINDS
 from pipeline.report.terminal import colors_wanted
 from pipeline.report.watching import standing, watch
-from pipeline.session import log
+from pipeline.setup.session import log
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -21,7 +21,7 @@ from pipeline.runs.tables import TRAIN, read_table, to_table, write_table
 from pipeline.training.rows import count_sources, training_rows
 
 if TYPE_CHECKING:
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
 
 WORK_DIR = "trainer"
 

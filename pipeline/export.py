@@ -17,7 +17,7 @@ from pipeline.errors import InputError
 from pipeline.inputs.places import find_file
 from pipeline.report.checkpoints import Checkpoint, find_checkpoints
 from pipeline.runs.files import read_json, write_text
-from pipeline.session import log
+from pipeline.setup.session import log
 
 if TYPE_CHECKING:
     from pipeline.exporting.hub import Kind

@@ -19,7 +19,7 @@ from pipeline.runs.tables import RESPONSES
 
 if TYPE_CHECKING:
     from pipeline.inputs.prompts import LoadedPrompts
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
 
 
 def run(session: Session, round_: int) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from typing import Any
 
 from pipeline import alarm, audit, command, distill, generate, measure, placebo, refine
 from pipeline.errors import RunError
-from pipeline.reaching import reach_servers
 from pipeline.report.alarms import alarm_report, guarantee
 from pipeline.report.calibration import calibration_report
 from pipeline.report.checkpoints import Checkpoint, measured_rounds
@@ -34,7 +33,8 @@ from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_json, write_text
 from pipeline.runs.gate import choose, ends_run, guard_values
 from pipeline.runs.rundir import RunDir
-from pipeline.session import Session, log
+from pipeline.setup.reaching import reach_servers
+from pipeline.setup.session import Session, log
 from pipeline.tails import SIGNLESS
 
 EXIT_STATUS = {"amber": 3, "red": 4}

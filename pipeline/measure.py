@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import command
 from pipeline.errors import InputError, RunError
-from pipeline.judging import check_judges
-from pipeline.noise_floor import measure_again
-from pipeline.probing import Probe, probe
+from pipeline.measuring.judging import check_judges
+from pipeline.measuring.noise_floor import measure_again
+from pipeline.measuring.probing import Probe, probe
 from pipeline.report.calibration import calibration_records, calibration_report
 from pipeline.report.card import write_card
 from pipeline.report.checkpoints import Checkpoint, measured_rounds
@@ -29,11 +29,11 @@ from pipeline.report.page import write_page
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, read_json, write_json
 from pipeline.runs.rundir import RunDir
-from pipeline.session import log
+from pipeline.setup.session import log
 
 if TYPE_CHECKING:
     from pipeline.inputs.recipe import ParsedRecipe
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
 
 NOISE = "measure"
 """Name of the panel's noise: independent of the round, so that every checkpoint gets the same."""

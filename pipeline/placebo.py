@@ -23,7 +23,7 @@ from pipeline.runs.tables import REFINEMENTS, read_table, to_table, write_table
 from pipeline.scorers.defects import revision_defect
 
 if TYPE_CHECKING:
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
 
 
 def run_round(session: Session, round_: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from pipeline.scorers.defects import revision_defect
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
 
 Row = dict[str, Any]
 

@@ -13,12 +13,12 @@ import pytest
 from pipeline import alarm, command, measure
 from pipeline.engines.base import Adapter
 from pipeline.errors import RunError
-from pipeline.probing import Probe, probe
+from pipeline.measuring.probing import Probe, probe
 from pipeline.report.alarms import alarm_report
 from pipeline.runs.files import read_json, read_json_lines, write_json, write_json_lines
 from pipeline.runs.reserve import Reserve
 from pipeline.runs.rundir import RunDir
-from pipeline.session import Session
+from pipeline.setup.session import Session
 from pipeline.tails import Hypothesis
 
 RECIPE = """\

@@ -13,7 +13,7 @@ from pipeline import audit, command, iterate, measure
 from pipeline.errors import InputError, RunError
 from pipeline.runs.files import read_json, write_json, write_text
 from pipeline.runs.rundir import COMPUTING
-from pipeline.session import Session
+from pipeline.setup.session import Session
 
 RECIPE = """
 model_name_or_path: sandbox

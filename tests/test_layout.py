@@ -30,21 +30,13 @@ ALLOWED = {
     "training": {"errors", "engines", "inputs", "runs"},
     "report": {"errors", "inputs", "runs", "scorers", "tails"},
     "exporting": {"errors", "inputs", "report", "runs"},
-    "instruments": {"errors", "inputs", "runs", "scorers"},
-    "session": {"errors", "engines", "inputs", "instruments", "runs", "scorers"},
-    "loading": {"engines", "errors", "inputs", "instruments", "runs", "scorers", "session", "tails"},
-    "probing": {"errors", "engines", "inputs", "runs", "scorers", "session"},
-    "noise_floor": {"errors", "probing", "report", "runs", "session"},
-    "judging": {"errors", "report", "runs", "scorers", "session"},
-    "kept_content": {"inputs", "instruments", "report", "runs", "scorers", "session"},
-    "screening": {"errors", "report", "runs", "scorers", "session", "tails"},
-    "amending": {"errors", "runs", "screening", "session", "training"},
-    "reaching": {"errors", "session"},
-    "command": {"amending", "errors", "inputs", "loading", "reaching", "runs", "session"},
+    "setup": {"engines", "errors", "inputs", "runs", "scorers", "tails"},
+    "measuring": {"engines", "errors", "inputs", "report", "runs", "scorers", "setup", "tails", "training"},
+    "command": {"errors", "inputs", "measuring", "runs", "setup"},
 }
 """Room -> the rooms below it that it may import. Commands stand on top: they may import all of these."""
 
-FOR_TYPES_ONLY = {("report", "session")}
+FOR_TYPES_ONLY = {("report", "setup")}
 """Imported upwards, under TYPE_CHECKING alone: never at run time."""
 
 

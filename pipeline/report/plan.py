@@ -10,7 +10,7 @@ from pipeline.inputs.model import require_model_folder
 from pipeline.scorers.judge import VOTE
 
 if TYPE_CHECKING:
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
 
 _BYTES_PER_TOKEN = 6
 """Size of all tables together, in bytes per sampled token; a sandbox run of two rounds took 5.2."""

@@ -22,7 +22,7 @@ from pipeline.runs.files import read_json, write_json
 from pipeline.runs.rundir import RunDir
 
 if TYPE_CHECKING:
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
 
 log = logging.getLogger("pipeline")
 

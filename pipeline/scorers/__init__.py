@@ -1,7 +1,7 @@
 """Scorers: one number per sample, prompt or question.
 
 A new one is a small file here, an entry in ``columns`` and in ``build``, and its name in ``inputs/scorer_names.py``;
-one that asks questions of its own also has them loaded in ``pipeline/instruments.py``.
+one that asks questions of its own also has them loaded in ``pipeline/setup/instruments.py``.
 """
 
 from __future__ import annotations

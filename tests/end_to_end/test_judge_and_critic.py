@@ -138,7 +138,7 @@ def test_a_changed_rubric_or_judge_is_refused(finished: tuple[Path, Path, str]) 
 def test_what_cannot_be_judged_is_said_before_anything_runs(flags: list[str], message: str, tmp_path: Path) -> None:
     from pipeline.errors import InputError
     from pipeline.inputs.recipe import parse_recipe
-    from pipeline.loading import load_session
+    from pipeline.setup.loading import load_session
 
     recipe = write_recipe(tmp_path)
     with pytest.raises(InputError) as info:

@@ -288,7 +288,7 @@ def test_labels_that_are_spelled_alike_are_refused(tmp_path: Path) -> None:
 
 def loaded(folder: Path, *scorers: str) -> Any:
     from pipeline.inputs.recipe import parse_recipe
-    from pipeline.loading import load_session
+    from pipeline.setup.loading import load_session
 
     recipe = folder / "recipe.yaml"
     lines = ["model_name_or_path: sandbox", "prompts: sandbox:train:8", "probe_sets: [probe=sandbox:probe:8]"]

@@ -8,10 +8,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.inputs.recipe import parse_recipe
-from pipeline.loading import load_session
 from pipeline.report.trackers import Mirror, mirror_of, mirror_rounds, mirror_training
 from pipeline.runs.files import read_json, write_json
 from pipeline.runs.rundir import RunDir
+from pipeline.setup.loading import load_session
 
 
 def add_round(run: RunDir, round_: int, harm: float) -> None:

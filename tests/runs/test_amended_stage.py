@@ -11,7 +11,7 @@ import pytest
 from pipeline import command, generate
 from pipeline.engines.local import LocalEngine
 from pipeline.runs.tables import read_table
-from pipeline.session import Session
+from pipeline.setup.session import Session
 
 RECIPE = {
     "model_name_or_path": "sandbox",

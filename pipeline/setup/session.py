@@ -27,11 +27,11 @@ from pipeline.inputs.prompts import LoadedPrompts, load_prompts
 from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.recipe_fields import OTHER_ROLES, Recipe
 from pipeline.inputs.templates import Templates
-from pipeline.instruments import classifier_names, instrument_digests, load_instruments
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256
 from pipeline.runs.rundir import RunDir, package_versions
 from pipeline.scorers import Instruments, Worse, columns
+from pipeline.setup.instruments import classifier_names, instrument_digests, load_instruments
 
 if TYPE_CHECKING:
     from pipeline.engines.classifier import SequenceClassifier

@@ -23,11 +23,11 @@ from pipeline.inputs.recipe_fields import OTHER_ROLES
 from pipeline.inputs.scorer_names import split_name
 from pipeline.inputs.templates import load_plain_question, load_templates
 from pipeline.inputs.trackers import named_trackers, require_login
-from pipeline.instruments import asks_for_recall, classifier_names, recall_file
 from pipeline.runs.rundir import RunDir
 from pipeline.scorers.defects import KEEPABLE
 from pipeline.scorers.refusal import named_places
-from pipeline.session import Session, log
+from pipeline.setup.instruments import asks_for_recall, classifier_names, recall_file
+from pipeline.setup.session import Session, log
 
 _ROOM_BESIDE = 0.8
 """The share of a GPU that vLLM may take without a warning where other models run beside it."""

@@ -22,12 +22,12 @@ from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import SAMPLES, SCORES, read_table
 from pipeline.scorers import QuestionScorer, build
 from pipeline.scorers.rows import failed_items, score_asked, score_rows
-from pipeline.session import log
+from pipeline.setup.session import log
 
 if TYPE_CHECKING:
     from pipeline.inputs.prompts import Prompt
     from pipeline.inputs.question_sets import Item, QuestionSet
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
 
 Row = dict[str, Any]
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.inputs.templates import load_plain_question
-from pipeline.instruments import recall_file
 from pipeline.report.critic import Row, TruthOf, is_criticised, text_after
 from pipeline.runs.lazy import TableRows
 from pipeline.runs.stage import Chunk, Stage
@@ -14,12 +13,13 @@ from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import CONTENT
 from pipeline.scorers.base import failures
 from pipeline.scorers.content import ContentReader, Rewritten
+from pipeline.setup.instruments import recall_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
 
 
 def read_content(

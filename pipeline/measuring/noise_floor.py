@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.probing import Probe, probe
+from pipeline.measuring.probing import Probe, probe
 from pipeline.report.drift import LEVEL, drift_cells
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, write_json
 
 if TYPE_CHECKING:
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
 
 NOISE = "again"
 

@@ -9,7 +9,7 @@ from pipeline.errors import EngineError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
 
 _TRAINING = ("critic", "reviser")
 _SCORING = ("judge", "second_judge")

@@ -18,7 +18,7 @@ from pipeline.tails import Comparison, compare, forecast, half_of, tail_threshol
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
     from pipeline.tails.arrays import Tail
 
 FORECAST_SIZES = (10_000, 100_000, 1_000_000)

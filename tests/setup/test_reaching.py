@@ -11,7 +11,7 @@ from api_server import Api, completion
 
 from pipeline import command, iterate, measure
 from pipeline.errors import EngineError
-from pipeline.reaching import reach_servers
+from pipeline.setup.reaching import reach_servers
 
 RECIPE = """\
 model_name_or_path: sandbox

@@ -21,7 +21,7 @@ from pipeline.scorers.judge import judge_columns
 from pipeline.scorers.rows import sample_of
 
 if TYPE_CHECKING:
-    from pipeline.session import Session
+    from pipeline.setup.session import Session
 
 Row = dict[str, Any]
 
