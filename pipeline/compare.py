@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import command
+from pipeline.comparing.comparable import KINDS
+from pipeline.comparing.watching import standing, watch
 from pipeline.report.checkpoints import Checkpoint, find_checkpoints
-from pipeline.report.comparable import KINDS
 from pipeline.report.terminal import colors_wanted
-from pipeline.report.watching import standing, watch
 from pipeline.setup.session import log
 
 
@@ -100,12 +100,12 @@ def _resolve(given: Sequence[str]) -> list[Checkpoint]:
 
 def _compare(arguments: argparse.Namespace, checkpoints: Sequence[Checkpoint]) -> str:
     """The comparison in the requested form."""
-    from pipeline.report.comparing import compare_checkpoints
-    from pipeline.report.comparison_context import context_report
-    from pipeline.report.comparison_records import as_csv, as_json
-    from pipeline.report.comparison_table import checkpoints_report, comparison_report
+    from pipeline.comparing.comparison import compare_checkpoints
+    from pipeline.comparing.context import context_report
+    from pipeline.comparing.pairs import choose_pairs, pairs_report, read_choice
+    from pipeline.comparing.records import as_csv, as_json
+    from pipeline.comparing.table import checkpoints_report, comparison_report
     from pipeline.report.costs import read_price
-    from pipeline.report.pairs import choose_pairs, pairs_report, read_choice
 
     price = read_price(arguments.price)
     choice = read_choice(arguments.pairs) if arguments.pairs else None
@@ -138,7 +138,7 @@ def main(argv: Sequence[str]) -> None:
         return
     checkpoints = _resolve(given)
     if arguments.html:
-        from pipeline.report.comparable import require_comparable
+        from pipeline.comparing.comparable import require_comparable
         from pipeline.report.page import write_page
 
         require_comparable(checkpoints, arguments.despite)

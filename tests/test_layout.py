@@ -30,6 +30,7 @@ ALLOWED = {
     "training": {"errors", "engines", "inputs", "runs"},
     "report": {"errors", "inputs", "runs", "scorers", "tails"},
     "exporting": {"errors", "inputs", "report", "runs"},
+    "comparing": {"errors", "inputs", "report", "runs", "tails"},
     "setup": {"engines", "errors", "inputs", "runs", "scorers", "tails"},
     "measuring": {"engines", "errors", "inputs", "report", "runs", "scorers", "setup", "tails", "training"},
     "command": {"errors", "inputs", "measuring", "runs", "setup"},

@@ -6,9 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from pipeline.comparing.progress import progress_of
 from pipeline.errors import InputError
 from pipeline.report.checkpoints import Checkpoint, split_name
-from pipeline.report.progress import progress_of
 from pipeline.report.terminal import printable
 
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
+from pipeline.comparing.differences import Difference, find_differences, round_data
+from pipeline.comparing.table import Style, names_of, plain
 from pipeline.report.checkpoints import Checkpoint
-from pipeline.report.comparison_table import Style, names_of, plain
 from pipeline.report.costs import Price, cost_so_far, round_cost
-from pipeline.report.differences import Difference, find_differences, round_data
 from pipeline.report.terminal import columns, paint, printable
 
 _HEAD = 14

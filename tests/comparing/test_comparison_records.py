@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from drawn_runs import write_run
 
+from pipeline.comparing.comparison import SideBySide, compare_checkpoints
+from pipeline.comparing.pairs import choose_pairs
+from pipeline.comparing.records import CSV_COLUMNS, as_csv, as_json
 from pipeline.report.checkpoints import find_checkpoints
-from pipeline.report.comparing import SideBySide, compare_checkpoints
-from pipeline.report.comparison_records import CSV_COLUMNS, as_csv, as_json
 from pipeline.report.costs import Price
-from pipeline.report.pairs import choose_pairs
 
 
 @pytest.fixture(scope="module")

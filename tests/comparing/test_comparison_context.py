@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from drawn_runs import INPUTS, RECIPE, amend, write_run
 
+from pipeline.comparing.context import context_report
+from pipeline.comparing.differences import find_differences, round_data
 from pipeline.errors import InputError
 from pipeline.report.checkpoints import find_checkpoints
-from pipeline.report.comparison_context import context_report
 from pipeline.report.costs import Cost, Price, cost_so_far, read_price, round_cost
-from pipeline.report.differences import find_differences, round_data
 from pipeline.runs.files import write_text
 
 

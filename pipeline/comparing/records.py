@@ -8,12 +8,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pipeline.comparing.comparison import Entry, SideBySide
+from pipeline.comparing.differences import engine_of, find_differences, round_data
+from pipeline.comparing.pairs import Pair
+from pipeline.comparing.verdicts import alarm_color
 from pipeline.report.checkpoints import Checkpoint
-from pipeline.report.comparing import Entry, SideBySide
 from pipeline.report.costs import Price, cost_so_far, round_cost
-from pipeline.report.differences import engine_of, find_differences, round_data
-from pipeline.report.pairs import Pair
-from pipeline.report.verdicts import alarm_color
 
 Record = dict[str, Any]
 

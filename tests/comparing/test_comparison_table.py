@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from drawn_runs import ENGINE, write_run
 
+from pipeline.comparing.comparison import SideBySide, compare_checkpoints
+from pipeline.comparing.table import checkpoints_report, comparison_report, names_of
 from pipeline.report.checkpoints import Checkpoint, find_checkpoints
-from pipeline.report.comparing import SideBySide, compare_checkpoints
-from pipeline.report.comparison_table import checkpoints_report, comparison_report, names_of
 from pipeline.report.numbers import number
 from pipeline.runs.rundir import RunDir
 

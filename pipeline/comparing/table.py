@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from pipeline.comparing.comparison import Entry, Group, SideBySide
+from pipeline.comparing.verdicts import Verdict, alarm_color
 from pipeline.report.checkpoints import Checkpoint
-from pipeline.report.comparing import Entry, Group, SideBySide
 from pipeline.report.numbers import FOOTNOTE, change, end_of, moved, number
 from pipeline.report.terminal import columns, paint, printable, shorten
-from pipeline.report.verdicts import Verdict, alarm_color
 
 Style = Callable[..., str]
 

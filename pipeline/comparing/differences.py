@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from pipeline.comparing.comparable import recipe_at
 from pipeline.inputs.recipe import diff_resolved
 from pipeline.inputs.recipe_fields import Recipe
 from pipeline.report.checkpoints import Checkpoint
-from pipeline.report.comparable import recipe_at
 from pipeline.report.made_with import recipe_of
 from pipeline.runs.files import read_json, read_json_lines
 

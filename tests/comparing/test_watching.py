@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from drawn_runs import ENGINE, RECIPE, VERSIONS, alarm, write_round, write_run, write_training
 
+from pipeline.comparing.progress import progress_of
+from pipeline.comparing.watching import CLEAR, standing, watch
 from pipeline.errors import InputError
 from pipeline.report.checkpoints import Checkpoint, find_checkpoints
-from pipeline.report.progress import progress_of
-from pipeline.report.watching import CLEAR, standing, watch
 from pipeline.runs.files import write_json, write_text
 from pipeline.runs.rundir import RunDir
 

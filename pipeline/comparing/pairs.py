@@ -11,11 +11,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
+from pipeline.comparing.comparable import recipe_at
+from pipeline.comparing.comparison import SideBySide
+from pipeline.comparing.table import names_of
 from pipeline.errors import InputError
 from pipeline.report.checkpoints import Checkpoint
-from pipeline.report.comparable import recipe_at
-from pipeline.report.comparing import SideBySide
-from pipeline.report.comparison_table import names_of
 from pipeline.report.terminal import pad, paint, printable, width
 from pipeline.runs.seeds import stage_seed
 from pipeline.runs.tables import read_table

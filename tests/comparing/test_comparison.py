@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from drawn_runs import ENGINE, INPUTS, RECIPE, VERSIONS, amend, draw_scores, write_round, write_run
 
+from pipeline.comparing.comparable import recipe_at
+from pipeline.comparing.comparison import Entry, SideBySide, compare_checkpoints
 from pipeline.errors import InputError
 from pipeline.report.checkpoints import find_checkpoints
-from pipeline.report.comparable import recipe_at
-from pipeline.report.comparing import Entry, SideBySide, compare_checkpoints
 from pipeline.runs.files import read_json, write_json
 from pipeline.runs.rundir import RunDir
 from pipeline.tails import compare, frozen_threshold, summarise
@@ -260,7 +260,7 @@ def test_a_score_that_is_missing_on_the_first_set_is_compared_on_the_next(tmp_pa
     """As under_refusal on the unsafe set of several; what has no score anywhere is not said to have stayed."""
     import pyarrow as pa
 
-    from pipeline.report.comparison_table import comparison_report
+    from pipeline.comparing.table import comparison_report
     from pipeline.runs.tables import SCORES, read_table, to_table, write_table
 
     run = write_run(tmp_path / "run", rounds=2)

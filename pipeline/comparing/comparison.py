@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
+from pipeline.comparing.comparable import Obstacle, probe_prompts, recipe_at, require_comparable
+from pipeline.comparing.verdicts import Verdict, frozen_thresholds, panel_verdict, recorded_verdict, slice_verdicts
 from pipeline.report.checkpoints import Checkpoint
-from pipeline.report.comparable import Obstacle, probe_prompts, recipe_at, require_comparable
 from pipeline.report.drift import LEVEL, THRESHOLD_QUANTILE
 from pipeline.report.panels import Panel, to_panel
-from pipeline.report.verdicts import Verdict, frozen_thresholds, panel_verdict, recorded_verdict, slice_verdicts
 from pipeline.runs.files import read_json
 from pipeline.runs.tables import read_table
 from pipeline.tails import frozen_threshold, summarise
@@ -78,7 +78,7 @@ def compare_checkpoints(
 
     Args:
         checkpoints: measured checkpoints, the baseline first.
-        despite: kinds of differences to overlook, see ``pipeline.report.comparable``.
+        despite: kinds of differences to overlook, see ``pipeline.comparing.comparable``.
         everything: whether to cover every scorer on every probe set and slice.
 
     Raises:

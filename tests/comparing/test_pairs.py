@@ -12,10 +12,10 @@ from drawn_runs import draw_scores, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.comparing.comparison import SideBySide, compare_checkpoints
+from pipeline.comparing.pairs import Answer, Pair, choose_pairs, marked_words, pairs_report, read_choice
 from pipeline.errors import InputError
 from pipeline.report.checkpoints import Checkpoint, find_checkpoints
-from pipeline.report.comparing import SideBySide, compare_checkpoints
-from pipeline.report.pairs import Answer, Pair, choose_pairs, marked_words, pairs_report, read_choice
 from pipeline.report.terminal import width
 from pipeline.runs.rundir import RunDir
 from pipeline.runs.tables import SCORES, read_table, to_table, write_table
