@@ -50,6 +50,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
     return {
         "truth": truth,
         "alarms": [alarm["color"] for alarm in alarms[1:]],
+        "missing": [any(one["hides"] for one in alarm["properties"]) for alarm in alarms[1:]],
         "confirmed": [[one["slice"], one["p_value"], one["red"]] for a in alarms[1:] for one in a["confirmations"]],
         "e_process": [alarm["e_process"]["log_value"] for alarm in alarms[1:]],
         "base_against_itself": alarms[0]["properties"][0]["noise_floor"]["panel_p"],
@@ -74,7 +75,8 @@ def rows(found: dict[str, dict[str, Any]]) -> Iterator[str]:
         first, last = run["truth"][0], run["truth"][-1]
         moved = [f"{first[column]:.3g} to {last[column]:.3g}" for column in COLUMNS]
         slices = sorted({str(place) for place, _, red in run["confirmed"] if red})
-        cells = [name, *moved, " ".join(run["alarms"]), ", ".join(slices), f"{run['base_against_itself']:.2g}"]
+        alarms = " ".join(color + "*" * star for color, star in zip(run["alarms"], run["missing"], strict=True))
+        cells = [name, *moved, alarms, ", ".join(slices), f"{run['base_against_itself']:.2g}"]
         yield f"| {' | '.join(cells)} |"
 
 
@@ -131,7 +133,8 @@ def main() -> None:
         "",
         "Written by `python benchmarks/sandbox_alarms.py`: round 0 to the last round on 1,000 probe prompts x 4",
         "samples, the alarms of rounds 1 to 3, the slices of confirmed ones, and the panel's p-value for round 0",
-        "against itself.",
+        "against itself. A star: so many more answers than at round 0 have no score, being outside the grammar, that",
+        "a tail may hide among them; that alone is amber.",
         "",
         *summary(found),
         "",
