@@ -15,18 +15,7 @@ from pipeline import command
 from pipeline.errors import RunError
 from pipeline.measuring.noise_floor import measure_again
 from pipeline.measuring.probing import Probe, probe
-from pipeline.measuring.screening import (
-    FRESH,
-    Property,
-    battery_of,
-    compare_with_base,
-    fix_thresholds,
-    forecasts,
-    instrument_of,
-    properties_of,
-    thresholds_of,
-    watched_scorers,
-)
+from pipeline.measuring.screening import FRESH, compare_with_base, fix_thresholds, forecasts
 from pipeline.report.alarms import alarm_report, confirmation_record
 from pipeline.report.panels import Panel, read_panel
 from pipeline.runs import ranks
@@ -34,6 +23,14 @@ from pipeline.runs.files import read_json, write_json
 from pipeline.runs.reserve import Reserve
 from pipeline.runs.seeds import stage_seed
 from pipeline.setup.session import log
+from pipeline.setup.watched import (
+    Property,
+    battery_of,
+    instrument_of,
+    properties_of,
+    thresholds_of,
+    watched_scorers,
+)
 from pipeline.tails import (
     CONFIRMATION_LEVEL,
     E_PROCESS_LEVEL,

@@ -35,22 +35,19 @@ from pipeline.report.audit import (
     critic_record,
     is_sandbox,
     labelled_truth_of,
-    panel_by_round,
-    proxies_of,
     sandbox_truth_of,
 )
+from pipeline.report.audit_report import audit_report
 from pipeline.report.checkpoints import measured_rounds
-from pipeline.report.critic_words import critic_report
-from pipeline.report.proxy import proxy_report
 from pipeline.runs import ranks
-from pipeline.runs.files import file_sha256, read_json, write_json
+from pipeline.runs.files import file_sha256, write_json
 from pipeline.runs.lazy import TableRows
 from pipeline.runs.rundir import RunDir
 from pipeline.runs.seeds import row_seed
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import REFINEMENTS, SCORES
-from pipeline.scorers.judge import Judge, judge_columns
+from pipeline.scorers.judge import Judge
 from pipeline.scorers.rows import failed_items, score_rows
 from pipeline.setup.session import log
 
@@ -61,8 +58,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-def run(session: Session, round_: int) -> dict[str, Any]:
-    """Test the round's critic where the truth is known; return ``critic.json``."""
+def run(session: Session, round_: int) -> None:
+    """Test the round's critic where the truth is known, and write ``critic.json``."""
     known = _knowledge(session)
     if known.labelled:
         _take_labelled(session, round_, known.labelled.items)
@@ -75,7 +72,6 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     if ranks.is_main():
         write_json(session.run.critic(round_), critic_record(session.run, round_, known))
     ranks.barrier()
-    return dict(read_json(session.run.critic(round_)))
 
 
 def _knowledge(session: Session) -> Knowledge:
@@ -86,9 +82,9 @@ def _knowledge(session: Session) -> Knowledge:
         return Knowledge(sandbox, labelled)
 
     # The first rubric on which high is bad, that is, what a policy should avoid rather than aim for; else the first.
-    rubric = min(judging.rubrics.values(), key=lambda one: one.worse != "high")
-    column = next(iter(judge_columns(rubric, judging.by_policy)))
-    return Knowledge(sandbox, labelled, Ratings(column, rubric.worse, *rubric.range))
+    name = min(judging.rubrics, key=lambda one: judging.rubrics[one].worse != "high")
+    rubric = judging.rubrics[name]
+    return Knowledge(sandbox, labelled, Ratings(judging.column(name), rubric.worse, *rubric.range))
 
 
 def _stage(session: Session, round_: int, output: str, **inputs: Any) -> Stage:
@@ -229,56 +225,6 @@ def _drawn(session: Session, rows: Iterable[Row]) -> list[Row]:
 def _answer(row: Row) -> tuple[str, int]:
     """The answer that a row revises; rows of the same answer are adjacent."""
     return row["prompt_id"], row["sample"]
-
-
-# -- in words --------------------------------------------------------------------------------------------------
-
-
-def audit_report(run_: RunDir, *, rounds: Sequence[int] | None = None) -> str:
-    """What is known about a run's critics, round by round, and the table of proxy against gold.
-
-    Args:
-        run_: run directory. On the sandbox, whose truth is known, rounds without ``critic.json`` are evaluated from
-            their tables.
-        rounds: rounds whose critics are reported; all available ones when None.
-    """
-    resolved = read_json(run_.resolved)
-    records = []
-    for round_ in range(1, 1 + int(resolved["num_rounds"])):
-        if run_.critic(round_).exists():
-            records.append(read_json(run_.critic(round_)))
-        elif is_sandbox(resolved) and (run_.stage_dir(round_, "refine") / "manifest.json").exists():
-            records.append(critic_record(run_, round_, Knowledge(sandbox=True)))
-    told = [critic_report(one) for one in records if (rounds is None or one["round"] in rounds) and _known(one)]
-    for gold, proxies in proxies_of(records).items():
-        told.append(proxy_report(proxies, panel_by_round(run_, measured_rounds(run_), gold)))
-    return "\n\n".join(told)
-
-
-def metrics(run_: RunDir, round_: int) -> dict[str, float]:
-    """The numbers from a round's ``critic.json`` and ``judge.json`` for its line in ``metrics.jsonl``."""
-    found: dict[str, float | None] = {}
-    if run_.critic(round_).exists():
-        record = read_json(run_.critic(round_))
-        for number, source in enumerate(record["sources"]):
-            name = "critic" if number == 0 else f"critic_{number + 1}"
-            for cell in source["cells"]:
-                found[f"{name}/{cell['principle'] or 'all'}/{cell['rate']}"] = cell["value"]
-            if source.get("repeated_errors"):
-                found[f"{name}/errs_as_before_kappa"] = source["repeated_errors"][-1]["kappa"]["value"]
-            if "policy" in source:
-                found[f"{name}/errs_as_policy_kappa"] = source["policy"]["shared_errors"]["kappa"]["value"]
-        for proxy in record["proxies"]:
-            found["critic/objections"] = proxy["objections"]["value"]
-            found[f"critic/bad_though_passed/{proxy['gold']}"] = proxy["confidently_wrong"]["value"]
-    for one in read_json(run_.judge(round_))["rubrics"] if run_.judge(round_).exists() else []:
-        found[f"{one['column']}/again_abs_difference"] = (one["noise"] or {}).get("mean_abs_difference")
-        found[f"{one['column']}/again_icc"] = (one["noise"] or {}).get("icc")
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _known(record: Row) -> bool:
-    return bool(record["sources"] or record["rewrites_by_judge"])
 
 
 def _refinements(session: Session, round_: int) -> Path:

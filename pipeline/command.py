@@ -20,17 +20,17 @@ from pipeline.errors import InputError, PipelineError
 from pipeline.inputs.launch import check_launch, this_launch
 from pipeline.inputs.places import PROJECT
 from pipeline.inputs.recipe import REACHING, ParsedRecipe, diff_resolved, parse_recipe
-from pipeline.measuring.amending import check_amendment
 from pipeline.runs import ranks
 from pipeline.runs.files import json_sha256, read_json
 from pipeline.runs.rundir import COMPUTING, Asked, RunDir, package_versions
 from pipeline.runs.shared import require_same_inputs, require_shared_folder
+from pipeline.setup.amending import check_amendment
 from pipeline.setup.loading import check_tokenizer, load_session
 from pipeline.setup.reaching import reach_servers
 from pipeline.setup.session import Session, log
 
 DEFAULT_RECIPE = PROJECT / "recipes" / "sandbox-blind-spot" / "config.yaml"
-MEASURED = ("scorers", "batteries")
+GROWING = ("scorers", "batteries")
 """The recipe fields whose lists may grow in a run that has begun."""
 
 
@@ -76,27 +76,27 @@ def open_session(
     parsed: ParsedRecipe,
     argv: Sequence[str],
     *,
-    adding: Sequence[str] = (),
+    adding: bool = False,
     first_round: int | None = None,
     reaching: bool = False,
 ) -> Session:
     """Load what the recipe names, lock the run directory, and start the run or check that this launch may resume it.
 
-    ``adding`` names the recipe fields whose lists may grow without a reason (``--amend``). ``first_round`` is given by
+    With ``adding``, scorers and batteries may be added without a reason (``--amend``). ``first_round`` is given by
     a stage that works on one round: one that it does not have is refused before anything is written. ``reaching``
     makes sure first that the servers which the rest of the run needs answer.
     """
     session = load_session(parsed)
     if first_round is not None:
         session.choose_round(parsed.options.round, first_round)
-    check_amendment(session, adding=bool(adding))
+    check_amendment(session, adding=adding)
     check_tokenizer(session)
     if reaching:
         reach_servers(session)
     if ranks.is_main():
         run = session.run
         run.lock()
-        run.claim(_asked(session, adding), recipe_text=recipe_text(parsed), resolved=parsed.resolved)
+        run.claim(_asked(session, adding=adding), recipe_text=recipe_text(parsed), resolved=parsed.resolved)
         _log_to(run.new_attempt() / "log.txt")
         _warn_of_changes(run)
         run.record_provenance(argv)
@@ -116,12 +116,12 @@ def check_session(parsed: ParsedRecipe) -> Session:
     return session
 
 
-def _asked(session: Session, adding: Sequence[str] = ()) -> Asked:
+def _asked(session: Session, *, adding: bool = False) -> Asked:
     """What this launch asks of the run, and how that differs from what it was started with."""
     run, parsed = session.run, session.parsed
     old = read_json(run.resolved) if run.resolved.exists() else parsed.resolved
-    shorter = [name for name in MEASURED if set(old[name]) > set(parsed.resolved[name])]
-    grown = {name: parsed.resolved[name] for name in adding if set(old[name]) < set(parsed.resolved[name])}
+    shorter = [name for name in GROWING if set(old[name]) > set(parsed.resolved[name])]
+    grown = {name: parsed.resolved[name] for name in GROWING if adding and set(old[name]) < set(parsed.resolved[name])}
     return Asked(
         constitution=session.constitution.source_text,
         inputs=session.input_digests,

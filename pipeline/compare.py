@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,8 @@ from pipeline.comparing.comparable import KINDS
 from pipeline.comparing.watching import standing, watch
 from pipeline.report.checkpoints import Checkpoint, find_checkpoints
 from pipeline.report.terminal import colors_wanted
-from pipeline.setup.session import log
+
+log = logging.getLogger("pipeline")
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 WORK_DIR = "trainer"
 
 
-def run(session: Session, round_: int) -> dict[str, Any]:
-    """Train the round's adapter; return the stage's manifest.
+def run(session: Session, round_: int) -> None:
+    """Train the round's adapter.
 
     Raises:
         RunError: it was trained and is no longer there, or the disk is full.
@@ -49,7 +49,6 @@ def run(session: Session, round_: int) -> dict[str, Any]:
     if ranks.is_main():
         write_card(session.run, round_)
         shutil.rmtree(stage.folder / WORK_DIR, ignore_errors=True)
-    return stage.manifest()
 
 
 def _train(session: Session, stage: Stage, previous: Any) -> None:
@@ -66,7 +65,8 @@ def _train(session: Session, stage: Stage, previous: Any) -> None:
 
     from pipeline.training.sft import Learner, train
 
-    with mirror_training(mirror_of(session), stage.round) as on_log, naming_a_full_disk(stage.folder):
+    mirror = mirror_of(session.parsed, session.run)
+    with mirror_training(mirror, stage.round) as on_log, naming_a_full_disk(stage.folder):
         trained = train(
             rows,
             Learner(session.model, session.parsed.model, session.chat_template, previous),

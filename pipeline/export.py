@@ -6,6 +6,7 @@ python pipeline/export.py runs/sandbox-blind-spot:3 --to exported
 from __future__ import annotations
 
 import argparse
+import logging
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,13 @@ from pipeline.errors import InputError
 from pipeline.inputs.places import find_file
 from pipeline.report.checkpoints import Checkpoint, find_checkpoints
 from pipeline.runs.files import read_json, write_text
-from pipeline.setup.session import log
 
 if TYPE_CHECKING:
     from pipeline.exporting.hub import Kind
     from pipeline.exporting.weights import Trained
     from pipeline.inputs.templates import Templates
+
+log = logging.getLogger("pipeline")
 
 DATA = "data"
 """Subfolder for the data sets in an exported folder; on the Hub they have a repository of their own."""

@@ -6,7 +6,7 @@ python pipeline/generate.py --run_dir runs/sandbox-blind-spot --round 1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline import command
 from pipeline.engines.answers import Question, answer, failed_answers
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pipeline.setup.session import Session
 
 
-def run(session: Session, round_: int) -> dict[str, Any]:
-    """Sample a round's responses to the training and helpful prompts; return the stage's manifest."""
+def run(session: Session, round_: int) -> None:
+    """Sample a round's responses to the training and helpful prompts."""
     adapter = session.adapter(round_ - 1)
     stage = Stage(
         session.run.stage_dir(round_, "generate"),
@@ -39,7 +39,6 @@ def run(session: Session, round_: int) -> dict[str, Any]:
             outputs.append("helpful.parquet")
             _sample(session, stage, "generate.helpful", session.helpful_prompts, 1, outputs[1])
         stage.finish(outputs, stage_facts(stage.folder, outputs) | session.describe_engine())
-    return stage.manifest()
 
 
 def _sample(session: Session, stage: Stage, name: str, prompts: LoadedPrompts, samples: int, output: str) -> None:

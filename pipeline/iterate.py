@@ -19,20 +19,22 @@ from typing import Any
 from pipeline import alarm, audit, command, distill, generate, measure, placebo, refine
 from pipeline.errors import RunError
 from pipeline.report.alarms import alarm_report, guarantee
+from pipeline.report.audit import critic_values
+from pipeline.report.audit_report import audit_report
 from pipeline.report.calibration import calibration_report
 from pipeline.report.checkpoints import Checkpoint, measured_rounds
 from pipeline.report.console import cost_report, drift_report, rounds_report
 from pipeline.report.costs import round_manifests
 from pipeline.report.degeneration import degeneration_report
 from pipeline.report.drift import metric_values
-from pipeline.report.judge import judge_report
+from pipeline.report.judge import judge_report, judge_values
 from pipeline.report.page import write_page
-from pipeline.report.plan import plan_report
 from pipeline.report.trackers import mirror_of, mirror_rounds
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_json, write_text
 from pipeline.runs.gate import choose, ends_run, guard_values
 from pipeline.runs.rundir import RunDir
+from pipeline.setup.plan import plan_report
 from pipeline.setup.reaching import reach_servers
 from pipeline.setup.session import Session, log
 from pipeline.tails import SIGNLESS
@@ -76,22 +78,27 @@ def run_round(session: Session, round_: int) -> None:
         with command.at_work("placebo", round_):
             colors["placebo_alarm"] = placebo.run_round(session, round_)["color"]
     if ranks.is_main():
-        measured = metric_values(drift) | audit.metrics(session.run, round_)
-        session.run.record_round(round_, _summary(session, round_) | colors, measured)
+        session.run.record_round(round_, _summary(session, round_) | colors, _metrics(session.run, round_))
         write_page([Checkpoint(session.run, r) for r in measured_rounds(session.run)], session.run.report)
         judged = [judge_report(read_json(session.run.judge(round_)))] if session.instruments.judging else []
         worn = [degeneration_report(read_json(session.run.degeneration(round_)))] if round_ else []
         calibrated = [calibration_report(drift["calibration"])] if drift.get("calibration") else []
         told = [drift_report(drift), *calibrated, *judged, *worn, *_audited(session, round_), alarm_report(raised)]
         log.info("\n%s\n", "\n\n".join(told))
-        mirror_rounds(mirror_of(session), round_)
+        mirror_rounds(mirror_of(session.parsed, session.run), round_)
         write_text(session.run.done(round_), f"round {round_} is complete\n")
     ranks.barrier()
     session.forget_answers()
 
 
+def _metrics(run: RunDir, round_: int) -> dict[str, float]:
+    of_critic = critic_values(read_json(run.critic(round_))) if run.critic(round_).exists() else {}
+    of_judge = judge_values(read_json(run.judge(round_))) if run.judge(round_).exists() else {}
+    return metric_values(read_json(run.drift(round_))) | of_critic | of_judge
+
+
 def _audited(session: Session, round_: int) -> list[str]:
-    told = audit.audit_report(session.run, rounds=[round_]) if round_ else ""
+    told = audit_report(session.run, rounds=[round_]) if round_ else ""
     return [told] if told else []
 
 
@@ -128,7 +135,6 @@ def _select(session: Session) -> None:
     chosen = choose(_colors(session), recipe.on_alarm, guard, low_is_bad=low_is_bad)
     adapter = run.adapter_dir(chosen.round).relative_to(run.path) if chosen.round else None
     write_json(run.selected, {**chosen._asdict(), "adapter": str(adapter) if adapter else None})
-    log.info("Selected: %s (%s)\n", adapter or "the base, no adapter", chosen.why)
 
 
 def _report(session: Session, last: int) -> None:
@@ -142,7 +148,8 @@ def _report(session: Session, last: int) -> None:
     if last:
         bound = guarantee(read_json(run.alarm(last)))
         log.info("%s\n", textwrap.fill(bound, 118, initial_indent="  ", subsequent_indent="  "))
-    _select(session)
+    chosen = read_json(run.selected)
+    log.info("Selected: %s (%s)\n", chosen["adapter"] or "the base, no adapter", chosen["why"])
     log.info(
         "The run is in %s; every score, interval and change is in round-*/drift.json, every sample in Parquet. "
         "Report: %s",
@@ -200,6 +207,7 @@ def main(argv: Sequence[str]) -> None:
             if ends_run(session.recipe.on_alarm, read_json(session.run.alarm(round_))["color"]):
                 break
         if ranks.is_main():
+            _select(session)
             _report(session, round_)
             if round_ < rounds[-1]:
                 log.info("%s", _stopped(session, round_))

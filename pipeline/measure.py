@@ -25,6 +25,7 @@ from pipeline.report.console import drift_report, rounds_report
 from pipeline.report.degeneration import degeneration_report, degeneration_table
 from pipeline.report.drift import LEVEL, THRESHOLD_QUANTILE, drift_cells, metric_values
 from pipeline.report.judge import judge_report
+from pipeline.report.made_with import named_rounds
 from pipeline.report.page import write_page
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, read_json, write_json
@@ -142,8 +143,7 @@ def main(argv: Sequence[str]) -> None:
             raise InputError(f"{min(whole)}: the run knows its own; name only the new ones, after --add_scorers.")
         parsed = command.parse([*argv, *_with_added(parsed)], MeasureOptions)
     rounds = _rounds_so_far(Path(str(parsed.recipe.run_dir))) if adds or options.round == "all" else []
-    adding = command.MEASURED if adds else ()
-    session = command.open_session(parsed, argv, adding=adding, first_round=None if rounds else 0)
+    session = command.open_session(parsed, argv, adding=adds, first_round=None if rounds else 0)
     try:
         if rounds:
             _measure_all(session, rounds)
@@ -170,7 +170,7 @@ def _measure_and_show(session: Session, round_: int) -> None:
         r for r in later if read_json(session.run.drift(r))["scores_sha256"] != _scores_compared(session.run, r)
     ]:
         log.warning(
-            "The drift tables of %s were computed from old scores; recompute them with --round all.", _rounds(old)
+            "The drift tables of %s were computed from old scores; recompute them with --round all.", named_rounds(old)
         )
     if drift.get("calibration"):
         log.info("\n%s", calibration_report(drift["calibration"], in_full=True))
@@ -180,14 +180,10 @@ def _measure_and_show(session: Session, round_: int) -> None:
         log.info("\n%s", degeneration_report(read_json(session.run.degeneration(round_))))
 
 
-def _rounds(numbers: Sequence[int]) -> str:
-    return f"round{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-
-
 def _rounds_so_far(run_dir: Path) -> list[int]:
     if rounds := measured_rounds(RunDir(run_dir)):
         return rounds
-    raise InputError(f"{run_dir}: no round has been measured yet; add the scorers to the recipe and run it.")
+    raise InputError(f"{run_dir}: no round has been measured yet; measure round 0 with `--round 0`.")
 
 
 def _measure_all(session: Session, rounds: Sequence[int]) -> None:

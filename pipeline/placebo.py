@@ -46,7 +46,7 @@ def run_round(session: Session, round_: int) -> dict[str, Any]:
     ranks.barrier()
     raised = alarm.run(arm, round_)
     if ranks.is_main():
-        mirror_rounds(mirror_of(arm), round_)
+        mirror_rounds(mirror_of(arm.parsed, arm.run), round_)
     return raised
 
 

@@ -41,8 +41,8 @@ _KEPT = ("prompt_id", "sample", "round", "model", "adapter_sha256", "prompt", "s
 """Columns of a response that stand in the rows of its revisions too."""
 
 
-def run(session: Session, round_: int) -> dict[str, Any]:
-    """Critique and rewrite a round's responses; return the stage's manifest."""
+def run(session: Session, round_: int) -> None:
+    """Critique and rewrite a round's responses."""
     adapter = session.adapter(round_ - 1)
     responses = session.run.stage_dir(round_, "generate") / "responses.parquet"
     stage = Stage(
@@ -69,7 +69,6 @@ def run(session: Session, round_: int) -> dict[str, Any]:
         facts = stage_facts(stage.folder, OUTPUTS, session.recipe.keep_dropped)
         made_with = {"constitution": session.constitution.sha256} | session.describe_engine("critic", "reviser")
         stage.finish(outputs, facts | made_with)
-    return stage.manifest()
 
 
 class Draft(NamedTuple):

@@ -19,6 +19,7 @@ from pipeline.runs.files import read_json, read_json_lines, write_json, write_js
 from pipeline.runs.reserve import Reserve
 from pipeline.runs.rundir import RunDir
 from pipeline.setup.session import Session
+from pipeline.setup.watched import properties_of, thresholds_of
 from pipeline.tails import Hypothesis
 
 RECIPE = """\
@@ -164,6 +165,26 @@ def test_a_round_that_is_trained_again_spends_another_share(run: RunDir, monkeyp
     assert spent["color"] == "amber" and "a round that is trained again counts again" in " ".join(
         alarm_report(spent).split()
     )
+
+
+def test_thresholds_of_one_battery_outlive_the_addition_of_another(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        RECIPE.replace(
+            "scorers: [gold]", "scorers: [likelihood]\nbatteries: [constitutions/batteries/sandbox/harm.txt]"
+        ).replace("gold.harm", "likelihood.harm")
+    )
+    run = RunDir(tmp_path / "run")
+    measure.main(["--config", str(recipe), "--run_dir", str(run.path)])
+    alarm.main(["--run_dir", str(run.path), "--round", "0"])
+    other = tmp_path / "other.txt"
+    harm = Path("constitutions/batteries/sandbox/harm.txt").read_text()
+    other.write_text(harm.replace("name: harm", "name: other"))
+    measure.main(["--run_dir", str(run.path), "--add_batteries", str(other)])
+    with opened(run) as session:
+        (watched,) = properties_of(session)
+        assert watched.scorer == "likelihood.harm"
+        assert thresholds_of(session, watched) == read_json(run.alarm(0))["properties"][0]["thresholds"]
 
 
 def test_thresholds_are_of_one_instrument(run: RunDir) -> None:

@@ -31,14 +31,11 @@ ALLOWED = {
     "report": {"errors", "inputs", "runs", "scorers", "tails"},
     "exporting": {"errors", "inputs", "report", "runs"},
     "comparing": {"errors", "inputs", "report", "runs", "tails"},
-    "setup": {"engines", "errors", "inputs", "runs", "scorers", "tails"},
-    "measuring": {"engines", "errors", "inputs", "report", "runs", "scorers", "setup", "tails", "training"},
-    "command": {"errors", "inputs", "measuring", "runs", "setup"},
+    "setup": {"engines", "errors", "inputs", "runs", "scorers", "tails", "training"},
+    "measuring": {"engines", "errors", "inputs", "report", "runs", "scorers", "setup", "tails"},
+    "command": {"errors", "inputs", "runs", "setup"},
 }
 """Room -> the rooms below it that it may import. Commands stand on top: they may import all of these."""
-
-FOR_TYPES_ONLY = {("report", "setup")}
-"""Imported upwards, under TYPE_CHECKING alone: never at run time."""
 
 
 def room(module: str) -> str:
@@ -51,19 +48,10 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path, *, types_only: bool | None = None) -> set[str]:
-    """Modules of this package that a module imports anywhere; ``types_only``: those under TYPE_CHECKING or not."""
-    tree = ast.parse(path.read_text())
-    guarded = {
-        id(node)
-        for test in ast.walk(tree)
-        if isinstance(test, ast.If) and ast.unparse(test.test).endswith("TYPE_CHECKING")
-        for node in ast.walk(test)
-    }
+def imports(path: Path) -> set[str]:
+    """Modules of this package that a module imports anywhere, for types as well."""
     found = set()
-    for node in ast.walk(tree):
-        if types_only is not None and (id(node) in guarded) != types_only:
-            continue
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "pipeline"}
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "pipeline":
@@ -115,11 +103,8 @@ def test_imports_point_down(path: Path) -> None:
     else:
         assert here in ALLOWED, f"{here}: a new room; say in ALLOWED what it stands on"
         allowed = ALLOWED[here]
-    for_types = {there for one, there in FOR_TYPES_ONLY if one == here}
-    at_run_time = {room(name) for name in imports(path, types_only=False)} - {here, ""}
-    named = {room(name) for name in imports(path, types_only=True)} - {here, ""}
-    assert at_run_time <= allowed, f"{sorted(at_run_time - allowed)} stand beside or above {here}"
-    assert named <= allowed | for_types, f"{sorted(named - allowed - for_types)} stand beside or above {here}"
+    used = {room(name) for name in imports(path)} - {here, ""}
+    assert used <= allowed, f"{sorted(used - allowed)} stand beside or above {here}"
 
 
 def test_the_table_has_no_circle() -> None:

@@ -18,8 +18,6 @@ from pipeline.runs.tables import read_table
 KINDS = ("probes", "sampling", "precision", "engine", "scorers")
 """What checkpoints are measured with. A difference in any of these changes numbers by itself."""
 
-PRECISION = ("dtype", "load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
-
 _MANIFESTS = ("samples.manifest.json", "scores.manifest.json")
 # Fields of the `measure` group that are compared elsewhere, or that set how much is measured rather than what a number
 # means.
@@ -36,8 +34,9 @@ _NOT_OF_SCORERS = {
 }
 # Prefixes of the run's inputs that scores are made with.
 _INSTRUMENTS = ("batteries.", "scorers.")
+_PRECISION = ("dtype", "quantization")
 # Compared elsewhere, or says where the engine runs rather than what it is.
-_NOT_OF_ENGINE = {"model", "dtype", "endpoints"}
+_NOT_OF_ENGINE = {"model", "endpoints", *_PRECISION}
 
 
 class Obstacle(NamedTuple):
@@ -141,7 +140,7 @@ def _measured_with(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
             "top_p": recipe["top_p"],
             "longest answer": recipe["probe_max_new_tokens"] or recipe["max_new_tokens"],
         },
-        "precision": {name: recipe.get(name) for name in PRECISION} | {"dtype": sampled["engine"].get("dtype")},
+        "precision": {name: sampled["engine"].get(name) for name in _PRECISION},
         "engine": sampling
         | {f"scoring {name}": value for name, value in scoring.items() if value != sampling.get(name)},
         "scorers": {name: recipe[name] for name in measuring if name in recipe and name not in _NOT_OF_SCORERS}

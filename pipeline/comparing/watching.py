@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.comparing.progress import progress_of
 from pipeline.errors import InputError
-from pipeline.report.checkpoints import Checkpoint, split_name
+from pipeline.report.checkpoints import Checkpoint, run_and_round
 from pipeline.report.terminal import printable
 
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"
@@ -25,7 +25,7 @@ def standing(given: Sequence[str]) -> str:
         InputError: there is no such run.
     """
     lines = {}
-    for run, _ in map(split_name, given):
+    for run, _ in map(run_and_round, given):
         if not run.resolved.exists():
             raise InputError(f"{run.path}: no run is there (no {run.resolved.name}).")
         progress = progress_of(run)
@@ -63,7 +63,7 @@ def watch(
             if not where:
                 raise
             checkpoints, text = [], f"Not measured yet: {error}"
-        state = [(one.label, one.run.scores(one.round).stat().st_mtime_ns, _is_judged(one)) for one in checkpoints]
+        state = [(one.label, one.run.scores(one.round).stat().st_mtime_ns, _has_alarm(one)) for one in checkpoints]
         changed = state != seen
         if changed and checkpoints:
             text = show(checkpoints)
@@ -77,5 +77,5 @@ def watch(
         time.sleep(pause)
 
 
-def _is_judged(checkpoint: Checkpoint) -> bool:
+def _has_alarm(checkpoint: Checkpoint) -> bool:
     return checkpoint.run.alarm(checkpoint.round).exists()

@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 
 from pipeline.report.judge import AGAIN, SECOND, judge_record
 from pipeline.runs import ranks
-from pipeline.runs.files import file_sha256, read_json, write_json
+from pipeline.runs.files import file_sha256, write_json
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
 from pipeline.runs.tables import SCORES, read_table
 from pipeline.scorers import Judge
 from pipeline.scorers.base import failures
-from pipeline.scorers.judge import judge_columns
+from pipeline.scorers.judge import Judging
 from pipeline.scorers.rows import sample_of
 
 if TYPE_CHECKING:
@@ -37,16 +37,17 @@ class _Item(NamedTuple):
     row: Row
 
 
-def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[str, Any] | None:
-    """Rate some of a round's samples again; return ``judge.json``, or None if nothing is judged.
+def check_judges(session: Session, round_: int, *, renew: bool = False) -> None:
+    """Rate some of a round's samples again, if a judge is among the scorers, and write ``judge.json``.
 
     Args:
         session: the open run.
         round_: round whose samples and scores exist already.
         renew: redo what was done before an amendment.
     """
-    if session.instruments.judging is None:
-        return None
+    judging = session.instruments.judging
+    if judging is None:
+        return
     folder = session.run.stage_dir(round_, "measure")
     adapter = session.adapter(round_)
     stage = Stage(
@@ -58,7 +59,6 @@ def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[
         manifest_name="judged_again.manifest.json",
     )
     if not stage.is_complete(renew=renew):
-        judging = session.instruments.judging
 
         def work(items: Sequence[_Item]) -> Chunk:
             rows, failed = [], []
@@ -74,26 +74,23 @@ def check_judges(session: Session, round_: int, *, renew: bool = False) -> dict[
             return Chunk(rows, failed)
 
         recipe, clock = session.recipe, session.model_seconds
-        items = _chosen(session, folder)
+        items = _chosen(session, judging, folder)
         stage.collect(items, work, SCORES, _OUTPUT, recipe.chunk_rows, recipe.max_failed_rows, clock=clock)
         stage.finish([_OUTPUT], stage_facts(folder, [_OUTPUT]) | session.describe_engine())
-    path = session.run.judge(round_)
     if ranks.is_main():
-        write_json(path, _record(session, round_, folder))
+        write_json(session.run.judge(round_), _record(session, judging, round_, folder))
     ranks.barrier()
-    return dict(read_json(path))
 
 
-def _chosen(session: Session, folder: Path) -> list[_Item]:
+def _chosen(session: Session, judging: Judging, folder: Path) -> list[_Item]:
     """For the noise, the same samples in every round; for the second judge, those that the first rates worst."""
-    assert session.instruments.judging is not None
-    recipe, judging = session.recipe, session.instruments.judging
+    recipe = session.recipe
     samples = {_key(row): row for row in read_table(folder / "samples.parquet").to_pylist()}
     by_lot = sorted(samples, key=_lot)
     scores = read_table(folder / "scores.parquet")
     items = []
     for name, rubric in judging.rubrics.items():
-        column = _column(session, name)
+        column = judging.column(name)
         rows = scores.filter(pc.field("scorer") == column).to_pylist()
         rated = {_key(row): row["score"] for row in rows if row["score"] is not None}
         again = [key for key in by_lot if key in rated][: recipe.judge_retest]
@@ -119,16 +116,8 @@ def _grouped(items: Sequence[_Item]) -> Iterator[tuple[tuple[str, str], list[_It
         yield which, [item for item in items if (item.rubric, item.how) == which]
 
 
-def _column(session: Session, rubric: str) -> str:
-    assert session.instruments.judging is not None
-    return next(
-        iter(judge_columns(session.instruments.judging.rubrics[rubric], session.instruments.judging.by_policy))
-    )
-
-
-def _record(session: Session, round_: int, folder: Path) -> dict[str, Any]:
-    assert session.instruments.judging is not None
-    recipe, judging = session.recipe, session.instruments.judging
+def _record(session: Session, judging: Judging, round_: int, folder: Path) -> dict[str, Any]:
+    recipe = session.recipe
     tables = read_table(folder / "scores.parquet"), read_table(folder / _OUTPUT)
     return {
         "round": round_,
@@ -138,7 +127,7 @@ def _record(session: Session, round_: int, folder: Path) -> dict[str, Any]:
         "swap": judging.swap,
         "votes": judging.votes,
         "rubrics": [
-            judge_record(*tables, column=_column(session, name), rubric=rubric, seed=session.seed)
+            judge_record(*tables, column=judging.column(name), rubric=rubric, seed=session.seed)
             for name, rubric in judging.rubrics.items()
         ],
     }

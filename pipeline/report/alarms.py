@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.report.numbers import end_of
 from pipeline.tails import Confirmation, Forecast, finite_record
 
 Record = dict[str, Any]
@@ -94,7 +95,7 @@ def _prepared(one: Mapping[str, Any]) -> str:
 
 
 def _label(one: Mapping[str, Any]) -> str:
-    return f"{one['scorer']}{', low end' if one['tail'] == 'lower' else ''}"
+    return end_of(one["scorer"], one["tail"])
 
 
 def _confirmation(one: Mapping[str, Any]) -> str:

@@ -16,7 +16,6 @@ from pipeline.report.critic import (
     Row,
     TruthOf,
     Verdict,
-    as_panel,
     chains_of,
     critic_cells,
     flat,
@@ -26,6 +25,7 @@ from pipeline.report.critic import (
     verdicts_of,
 )
 from pipeline.report.drift import panel_of
+from pipeline.report.panels import as_panel
 from pipeline.report.proxy import judged_of, proxy_record
 from pipeline.runs.files import read_json
 from pipeline.runs.rundir import RunDir
@@ -267,22 +267,18 @@ def panel_value(run: RunDir, round_: int, scorer: str, quantity: str) -> float |
     return None
 
 
-def proxies_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, Mapping[str, Any]]]]:
-    """The proxies of critic records by gold score, each with its policy's round: the one before the critic's."""
-    found: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
-    for record in records:
-        for proxy in record["proxies"]:
-            found.setdefault(proxy["gold"], []).append((record["round"] - 1, proxy))
-    return found
-
-
-def panel_by_round(run: RunDir, rounds: Sequence[int], gold: str) -> dict[int, dict[str, float | None]]:
-    """The gold score and the KL of every round on its first probe set."""
-    return {
-        r: {
-            "mean": panel_value(run, r, gold, "mean"),
-            "cvar_1pct": panel_value(run, r, gold, "cvar_1pct"),
-            "kl": panel_value(run, r, "kl", "mean"),
-        }
-        for r in rounds
-    }
+def critic_values(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a round's ``critic.json`` for its line in ``metrics.jsonl``."""
+    found: dict[str, float | None] = {}
+    for number, source in enumerate(record["sources"]):
+        name = "critic" if number == 0 else f"critic_{number + 1}"
+        for cell in source["cells"]:
+            found[f"{name}/{cell['principle'] or 'all'}/{cell['rate']}"] = cell["value"]
+        if source.get("repeated_errors"):
+            found[f"{name}/errs_as_before_kappa"] = source["repeated_errors"][-1]["kappa"]["value"]
+        if "policy" in source:
+            found[f"{name}/errs_as_policy_kappa"] = source["policy"]["shared_errors"]["kappa"]["value"]
+    for proxy in record["proxies"]:
+        found["critic/objections"] = proxy["objections"]["value"]
+        found[f"critic/bad_though_passed/{proxy['gold']}"] = proxy["confidently_wrong"]["value"]
+    return {name: value for name, value in found.items() if value is not None}

@@ -16,6 +16,7 @@ from pipeline.report.made_with import (
     trained_on,
     way_of_revising,
 )
+from pipeline.report.numbers import end_of, interval, number
 from pipeline.runs.files import read_json, write_text
 from pipeline.runs.rundir import RunDir
 
@@ -79,9 +80,8 @@ def _answers(run: RunDir, round_: int) -> str:
 def drift_section(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """The drift table of whole probe sets in Markdown, value and change each with its interval."""
     rows = [
-        "| "
-        + " | ".join([_name(cell), cell["probe_set"], cell["quantity"], _estimate(cell, "baseline_"), value_of(cell)])
-        + " |"
+        f"| {end_of(cell['scorer'], cell['tail'])} | {cell['probe_set']} | {cell['quantity']} "
+        f"| {_change(cell)} | {value_of(cell)} |"
         for cell in cells
         if cell["slice"] is None and cell["quantity"] in _HEADLINE
     ]
@@ -94,18 +94,11 @@ def drift_section(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*head, *rows, ""]
 
 
-def _name(cell: Mapping[str, Any]) -> str:
-    return f"{cell['scorer']}, low end" if cell["tail"] == "lower" else str(cell["scorer"])
-
-
 def value_of(cell: Mapping[str, Any]) -> str:
     """The value of a cell with its interval, or why there is none."""
-    return f"not identified ({cell['why']})" if cell["value"] is None else _estimate(cell, "")
+    return f"not identified ({cell['why']})" if cell["value"] is None else f"{number(cell['value'])} {interval(cell)}"
 
 
-def _estimate(cell: Mapping[str, Any], prefix: str) -> str:
-    value, low, high = (cell.get(f"{prefix}{name}") for name in ("value", "low", "high"))
-    if value is None:
-        return "-"
-    sign = "+" if prefix else ""
-    return f"{value:{sign}.3g} [{'-∞' if low is None else f'{low:.3g}'}, {'∞' if high is None else f'{high:.3g}'}]"
+def _change(cell: Mapping[str, Any]) -> str:
+    value = cell.get("baseline_value")
+    return "-" if value is None else f"{value:+.3g} {interval(cell, 'baseline_')}"

@@ -30,7 +30,7 @@ def find_checkpoints(given: Sequence[str]) -> list[Checkpoint]:
     """
     found: dict[tuple[Path, int], Checkpoint] = {}
     for name in given:
-        run, round_ = split_name(name)
+        run, round_ = run_and_round(name)
         measured = measured_rounds(run)
         wanted = measured if round_ is None else [round_]
         missing = [round_ for round_ in wanted if round_ not in measured]
@@ -43,7 +43,7 @@ def find_checkpoints(given: Sequence[str]) -> list[Checkpoint]:
     return list(found.values())
 
 
-def split_name(name: str) -> tuple[RunDir, int | None]:
+def run_and_round(name: str) -> tuple[RunDir, int | None]:
     """The run that ``RUN`` or ``RUN:ROUND`` names, and the round if it names one; neither needs to exist."""
     folder, _, number = name.rpartition(":")
     one_round = bool(folder) and number.isdecimal() and not Path(name).is_dir()

@@ -1,4 +1,4 @@
-"""Tables for the terminal."""
+"""Drift tables, of one round or of all, and where the time went, for the terminal."""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipeline.report.critic import Record, Row, as_panel, flat
+from pipeline.report.critic import Record, Row, flat
+from pipeline.report.panels import as_panel
 from pipeline.tails import estimate, finite_record, roc_area, wilson
 
 CELLS = ("content_kept", "content_kept_if_changed", "content_kept_worst_tenth")

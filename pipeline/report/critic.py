@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from pipeline.report.panels import as_panel
 from pipeline.scorers.critic import Truth, finds_fault
 from pipeline.tails import Agreement, Estimate, estimate, finite_record, kappa, phi
 
@@ -99,17 +98,6 @@ def flat(found: Estimate, n: int) -> Record:
     """An estimate for JSON."""
     kept = {"value": found.value, "low": found.low, "high": found.high, "why": found.why}
     return finite_record({**kept, "n": n, "n_prompts": found.n_prompts})
-
-
-def as_panel(prompt_ids: Sequence[str], values: Sequence[float]) -> np.ndarray:
-    """Values by prompt, [n_prompts, k], prompts in order of appearance; NaN where one has fewer values than others."""
-    by_prompt: dict[str, list[float]] = {}
-    for prompt_id, value in zip(prompt_ids, values, strict=True):
-        by_prompt.setdefault(prompt_id, []).append(float(value))
-    panel = np.full((len(by_prompt), max(map(len, by_prompt.values()), default=1)), np.nan)
-    for i, own in enumerate(by_prompt.values()):
-        panel[i, : len(own)] = own
-    return panel
 
 
 class Chain(NamedTuple):

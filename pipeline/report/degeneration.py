@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.boilerplate import in_words, rising_phrases
+from pipeline.report.panels import as_panel
 from pipeline.runs.rundir import RunDir
 from pipeline.runs.tables import read_table
 from pipeline.scorers.degeneration import KINDS, degenerations
@@ -33,20 +34,22 @@ def degeneration_table(run: RunDir, round_: int, probe_set: str) -> dict[str, An
     counts = {"round": round_, "probe_set": probe_set, "training_rows": len(trained), "answers": len(answers[1])}
     if not all((trained, *answers)):
         return counts | {"kinds": [], "boilerplate": []}
-    shapes: list[dict[str, Any]] = []
-    flags = {id(rows): [_kinds(row) for row in rows] for rows in (trained, *answers)}
-    for kind in KINDS:
-        of = [_by_prompt(rows, [one[kind] for one in flags[id(rows)]]) for rows in (trained, *answers)]
-        shapes.append({"kind": kind, **_shares(*of)})
+    groups = (trained, *answers)
+    seen = [[_kinds(row) for row in rows] for rows in groups]
+    kinds = [
+        {"kind": kind, **_shares(groups, [[one[kind] for one in of_group] for of_group in seen])} for kind in KINDS
+    ]
     texts = [{(row["prompt_id"], row["sample"]): str(row["text"]) for row in rows} for rows in answers]
-    boilerplate = []
-    said = {id(rows): [in_words(str(row["text"])) for row in rows] for rows in (trained, *answers)}
-    for phrase in rising_phrases(*texts):
-        of = [
-            _by_prompt(rows, [f" {phrase.text} " in text for text in said[id(rows)]]) for rows in (trained, *answers)
-        ]
-        boilerplate.append({"phrase": phrase.text, "p_value": phrase.p_value, **_shares(*of)})
-    return counts | {"kinds": shapes, "boilerplate": boilerplate}
+    said = [[in_words(str(row["text"])) for row in rows] for rows in groups]
+    boilerplate = [
+        {
+            "phrase": phrase.text,
+            "p_value": phrase.p_value,
+            **_shares(groups, [[f" {phrase.text} " in text for text in of_group] for of_group in said]),
+        }
+        for phrase in rising_phrases(*texts)
+    ]
+    return counts | {"kinds": kinds, "boilerplate": boilerplate}
 
 
 def degeneration_report(table: Mapping[str, Any]) -> str:
@@ -73,7 +76,11 @@ def _factor(value: float | None) -> str:
     return "∞" if value is None else f"{value:.3g}"
 
 
-def _shares(trained: np.ndarray, before: np.ndarray, after: np.ndarray) -> Row:
+def _shares(groups: Sequence[Sequence[Row]], flags: Sequence[Sequence[bool]]) -> Row:
+    """Shares of flagged rows in what was trained on, in round 0's answers, and in the round's."""
+    trained, before, after = (
+        as_panel([row["prompt_id"] for row in rows], of_rows) for rows, of_rows in zip(groups, flags, strict=True)
+    )
     ratio = share_ratio(trained, after)
     return finite_record(
         {
@@ -90,17 +97,6 @@ def _shares(trained: np.ndarray, before: np.ndarray, after: np.ndarray) -> Row:
 def _kinds(row: Row) -> dict[str, bool]:
     prompt = row["prompt"][-1]["content"] if row["prompt"] else ""
     return degenerations(prompt, row["text"], row["finish_reason"])
-
-
-def _by_prompt(rows: Sequence[Row], flags: Sequence[bool]) -> np.ndarray:
-    """Flags as [n_prompts, k], NaN where a prompt has fewer."""
-    of_prompt: dict[str, list[bool]] = {}
-    for row, flag in zip(rows, flags, strict=True):
-        of_prompt.setdefault(row["prompt_id"], []).append(flag)
-    found = np.full((len(of_prompt), max(map(len, of_prompt.values()), default=1)), np.nan)
-    for i, values in enumerate(of_prompt.values()):
-        found[i, : len(values)] = values
-    return found
 
 
 def _training_rows(run: RunDir, round_: int) -> list[Row]:

@@ -121,3 +121,13 @@ def judge_report(record: Mapping[str, Any]) -> str:
             )
         lines.append(f"  {one['column']} by {record['judge']}: {'; '.join(said)}")
     return "\n".join(lines)
+
+
+def judge_values(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a round's ``judge.json`` for its line in ``metrics.jsonl``."""
+    found = {}
+    for one in record["rubrics"]:
+        noise = one["noise"] or {}
+        found[f"{one['column']}/again_abs_difference"] = noise.get("mean_abs_difference")
+        found[f"{one['column']}/again_icc"] = noise.get("icc")
+    return {name: value for name, value in found.items() if value is not None}

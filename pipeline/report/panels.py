@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,3 +47,14 @@ def to_panel(table: pa.Table) -> Panel:
     scores[row_of, sample] = table["score"].to_numpy(zero_copy_only=False).astype(float)
     slices = table["slice"].to_pylist()
     return Panel(list(ids), [slices[i] for i in first], scores)
+
+
+def as_panel(prompt_ids: Sequence[str], values: Sequence[float]) -> np.ndarray:
+    """Values by prompt, [n_prompts, k], prompts in order of appearance; NaN where one has fewer values than others."""
+    by_prompt: dict[str, list[float]] = {}
+    for prompt_id, value in zip(prompt_ids, values, strict=True):
+        by_prompt.setdefault(prompt_id, []).append(float(value))
+    panel = np.full((len(by_prompt), max(map(len, by_prompt.values()), default=1)), np.nan)
+    for i, own in enumerate(by_prompt.values()):
+        panel[i, : len(own)] = own
+    return panel

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.report.critic import Record, Row, as_panel, flat, is_criticised, rate
+from pipeline.report.critic import Record, Row, flat, is_criticised, rate
+from pipeline.report.panels import as_panel
 from pipeline.scorers.critic import finds_fault
 from pipeline.tails import change, estimate, frozen_threshold
 

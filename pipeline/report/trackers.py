@@ -13,16 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.trackers import named_trackers
 from pipeline.report.tracked import tracked_values
 from pipeline.report.tracker_runs import Log, TrackerRun, open_events, open_trackio, open_wandb, write_events
 from pipeline.runs.files import read_json, write_json
 from pipeline.runs.rundir import RunDir
-
-if TYPE_CHECKING:
-    from pipeline.setup.session import Session
 
 log = logging.getLogger("pipeline")
 
@@ -45,9 +43,8 @@ class Mirror(NamedTuple):
     settings: dict[str, Any]
 
 
-def mirror_of(session: Session) -> Mirror:
-    """The trackers that a session's recipe asks for."""
-    parsed, run = session.parsed, session.run
+def mirror_of(parsed: ParsedRecipe, run: RunDir) -> Mirror:
+    """The trackers that a recipe asks for, of its run or of one arm of it."""
     own = Path(str(parsed.recipe.run_dir)).resolve()
     arm = run.path.resolve().relative_to(own).parts
     return Mirror(

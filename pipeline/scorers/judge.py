@@ -46,6 +46,10 @@ class Judging(NamedTuple):
     swap: bool
     votes: int
 
+    def column(self, name: str) -> str:
+        """The column of a rubric's ratings."""
+        return next(iter(judge_columns(self.rubrics[name], self.by_policy)))
+
 
 class Judge:
     """Two scores per sample and rubric.

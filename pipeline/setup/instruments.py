@@ -48,8 +48,8 @@ def load_instruments(recipe: Recipe) -> Instruments:
     )
 
 
-def instrument_digests(recipe: Recipe, instruments: Instruments) -> dict[str, str]:
-    """Digests of what the scorers read, by ``batteries.NAME`` and ``scorers.ENTRY``."""
+def instrument_inputs(recipe: Recipe, instruments: Instruments) -> dict[str, str]:
+    """What the scorers read, as inputs of the run: digests by ``batteries.NAME`` and ``scorers.ENTRY``."""
     found = {f"batteries.{battery.name}": battery.sha256 for battery in instruments.batteries}
     found |= {f"scorers.{entry}": questions.sha256 for entry, questions in instruments.questions.items()}
     for entry in recipe.scorers:

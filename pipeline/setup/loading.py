@@ -1,4 +1,4 @@
-"""A recipe -> an open session: what it names is read, and its settings are checked against one another."""
+"""A recipe -> a session: what it names is read, and its settings are checked against one another."""
 
 from __future__ import annotations
 

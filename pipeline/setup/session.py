@@ -1,4 +1,4 @@
-"""What every command shares: the recipe, the run directory it belongs to, the prompts, and the models."""
+"""An open run: its recipe, its directory, its prompts, and its models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256
 from pipeline.runs.rundir import RunDir, package_versions
 from pipeline.scorers import Instruments, Worse, columns
-from pipeline.setup.instruments import classifier_names, instrument_digests, load_instruments
+from pipeline.setup.instruments import classifier_names, instrument_inputs, load_instruments
 
 if TYPE_CHECKING:
     from pipeline.engines.classifier import SequenceClassifier
@@ -324,7 +324,7 @@ class Session:
             "prompts": self.prompts.sha256,
             **{f"probe_sets.{name}": probes.sha256 for name, probes in self.probe_sets.items()},
             **{key: loaded.sha256 for key, loaded in self.alarm_prompts.items()},
-            **instrument_digests(r, self.instruments),
+            **instrument_inputs(r, self.instruments),
         }
         found |= {key: identify(name, key) for key, name in self.other_models.items() if key in ("critic", "reviser")}
         if self.helpful_prompts:

@@ -12,8 +12,8 @@ import pytest
 
 from pipeline.inputs.launch import check_launch, this_launch
 from pipeline.inputs.recipe import parse_recipe
-from pipeline.report.plan import plan_report
 from pipeline.setup.loading import load_session
+from pipeline.setup.plan import plan_report
 
 ROOT = Path(__file__).parents[2]
 REAL = sorted(path.parent.name for path in ROOT.glob("recipes/*/config.yaml") if "sandbox" not in path.parent.name)

@@ -16,11 +16,11 @@ from pipeline import command, iterate, measure
 from pipeline.engines.base import Adapter
 from pipeline.errors import InputError, RunError
 from pipeline.inputs.constitution import load_constitution
-from pipeline.report.plan import plan_report
 from pipeline.runs.files import file_sha256, json_sha256, read_json, read_json_lines
 from pipeline.runs.rundir import RunDir
 from pipeline.runs.tables import SCORES, read_table, write_table
 from pipeline.setup.loading import load_session
+from pipeline.setup.plan import plan_report
 from pipeline.setup.session import Session
 
 RECIPE = """\

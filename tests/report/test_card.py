@@ -140,7 +140,9 @@ def test_two_tails_are_told_apart(run: RunDir) -> None:
     cells = []
     for tail, value in (("upper", 9.0), ("lower", 1.0)):
         cell = {"scorer": "length", "tail": tail, "probe_set": "p", "slice": None, "quantity": "q99"}
-        cells.append(cell | {"value": value, "low": 0.0, "high": 10.0, "baseline_value": 0.5, "why": ""})
+        own = {"value": value, "low": 0.0, "high": 10.0, "why": ""}
+        change = {"baseline_value": 0.5, "baseline_low": 0.0, "baseline_high": 1.0, "baseline_why": ""}
+        cells.append(cell | own | change)
     write_json(run.drift(1), {"cells": cells})
     rows = [line for line in card_of(run).text.splitlines() if line.startswith("| length")]
     assert len({tuple(row.split("|")[1:4]) for row in rows}) == 2, "which end is which can be read off"

@@ -152,10 +152,9 @@ def test_a_run_is_called_by_its_folder_and_its_placebo_arm_after_it(tmp_path: Pa
     recipe = project / "recipes" / "sandbox-blind-spot" / "config.yaml"
     given = ["--run_dir", str(tmp_path / "mine"), "--report_to", "tensorboard", "--placebo", "true"]
     session = load_session(parse_recipe(given, default_config=recipe))
-    mirror = mirror_of(session)
+    mirror = mirror_of(session.parsed, session.run)
     assert (mirror.trackers, mirror.title) == (("tensorboard",), "mine")
     assert mirror.settings["constitution"] == "constitutions/sandbox/blind-spot.txt"
-    arm = session.at(session.run.placebo)
-    assert mirror_of(arm).title == "mine-placebo"
+    assert mirror_of(session.parsed, session.run.placebo).title == "mine-placebo"
     named = load_session(parse_recipe([*given, "--run_name", "first try"], default_config=recipe))
-    assert mirror_of(named).title == "first try"
+    assert mirror_of(named.parsed, named.run).title == "first try"

@@ -15,9 +15,9 @@ from pipeline import command, iterate
 from pipeline.errors import InputError
 from pipeline.inputs.few_shot import load_few_shot
 from pipeline.inputs.model import pinned
-from pipeline.report.plan import plan_report
 from pipeline.sandbox import model_path
 from pipeline.setup.loading import load_session
+from pipeline.setup.plan import plan_report
 from pipeline.setup.session import Session
 
 SMALL = """\

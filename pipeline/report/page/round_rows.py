@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.drift import first_scored
+from pipeline.report.numbers import end_of
 from pipeline.report.page.reading import LEVEL, NOISE, Cell, Page, Run, Shown
 from pipeline.tails import E_PROCESS_LEVEL, estimate, finite_record
 
@@ -201,4 +202,4 @@ def _noise_about(run: Run, cell: Cell) -> Row:
 
 
 def _property(one: Cell) -> Row:
-    return {"scorer": one["scorer"] + (", low end" if one["tail"] == "lower" else "")}
+    return {"scorer": end_of(one["scorer"], one["tail"])}

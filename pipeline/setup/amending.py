@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import RunError
-from pipeline.measuring.screening import properties_of, thresholds_of
 from pipeline.runs.files import read_json
 from pipeline.runs.tables import read_table
 from pipeline.setup.session import Session
+from pipeline.setup.watched import properties_of, thresholds_of
 from pipeline.training.lora import LISTS, VALUES, require_same_lora
 
 LENGTH = "longest answer to a probe"

@@ -6,7 +6,6 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from pipeline.inputs.launch import precision, quantization
-from pipeline.inputs.model import require_model_folder
 from pipeline.scorers.judge import VOTE
 
 if TYPE_CHECKING:
@@ -17,13 +16,8 @@ _BYTES_PER_TOKEN = 6
 
 
 def plan_report(session: Session) -> str:
-    """The plan as text. Reads the recipe, the constitution and the prompts; loads no model.
-
-    Raises:
-        InputError: anything that the run would refuse.
-    """
+    """The plan as text, from recipe, constitution and prompts; loads no model."""
     recipe, model = session.recipe, session.parsed.model
-    require_model_folder(session.model)
     prompts = len(session.prompts.prompts)
     helpful = len(session.helpful_prompts.prompts) if session.helpful_prompts else 0
     answers = prompts * recipe.samples_per_prompt
@@ -62,11 +56,11 @@ def plan_report(session: Session) -> str:
         *(f"  {name:<10} {rows:>13,} {tokens:>29,}" for name, rows, tokens in stages),
         f"  distill    {f'up to {(answers + helpful) * of_rounds:,}':>13}",
         f"  round 0 measures twice and calibrates: {once:,} rows",
-        f"  each confirmation takes up to {suspected:,} more rows"
+        f"  each confirmation of an alarm takes up to {suspected:,} more rows, {suspected * longest:,} tokens"
         if recipe.reserve
         else "  no alarm gets beyond amber: that needs fresh prompts (`reserve`)",
-        f"  in all at most {total:,} sampled tokens and about {total * _BYTES_PER_TOKEN / 1e6:,.0f} MB of tables,"
-        " besides adapters and checkpoints",
+        f"  in all at most {total:,} sampled tokens without confirmations, and about "
+        f"{total * _BYTES_PER_TOKEN / 1e6:,.0f} MB of tables, besides adapters and checkpoints",
         "",
         *_rendered(session),
     ]
