@@ -120,11 +120,19 @@ class Balancer(Generic[E]):
         limit: most requests in flight per endpoint.
         patience: limits of every request.
         advice: what to do when all endpoints are gone.
+        is_up: asked after a time-out: if the endpoint is up, it was the request that took too long.
     """
 
-    def __init__(self, endpoints: Sequence[E], limit: int, patience: Patience, advice: str = START_AGAIN) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[E],
+        limit: int,
+        patience: Patience,
+        advice: str = START_AGAIN,
+        is_up: Callable[[E], Awaitable[bool]] | None = None,
+    ) -> None:
         self._states = [_State(endpoint) for endpoint in endpoints]
-        self._limit, self._patience, self._advice = limit, patience, advice
+        self._limit, self._patience, self._advice, self._is_up = limit, patience, advice, is_up
         self._changed = asyncio.Condition()
         self._all_down_since: float | None = None
         self._last_reason = ""
@@ -146,7 +154,8 @@ class Balancer(Generic[E]):
                 async with asyncio.timeout(self._patience.timeout):
                     answer = await send(state.endpoint)
             except TimeoutError:
-                failure = AttemptFailed(f"no answer within {self._patience.timeout:g} s", again=True, down=True)
+                up = self._is_up is not None and await self._is_up(state.endpoint)
+                failure = AttemptFailed(f"no answer within {self._patience.timeout:g} s", again=True, down=not up)
             except AttemptFailed as failed:
                 failure = failed
             else:

@@ -21,6 +21,9 @@ from pipeline.inputs.addresses import Address
 _IDLE = 3.0
 """Seconds after which idle connections are closed: uvicorn closes them after 5, perhaps just as a request is sent."""
 
+_AT_ONCE = 10.0
+"""Seconds within which a server that is up lists its models, however many answers it is working on."""
+
 _OPEN_FILES = 65_536
 """Most open files and connections that are asked for: 256 connections to 8 servers, several times over."""
 
@@ -125,6 +128,15 @@ class Endpoint:
         if self.address.model is None:
             return False
         self._card = Card(self.address.model, None, None, None)
+        return True
+
+    async def is_up(self) -> bool:
+        """Whether the server says at once what it serves."""
+        try:
+            async with asyncio.timeout(_AT_ONCE):
+                await self._list()
+        except (TimeoutError, openai.APIError):
+            return False
         return True
 
     async def _list(self) -> Any:

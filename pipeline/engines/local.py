@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -72,7 +73,7 @@ class LocalEngine:
         device = PartialState().device
         self.tokenizer, self._model = _load(model, revision, chat_template, dtype, quantization, device)
         require_chat_template(self.tokenizer)
-        self._context: int | None = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        self._context = _context(self._model.config.get_text_config())
         self._end_tokens = end_tokens(self._model.generation_config, self.tokenizer)
         self._pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self._end_tokens[0]
         self._prefixes = Prefixes(prefix_memory) if sees_everything(self._model.config) else None
@@ -110,6 +111,8 @@ class LocalEngine:
             )
             for i, tokens in zip(fitting, drawn, strict=True):
                 answers[i] = self._completion(tokens, len(prompts[i]))
+        if self._prefixes is not None and not any(request.goes_on for request in requests):
+            self._prefixes.clear()  # what was to be continued has been
         self._seconds += time.monotonic() - started
         return [answer for answer in answers if answer is not None]
 
@@ -221,6 +224,18 @@ class LocalEngine:
             torch.cuda.empty_cache()
 
 
+def _context(config: Any) -> int | None:
+    """Tokens that fit a model, or None where its configuration does not say.
+
+    With ``longrope``, transformers turns all rows of a pass by other frequencies once one row is longer than the
+    original context: an answer would depend on the rest of its batch. So that is the limit here.
+    """
+    longest: int | None = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    original = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
+    return original or longest
+
+
 def _load(
     model: str,
     revision: str | None,
@@ -252,6 +267,11 @@ def _load(
             f"{model}: cannot be loaded ({first_line(error)}). Give a Hub id or a folder with config.json, "
             "tokenizer files and *.safetensors weights as `model_name_or_path`."
         ) from error
+    if "past_key_values" not in signature(loaded.forward).parameters:
+        raise EngineError(
+            f"{model}: {type(loaded).__name__} keeps what it has read in a state of its own, which the engine in this "
+            "process cannot continue from. Serve it, and give its address as `policy_endpoints`, `critic`, ..."
+        )
     if quantization is None:
         loaded = loaded.to(device)  # under an FSDP launch transformers leaves some buffers of other ranks on the CPU
     return tokenizer, loaded.eval()

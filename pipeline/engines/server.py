@@ -194,7 +194,7 @@ class ServerEngine:
         self._endpoints = [
             Endpoint(address, read_key(address, self._key_variables), self._limit) for address in addresses
         ]
-        self._balancer = Balancer(self._endpoints, self._limit, self._patience, self._advice)
+        self._balancer = Balancer(self._endpoints, self._limit, self._patience, self._advice, Endpoint.is_up)
         self._runner = runner = asyncio.Runner()
         try:
             endpoint, card = self._introduction(runner)

@@ -81,6 +81,7 @@ def _sampled_with(resolved: Mapping[str, Any], inputs: Mapping[str, str]) -> dic
         "probe_temperature": resolved["probe_temperature"],
         "top_p": resolved["top_p"],
         LENGTH: resolved["probe_max_new_tokens"] or resolved["max_new_tokens"],
+        "vllm_max_model_len": resolved["vllm_max_model_len"],  # what does not fit is refused
         "seed": resolved["seed"],  # of the noise that rounds share, and of the half of the panel that is tested
     }
 

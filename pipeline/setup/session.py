@@ -346,7 +346,7 @@ class Session:
             scoring: whether the scorers and the files they read count as well.
         """
         ours = {field.name: field.metadata["group"] for field in fields(Recipe)}
-        names = {"seed", *MODEL}
+        names = {"seed", "vllm_max_model_len", *MODEL}  # what does not fit vLLM is refused, and that is in the tables
         names |= {name for name, group in ours.items() if group in groups}
         names -= set() if scoring else SCORING
         resolved = self.parsed.resolved
@@ -389,6 +389,12 @@ class Session:
         """Free the memory of all models, for training."""
         self.roles.make_room()
         self._close_classifiers()
+
+    def put_models_away(self) -> None:
+        """Close the models of ``roles``; the next use makes them anew, and reads anew what servers answered before."""
+        if "roles" in self.__dict__:
+            self.roles.close()
+            del self.roles
 
     def at(self, run: RunDir) -> Session:
         """This session with another run directory; models, prompts and settings are shared."""

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
+
+
+def let_epochs_through(loader: Any) -> None:
+    """Let ``set_epoch`` of a data loader of several processes reach its row order after a resume within an epoch too.
+
+    Such a resume wraps the batches once more, and accelerate 1.15 then finds the order of all processes no longer, so
+    that the rest of the epoch would be the first epoch's.
+    """
+    if of_all := getattr(loader.batch_sampler, "batch_sampler", None):
+        loader.batch_sampler.sampler = getattr(of_all, "sampler", of_all)
 
 
 class GroupedByLength(Sampler[int]):

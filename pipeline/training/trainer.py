@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from pipeline.runs import ranks
-from pipeline.training.order import GroupedByLength
+from pipeline.training.order import GroupedByLength, let_epochs_through
 
 COMPLETE = "COMPLETE"
 """Marks a checkpoint as completely written: the Trainer's own folder names only say that it was begun."""
@@ -36,6 +36,12 @@ class RoundTrainer(SFTTrainer):
         if strategy == "batch_rebalance":
             sampler.seed = self.args.data_seed  # transformers 5.23 leaves it at 42
         return sampler
+
+    def get_train_dataloader(self) -> Any:
+        """The batches of this process."""
+        loader = super().get_train_dataloader()
+        let_epochs_through(loader)
+        return loader
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the adapter."""

@@ -95,6 +95,27 @@ def test_an_attempt_that_takes_too_long_is_another_failure() -> None:
     assert ask_all(Balancer(["stalls", "answers"], 4, patience), send, 8) == ["answers"] * 8
 
 
+@pytest.mark.parametrize("up", [True, False])
+def test_a_request_that_is_always_too_slow_fails_alone_if_the_server_is_up(up: bool) -> None:
+    asked = 0
+
+    async def send(endpoint: str) -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(60)
+
+    async def is_up(endpoint: str) -> bool:
+        return up
+
+    patience = Patience(attempts=6, timeout=0.3, without_any=0.5)
+    (failure,) = ask_all(Balancer(["a"], 4, patience, is_up=is_up), send, 1)
+    if up:
+        assert isinstance(failure, AttemptFailed) and failure.reason == "no answer within 0.3 s"
+        assert asked == 6
+    else:
+        assert isinstance(failure, EngineError) and "no answer for 0.5 s" in str(failure)
+
+
 def test_an_endpoint_that_is_down_is_left_out_and_taken_back() -> None:
     up_at = time.monotonic() + 1.2
     asked: Counter[str] = Counter()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, FalconMambaConfig, Phi3Config, PretrainedConfig
 
 from pipeline.engines import local
 from pipeline.engines.base import Adapter, Completion, Request, Sampling, ScoreRequest
@@ -321,6 +322,42 @@ def test_damaged_weights(tmp_path: Path, sandbox_path: str) -> None:
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(EngineError, match="model_name_or_path"):
         engine_of(tmp_path, 4)
+
+
+def saved(config: PretrainedConfig, folder: Path, sandbox_path: str) -> Path:
+    """A random model with the sandbox's tokenizer."""
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (folder / name).write_bytes((Path(sandbox_path) / name).read_bytes())
+    return folder
+
+
+def test_a_model_whose_state_is_no_cache_is_refused(tmp_path: Path, sandbox_path: str) -> None:
+    config = FalconMambaConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, state_size=4)
+    with pytest.raises(EngineError, match=r"FalconMambaForCausalLM keeps what it has read in a state of its own"):
+        engine_of(saved(config, tmp_path, sandbox_path), 4)
+
+
+def test_frequencies_that_depend_on_the_longest_row_limit_the_context(tmp_path: Path, sandbox_path: str) -> None:
+    config = Phi3Config(
+        vocab_size=1024,
+        eos_token_id=2,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        original_max_position_embeddings=64,
+        rope_scaling={"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [3.0] * 4},
+        pad_token_id=0,
+    )
+    engine = engine_of(saved(config, tmp_path, sandbox_path), 4)
+    asked = [Request([{"role": "user", "content": "paint " * n}], n) for n in (4, 12, 44, 45)]
+    sampling = Sampling(0.0, 1.0, 16)
+    together = engine.generate(asked, sampling, None)
+    assert [one.finish_reason == "prompt_too_long" for one in together] == [False, False, False, True]
+    assert tokens(together) == [tokens(engine.generate([one], sampling, None))[0] for one in asked]
 
 
 def test_seconds_are_counted(sandbox_engine: LocalEngine, asked: list[Request]) -> None:

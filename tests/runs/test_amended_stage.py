@@ -72,3 +72,13 @@ def test_an_amended_recipe_does_not_mix_with_parts_of_the_old_one(
     keys = Counter((row["prompt_id"], row["sample"]) for row in found)
     assert max(keys.values()) == 1 and len(keys) == len(undisturbed), "each sample once, and none lost"
     assert found == undisturbed, "no row is of the old settings"
+
+
+def test_the_limit_that_vllm_is_given_is_a_setting_of_every_stage(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    short, long = (open_run(tmp_path / name, vllm_max_model_len=n) for name, n in (("a", 64), ("b", 128)))
+    for groups in (("prompts", "sampling"), ("refine", "sampling"), ("measure",)):
+        assert short.settings(*groups) != long.settings(*groups)
+    entries = ["length"]
+    assert short.scorer_digests(entries) == long.scorer_digests(entries), "scores do not change with it"

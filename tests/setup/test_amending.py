@@ -102,6 +102,7 @@ def other_model(tmp_path: Path) -> str:
         ("--load_in_4bit true", "load_in_4bit: False -> True"),
         ("--calibration sandbox:reserve:10", "calibration: is new"),
         ("--seed 1", "seed: 42 -> 1"),
+        ("--vllm_max_model_len 64", "vllm_max_model_len: None -> 64"),
     ],
 )
 def test_what_round_0_was_measured_with_stays(

@@ -10,7 +10,10 @@ import pytest
 from api_server import Api, completion
 
 from pipeline import command, iterate, measure
+from pipeline.engines.base import Completion
+from pipeline.engines.kept import KeptAnswers
 from pipeline.errors import EngineError
+from pipeline.runs.files import write_json, write_text
 from pipeline.setup.reaching import reach_servers
 
 RECIPE = """\
@@ -101,3 +104,42 @@ def test_a_critic_is_asked_for_as_long_as_a_round_is_to_be_trained(
     monkeypatch.setattr(session.roles, "reach", asked.append)
     reach_servers(session)
     assert asked == [*([critic, "policy"] if needed else []), judge]
+
+
+@pytest.mark.parametrize(
+    ("finished", "on_alarm", "needed"),
+    [
+        ([], "warn", True),
+        ([0], "warn", True),
+        ([0, 1], "warn", True),
+        ([0, 1], "stop", False),
+        ([0, 1, 2], "warn", False),
+    ],
+)
+def test_the_policy_is_asked_for_as_long_as_a_round_is_left(
+    tmp_path: Path, api: Api, finished: list[int], on_alarm: str, needed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = f"{api.url}#m"
+    extra = ["--policy_engine", "server", "--policy_endpoints", server, "--num_rounds", "2", "--on_alarm", on_alarm]
+    session = command.check_session(command.parse(flags(tmp_path, server, *extra), iterate.IterateOptions))
+    for round_ in finished:
+        write_json(session.run.alarm(round_), {"color": "red" if round_ else "green"})
+        write_text(session.run.done(round_), "")
+    asked: list[str] = []
+    monkeypatch.setattr(session.roles, "reach", asked.append)
+    reach_servers(session)
+    assert ("policy" in asked, server in asked) == (needed, needed)
+
+
+def test_after_an_amendment_no_server_answers_from_before_it(tmp_path: Path, api: Api) -> None:
+    api.answer = lambda body: (200, completion(body, text="no fault"))
+    argv = flags(tmp_path, f"{api.url}#m")
+    session = command.open_session(command.parse(argv, iterate.IterateOptions), argv, reaching=True)
+    kept = KeptAnswers(session.run.answers, 0, 1)
+    kept.add("question", Completion("under the old template", [], "stop", 3))
+    session.close()
+    assert KeptAnswers(session.run.answers, 0, 1).take("question") is not None
+    argv += ["--judge_votes", "2", "--amend", "another judge"]
+    session = command.open_session(command.parse(argv, iterate.IterateOptions), argv, reaching=True)
+    assert session.roles._serving.kept is not None and session.roles._serving.kept.take("question") is None
+    session.close()

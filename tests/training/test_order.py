@@ -1,37 +1,41 @@
 from __future__ import annotations
 
-from itertools import islice
+import pytest
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard, skip_first_batches
+from torch.utils.data import BatchSampler, Sampler
+from transformers.trainer_pt_utils import BatchRebalanceSampler
 
-import numpy as np
+from pipeline.training.order import GroupedByLength, let_epochs_through
 
-from pipeline.training.order import GroupedByLength
-
-LENGTHS = np.random.default_rng(0).integers(5, 300, 400).tolist()
-
-
-def drawn(seed: int, epoch: int) -> list[int]:
-    order = GroupedByLength(LENGTHS, 8, seed)
-    order.set_epoch(epoch)
-    return list(order)
+LENGTHS = [3, 9, 4, 7, 2, 8, 6, 5, 1, 12, 11, 10, 15, 13, 14, 16]
 
 
-def test_every_row_once_in_every_epoch() -> None:
-    assert len(GroupedByLength(LENGTHS, 8, 0)) == 400
-    for epoch in range(3):
-        assert sorted(drawn(0, epoch)) == list(range(400))
+def batches(rank: int, of: str) -> Sampler[list[int]]:
+    if of == "batch_rebalance":
+        order = BatchRebalanceSampler(LENGTHS, effective_batch_size=8, dp_size=2, grad_accum=2, rank=rank)
+        return BatchSamplerShard(order, num_processes=1, process_index=0)
+    order = BatchSampler(GroupedByLength(LENGTHS, 4, seed=5), batch_size=2, drop_last=False)
+    return BatchSamplerShard(order, num_processes=2, process_index=rank)
 
 
-def test_the_order_is_that_of_seed_and_epoch_alone() -> None:
-    order = GroupedByLength(LENGTHS, 8, seed=3)
-    list(order)
-    order.set_epoch(2)
-    list(islice(order, 5))  # an epoch that was cut short leaves no trace
-    assert list(order) == drawn(3, 2)
-    assert len({tuple(drawn(seed, epoch)) for seed, epoch in ((3, 2), (3, 1), (4, 2))}) == 3
+def loader(rank: int, of: str) -> DataLoaderShard:
+    made = DataLoaderShard(range(len(LENGTHS)), batch_sampler=batches(rank, of))
+    let_epochs_through(made)
+    return made
 
 
-def test_rows_of_a_batch_are_of_about_one_length() -> None:
-    batches = np.take(LENGTHS, drawn(0, 0)).reshape(-1, 8)
-    padded = batches.max(axis=1).sum() * 8
-    mixed = np.reshape(LENGTHS, (-1, 8)).max(axis=1).sum() * 8
-    assert padded < 1.15 * sum(LENGTHS) < mixed
+def read(one: DataLoaderShard) -> list[list[int]]:
+    return [list(map(int, batch)) for batch in one]
+
+
+@pytest.mark.parametrize("of", ["group_by_length", "batch_rebalance"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_rest_of_an_epoch_is_the_same_after_a_resume_in_several_processes(rank: int, of: str) -> None:
+    undisturbed = loader(rank, of)
+    first = read(undisturbed)
+    undisturbed.set_epoch(1)
+    second = read(undisturbed)
+    assert first != second
+    resumed = skip_first_batches(loader(rank, of), 1)
+    resumed.set_epoch(1)
+    assert read(resumed) == second[1:]
