@@ -143,6 +143,19 @@ def test_a_prompt_that_leaves_no_room_is_refused_and_never_cut(
     assert others == sampled[:3], "the others are answered as if it were not there"
 
 
+def test_what_was_to_be_continued_is_forgotten_once_it_has_been(sandbox_path: str, asked: list[Request]) -> None:
+    room = 1 << 28
+    engine = LocalEngine(
+        sandbox_path, revision=None, dtype="float32", chat_template=None, batch_size=8, prefix_memory=room
+    )
+    prefixes = engine._prefixes
+    assert prefixes is not None and prefixes.has_room(room)
+    engine.generate([request._replace(goes_on=True) for request in asked], GREEDY, None)
+    assert not prefixes.has_room(room)
+    engine.generate(asked, GREEDY, None)
+    assert prefixes.has_room(room)
+
+
 def test_no_requests(sandbox_engine: LocalEngine) -> None:
     assert sandbox_engine.generate([], SAMPLING, None) == []
     assert sandbox_engine.score([], None) == []
