@@ -105,14 +105,13 @@ def _take_labelled(session: Session, round_: int, items: Sequence[Labelled]) -> 
     if stage.is_complete():
         return
 
-    reviser, recipe = refine.Reviser(session, round_), session.recipe
+    reviser = refine.Reviser(session, round_)
 
     def work(chunk: Sequence[Labelled]) -> Chunk:
         revised = reviser.revise(_drafts_of(session, round_, chunk), 0)
         return Chunk(revised, failed_answers(revised))
 
-    clock = session.model_seconds
-    stage.collect(items, work, REFINEMENTS, LABELLED, recipe.chunk_rows, recipe.max_failed_rows, clock=clock)
+    session.collect(stage, items, work, REFINEMENTS, LABELLED)
     stage.finish([LABELLED], stage_facts(stage.folder, [LABELLED]) | session.describe_engine())
 
 
@@ -146,8 +145,7 @@ def _ask_policy(session: Session, round_: int, items: Sequence[Labelled]) -> Non
         failed = [str(critique.error) for critique in said if critique.finish_reason == "error"]
         return Chunk(criticised, failed)
 
-    clock = session.model_seconds
-    stage.collect(items, work, REFINEMENTS, BY_POLICY, recipe.chunk_rows, recipe.max_failed_rows, clock=clock)
+    session.collect(stage, items, work, REFINEMENTS, BY_POLICY)
     stage.finish([BY_POLICY], stage_facts(stage.folder, [BY_POLICY]) | session.describe_engine())
 
 
@@ -199,8 +197,7 @@ def _rate_answers(session: Session, round_: int) -> None:
         scores = score_rows(rows, scorers)
         return Chunk(scores, failed_items(scores))
 
-    items, clock = _drawn(session, TableRows(refinements)), session.model_seconds
-    stage.collect(items, work, SCORES, JUDGED, recipe.chunk_rows, recipe.max_failed_rows, clock=clock)
+    session.collect(stage, _drawn(session, TableRows(refinements)), work, SCORES, JUDGED)
     stage.finish([JUDGED], stage_facts(stage.folder, [JUDGED]) | session.describe_engine())
 
 

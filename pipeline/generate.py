@@ -54,9 +54,7 @@ def _sample(session: Session, stage: Stage, name: str, prompts: LoadedPrompts, s
         rows = answer(session.roles.policy(adapter), chunk, sampling, stage.round, session.model_name)
         return Chunk(rows, failed_answers(rows))
 
-    questions = Lazy(len(prompts.prompts) * samples, question)
-    most, clock = recipe.max_failed_rows, session.model_seconds
-    stage.collect(questions, work, RESPONSES, output, recipe.chunk_rows, most, clock=clock)
+    session.collect(stage, Lazy(len(prompts.prompts) * samples, question), work, RESPONSES, output)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -57,10 +57,7 @@ def run(session: Session, round_: int) -> None:
     )
     if not stage.is_complete():
         reviser = Reviser(session, round_)
-        recipe = session.recipe
-        rows = TableRows(responses)
-        chunk_rows, most, clock = recipe.chunk_rows, recipe.max_failed_rows, session.model_seconds
-        stage.collect(rows, reviser.refine, REFINEMENTS, OUTPUTS[0], chunk_rows, most, clock=clock)
+        session.collect(stage, TableRows(responses), reviser.refine, REFINEMENTS, OUTPUTS[0])
         if ranks.is_main():
             write_text(stage.folder / "constitution.txt", session.constitution.source_text)
             write_table(stage.folder / OUTPUTS[1], _pairs(stage.folder / OUTPUTS[0]), PAIRS)

@@ -73,9 +73,7 @@ def check_judges(session: Session, round_: int, *, renew: bool = False) -> None:
                     rows.append({**kept, **scored})
             return Chunk(rows, failed)
 
-        recipe, clock = session.recipe, session.model_seconds
-        items = _chosen(session, judging, folder)
-        stage.collect(items, work, SCORES, _OUTPUT, recipe.chunk_rows, recipe.max_failed_rows, clock=clock)
+        session.collect(stage, _chosen(session, judging, folder), work, SCORES, _OUTPUT)
         stage.finish([_OUTPUT], stage_facts(folder, [_OUTPUT]) | session.describe_engine())
     if ranks.is_main():
         write_json(session.run.judge(round_), _record(session, judging, round_, folder))

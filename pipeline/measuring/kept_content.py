@@ -65,9 +65,7 @@ def read_content(
         ]
         return Chunk(found, failures(kept.share for kept in read))
 
-    rows = _innocent(TableRows(table), truth_of, keep)
-    clock = session.model_seconds
-    stage.collect(rows, work, CONTENT, output, recipe.chunk_rows, recipe.max_failed_rows, clock=clock)
+    session.collect(stage, _innocent(TableRows(table), truth_of, keep), work, CONTENT, output)
     stage.finish([output], stage_facts(stage.folder, [output]) | session.describe_engine())
 
 

@@ -99,8 +99,7 @@ def _sample(session: Session, what: Probe, renew: bool) -> None:
 
     whole = _whole_prompts(session, what)
     questions = Lazy(len(prompts) * what.samples, question)
-    most, clock = recipe.max_failed_rows, session.model_seconds
-    stage.collect(questions, work, SAMPLES, "samples.parquet", whole, most, clock=clock)
+    session.collect(stage, questions, work, SAMPLES, "samples.parquet", chunk_rows=whole)
     facts = stage_facts(stage.folder, ["samples.parquet"]) | session.describe_engine()
     stage.finish(["samples.parquet"], facts | {"chat_template": session.chat_template_sha256})
 
@@ -136,8 +135,7 @@ def _score(session: Session, what: Probe, renew: bool) -> Path:
         old = _rows_of(session, output, kept) if kept and ranks.is_main() else None
         # Samples first, so that what a chunk of them holds does not depend on the questions.
         items: Sequence[Row | tuple[QuestionScorer, Item]] = Joined(samples, asked)
-        whole, most = _whole_prompts(session, what), session.recipe.max_failed_rows
-        stage.collect(items, work, SCORES, output.name, whole, most, kept=old, clock=session.model_seconds)
+        session.collect(stage, items, work, SCORES, output.name, chunk_rows=_whole_prompts(session, what), kept=old)
         read = {"scorers": digests, "instruments": session.instrument_digests(what.scorers)}
         stage.finish([output.name], stage_facts(what.folder, [output.name]) | session.describe_engine() | read)
         if ranks.is_main():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.engines.base import Adapter
 from pipeline.engines.chat import own_template
@@ -30,13 +30,18 @@ from pipeline.inputs.templates import Templates
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256
 from pipeline.runs.rundir import RunDir, package_versions
+from pipeline.runs.stage import Chunk, Stage
 from pipeline.scorers import Instruments, Worse, columns
 from pipeline.setup.instruments import classifier_names, instrument_inputs, load_instruments
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pipeline.engines.classifier import SequenceClassifier
 
 log = logging.getLogger("pipeline")
+
+T = TypeVar("T")
 
 MODEL = (
     "model_name_or_path",
@@ -275,9 +280,29 @@ class Session:
             serving=self._serving(),
         )
 
-    def model_seconds(self) -> float:
-        """Wall time spent inside the models of ``roles`` so far."""
-        return self.roles.seconds
+    def collect(
+        self,
+        stage: Stage,
+        items: Sequence[T],
+        work: Callable[[Sequence[T]], Chunk],
+        schema: pa.Schema,
+        output: str,
+        *,
+        chunk_rows: int | None = None,
+        kept: pa.Table | None = None,
+    ) -> None:
+        """``Stage.collect`` with the recipe's chunks and share of failures, timing the models of ``roles``."""
+        r = self.recipe
+        stage.collect(
+            items,
+            work,
+            schema,
+            output,
+            chunk_rows or r.chunk_rows,
+            r.max_failed_rows,
+            kept=kept,
+            clock=lambda: self.roles.seconds,
+        )
 
     def _serving(self) -> Serving:
         r, model = self.recipe, self.parsed.model
