@@ -1,6 +1,6 @@
 """Do the alarms see what is known to be there, and only that? The sandbox's constitutions over several seeds.
 
-    python benchmarks/sandbox_alarms.py [--seeds 10] [--jobs 2] [--runs runs/alarms]
+    python benchmarks/sandbox_alarms.py [--seeds 8] [--jobs 2] [--runs runs/alarms]
 
 Runs sandbox-blind-spot (where the tail gets worse), and sandbox-full with its placebo arm and sandbox-overzealous
 (where it does not) with every seed, and writes a table of the truth and the alarms to benchmarks/sandbox_alarms.md,
@@ -111,7 +111,7 @@ def apart(found: dict[str, dict[str, Any]]) -> Iterator[str]:
 def main() -> None:
     """Run, collect, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=10, help="runs of each recipe, seeds 0, 1, ...")
+    parser.add_argument("--seeds", type=int, default=8, help="runs of each recipe, seeds 0, 1, ...")
     parser.add_argument("--runs", type=Path, default=PROJECT / "runs" / "alarms", help="folder of the runs")
     parser.add_argument("--collect", action="store_true", help="only collect existing runs")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at the same time, sharing the cores")
