@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-sandbox test-devices test-servers vllm-env lm-eval-env lint clean
+.PHONY: demo test test-sandbox test-devices test-servers test-trackers vllm-env lm-eval-env lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu.yaml pipeline/iterate.py
@@ -28,6 +28,10 @@ test-devices: $(VENV)/installed-dev
 # Real servers: vLLM's CPU build in an environment of its own, and `transformers serve` in .venv.
 test-servers: $(VENV)/installed-dev $(VLLM_VENV)/installed
 	VLLM_PYTHON=$(VLLM_VENV)/bin/python $(BIN)/pytest -q -m servers tests/servers
+
+# W&B, offline, and trackio, which `make test` leaves out: TRL would load them in every process.
+test-trackers: $(VENV)/installed-dev .trackers/installed
+	PYTHONPATH=.trackers $(BIN)/pytest -q tests/report/test_trackers.py tests/inputs/test_named_trackers.py
 
 vllm-env: $(VLLM_VENV)/installed
 
@@ -55,10 +59,14 @@ lm-eval-env: .venv-lm-eval/installed
 	.venv-lm-eval/bin/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0" "lm-eval[hf]==0.4.13"
 	touch $@
 
+.trackers/installed: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --target .trackers wandb==0.31.0 trackio==0.43.0
+	touch $@
+
 $(VLLM_VENV)/installed: tests/servers/vllm-requirements.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --requirement $<
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .venv-lm-eval
+	rm -rf $(VENV) $(VLLM_VENV) .venv-lm-eval .trackers

@@ -19,6 +19,7 @@ from pipeline.inputs.recipe import ParsedRecipe
 from pipeline.inputs.trackers import named_trackers
 from pipeline.report.tracked import tracked_values
 from pipeline.report.tracker_runs import Log, TrackerRun, open_events, open_trackio, open_wandb, write_events
+from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_json
 from pipeline.runs.rundir import RunDir
 
@@ -79,7 +80,9 @@ def _tell_round(name: str, mirror: Mirror, round_: int, values: Mapping[str, flo
 
 @contextmanager
 def mirror_training(mirror: Mirror, round_: int) -> Iterator[Log]:
-    """What to call with the step and the Trainer's numbers; a tracker is opened when it first gets something."""
+    """What rank 0 calls with the step and the Trainer's numbers; a tracker is opened when it first gets something."""
+    if ranks.is_main():
+        _forget(mirror, round_)
     opened: dict[str, Log] = {}
     closing = {name: ExitStack() for name in mirror.trackers}
     failed: set[str] = set()
@@ -105,6 +108,18 @@ def mirror_training(mirror: Mirror, round_: int) -> Iterator[Log]:
             _succeeds(name, stack.close)
 
 
+def _forget(mirror: Mirror, round_: int) -> None:
+    """Forget that trackers were sent a round, if they were: it is made again.
+
+    TensorBoard gets the new one in the old one's place. Services take no step twice, so they get a new run with all
+    rounds.
+    """
+    ledger = _ledger(mirror)
+    if any(round_ in ledger.get(name, []) for name in mirror.trackers):
+        kept = [told for told in ledger.get("tensorboard", []) if told < round_]
+        write_json(_ledger_path(mirror), {"tensorboard": kept})
+
+
 def _service(name: str, mirror: Mirror, suffix: str) -> AbstractContextManager[Log]:
     identity = _ledger(mirror).get("id") or _note(mirror, "id", uuid.uuid4().hex[:12])
     to = TrackerRun(
@@ -128,12 +143,16 @@ def _succeeds(name: str, act: Callable[[], None]) -> bool:
     return True
 
 
+def _ledger_path(mirror: Mirror) -> Path:
+    return mirror.run.path / "trackers.json"
+
+
 def _ledger(mirror: Mirror) -> dict[str, Any]:
     """The rounds that each tracker has received, and the run's id, which no other run directory has."""
-    path = mirror.run.path / "trackers.json"
+    path = _ledger_path(mirror)
     return dict(read_json(path)) if path.exists() else {}
 
 
 def _note(mirror: Mirror, key: str, value: Any) -> Any:
-    write_json(mirror.run.path / "trackers.json", _ledger(mirror) | {key: value})
+    write_json(_ledger_path(mirror), _ledger(mirror) | {key: value})
     return value

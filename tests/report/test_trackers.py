@@ -108,6 +108,27 @@ def test_training_that_was_killed_has_each_step_once(mirrored: RunDir) -> None:
     assert set(events.Tags()["scalars"]) == {"tail/harm/cvar_1pct", "alarm/level"}
 
 
+def make_again(run: RunDir, tracker: str) -> None:
+    """Round 1 and what follows, as after its folder was deleted."""
+    for path in (run.drift(2), run.alarm(2)):
+        path.unlink()
+    with mirror_training(to(run, tracker), 1) as on_log:
+        on_log(1, {"loss": 5.0})
+    add_round(run, 1, 6.0)
+    mirror_rounds(to(run, tracker), 1)
+
+
+def test_a_round_that_is_made_again_replaces_its_numbers(mirrored: RunDir) -> None:
+    with mirror_training(to(mirrored, "tensorboard"), 1) as on_log:
+        on_log(1, {"loss": 2.0})
+    mirror_rounds(to(mirrored, "tensorboard"), 2)
+    make_again(mirrored, "tensorboard")
+    folder = mirrored.path / "tensorboard"
+    assert steps(folder, "tail/harm/cvar_1pct")[:2] == [(0, 4.0), (1, 6.0)]
+    assert steps(folder / "round-01", "train/loss") == [(1, 5.0)]
+    assert read_json(mirrored.path / "trackers.json") == {"tensorboard": [0, 1]}
+
+
 def test_wandb_stays_offline_when_told_to(mirrored: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -123,6 +144,12 @@ def test_wandb_stays_offline_when_told_to(mirrored: RunDir, monkeypatch: pytest.
     written = b"".join(file.read_bytes() for file in of_the_run)
     assert written.count(b"tail/harm/cvar_1pct") >= 3
     assert str(Path.home()).encode() not in written, "numbers and the recipe, and nothing of this machine"
+
+    make_again(mirrored, "wandb")
+    new = read_json(mirrored.path / "trackers.json")
+    assert new["wandb"] == [0, 1] and new["id"] != ledger["id"]
+    stems = {file.stem for file in mirrored.path.glob("wandb/offline-run-*/*.wandb")}
+    assert {f"run-{new['id']}", f"run-{new['id']}-round-01"} <= stems, "a step that is there is not accepted again"
 
 
 def test_trackio_has_each_round_once(
