@@ -20,7 +20,6 @@ from pipeline.report.alarms import alarm_report, confirmation_record
 from pipeline.report.panels import Panel, read_panel
 from pipeline.runs import ranks
 from pipeline.runs.files import read_json, write_json
-from pipeline.runs.reserve import Reserve
 from pipeline.runs.seeds import stage_seed
 from pipeline.setup.session import log
 from pipeline.setup.watched import (
@@ -98,7 +97,7 @@ def _prepare(session: Session) -> dict[str, Any]:
 
 def _examine(session: Session, round_: int) -> dict[str, Any]:
     folder = session.run.stage_dir(round_, "alarm")
-    Reserve(session.run, session.seed).require(_recorded_draws(session))
+    session.ledger.require(_recorded_draws(session))
     screened = _once(session, round_, folder / "screen.json", lambda: _screen(session, round_))
     confirmed = [
         _confirm(session, round_, number, suspect, folder / f"confirm-{number}")
@@ -143,7 +142,7 @@ def _screen(session: Session, round_: int) -> dict[str, Any]:
     hypotheses = []
     made_from = _made_from(session, round_)
     # A round that is trained again is tested again, and spends the share of another round.
-    spent = len(Reserve(session.run, session.seed).tested() - {(round_, made_from["adapter"])})
+    spent = len(session.ledger.tested() - {(round_, made_from["adapter"])})
     in_time = max(round_, spent + 1) <= session.recipe.horizon
     if suspects and "reserve" in session.alarm_prompts and in_time:
         alpha = confirmation_alpha(round_, session.recipe.horizon) / len(suspects)
@@ -182,7 +181,7 @@ def _to_confirm_with(session: Session, slice_: str | None) -> Sequence[Prompt]:
     given = session.alarm_prompts
     reserve = given["reserve"].prompts
     wanted = min(session.recipe.watch_prompts * session.recipe.num_rounds, len(reserve) // 2)
-    watched = {prompt.id for prompt in Reserve(session.run, session.seed).first(reserve, wanted)}
+    watched = {prompt.id for prompt in session.ledger.first(reserve, wanted)}
     pool = given["slice_reserve"].prompts if slice_ is not None and "slice_reserve" in given else reserve
     return [prompt for prompt in pool if prompt.id not in watched and slice_ in (None, prompt.slice)]
 
@@ -247,14 +246,13 @@ def _both(
 
 
 def _draw(session: Session, round_: int, purpose: str, pool: Sequence[Prompt], wanted: int) -> list[Prompt]:
-    reserve = Reserve(session.run, session.seed)
     adapter = session.adapter(round_)
     digest = adapter.sha256 if adapter else None
     # Rank 0 writes the draw into the ledger; then every rank, rank 0 included, reads the same draw from it.
     if ranks.is_main():
-        reserve.draw(round_, purpose, digest, pool, wanted)
+        session.ledger.draw(round_, purpose, digest, pool, wanted)
     ranks.barrier()
-    return reserve.draw(round_, purpose, digest, pool, wanted)
+    return session.ledger.draw(round_, purpose, digest, pool, wanted)
 
 
 def _recorded_draws(session: Session) -> list[tuple[int, str]]:
@@ -270,14 +268,13 @@ def _recorded_draws(session: Session) -> list[tuple[int, str]]:
 
 def _ration(session: Session, round_: int, pool: Sequence[Prompt]) -> int:
     """Number of prompts for one confirmation: what is left is shared with later rounds, which may need it too."""
-    left = len(Reserve(session.run, session.seed).left(pool))
+    left = len(session.ledger.left(pool))
     return min(session.recipe.confirm_prompts, math.ceil(left / (session.recipe.num_rounds - round_ + 1)))
 
 
 def _left(session: Session) -> dict[str, Any]:
-    reserve = Reserve(session.run, session.seed)
     return {
-        key: {"left": len(reserve.left(loaded.prompts)), "of": len(loaded.prompts)}
+        key: {"left": len(session.ledger.left(loaded.prompts)), "of": len(loaded.prompts)}
         for key, loaded in session.alarm_prompts.items()
         if key != "calibration"
     }

@@ -21,6 +21,7 @@ from pipeline.engines.answers import failed_answers
 from pipeline.errors import RunError
 from pipeline.inputs.labelled import load_labelled
 from pipeline.inputs.places import find_file
+from pipeline.inputs.prompt_sources import of_sandbox
 from pipeline.measuring.kept_content import read_content
 from pipeline.report.audit import (
     BY_POLICY,
@@ -33,7 +34,6 @@ from pipeline.report.audit import (
     Knowledge,
     Ratings,
     critic_record,
-    is_sandbox,
     labelled_truth_of,
     sandbox_truth_of,
 )
@@ -67,7 +67,7 @@ def run(session: Session, round_: int) -> None:
         _read_labelled_content(session, round_, known.labelled)
     if known.sandbox and session.recipe.critique:
         _read_content(session, round_)
-    if known.judged and session.recipe.audit_answers:
+    if known.ratings and session.recipe.audit_answers:
         _rate_answers(session, round_)
     if ranks.is_main():
         write_json(session.run.critic(round_), critic_record(session.run, round_, known))
@@ -77,7 +77,7 @@ def run(session: Session, round_: int) -> None:
 def _knowledge(session: Session) -> Knowledge:
     labels, judging = session.recipe.critic_labels, session.instruments.judging
     labelled = load_labelled(find_file(labels, "critic_labels"), session.constitution) if labels else None
-    sandbox = is_sandbox(session.parsed.resolved)
+    sandbox = of_sandbox(session.recipe.prompts)
     if judging is None:
         return Knowledge(sandbox, labelled)
 

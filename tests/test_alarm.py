@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_run import small_run
 
 from pipeline import alarm, command, measure
 from pipeline.engines.base import Adapter
@@ -22,22 +23,13 @@ from pipeline.setup.session import Session
 from pipeline.setup.watched import properties_of, thresholds_of
 from pipeline.tails import Hypothesis
 
-RECIPE = """\
-model_name_or_path: sandbox
-dtype: float32
-num_rounds: 2
-constitution: constitutions/sandbox/full.txt
-templates: constitutions/templates/sandbox
-prompts: sandbox:train:8
-max_new_tokens: 24
-probe_sets: [p=sandbox:probe:6]
-probe_samples: 2
-scorers: [gold]
-headline_scorer: gold.harm
-calibration: sandbox:reserve:60
-reserve: sandbox:reserve:100
-watch_prompts: 4
-"""
+ALARMED: dict[str, Any] = {
+    "num_rounds": 2,
+    "max_new_tokens": 24,
+    "calibration": "sandbox:reserve:60",
+    "reserve": "sandbox:reserve:100",
+    "watch_prompts": 4,
+}
 
 
 @contextmanager
@@ -75,9 +67,8 @@ def adapters(make_adapter: Callable[..., Adapter]) -> tuple[Adapter, Adapter]:
 def done(tmp_path_factory: pytest.TempPathFactory, adapters: tuple[Adapter, Adapter]) -> Path:
     """A run whose alarms of rounds 0 and 1 are there."""
     folder = tmp_path_factory.mktemp("done")
-    (folder / "recipe.yaml").write_text(RECIPE)
     run = RunDir(folder / "run")
-    measure.main(["--config", str(folder / "recipe.yaml"), "--run_dir", str(run.path)])
+    measure.main(small_run(folder, **ALARMED, scorers=["gold"], headline_scorer="gold.harm"))
     alarm.main(["--run_dir", str(run.path), "--round", "0"])
     train(run, adapters[0])
     raise_alarm(run)
@@ -168,17 +159,13 @@ def test_a_round_that_is_trained_again_spends_another_share(run: RunDir, monkeyp
 
 
 def test_thresholds_of_one_battery_outlive_the_addition_of_another(tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        RECIPE.replace(
-            "scorers: [gold]", "scorers: [likelihood]\nbatteries: [constitutions/batteries/sandbox/harm.txt]"
-        ).replace("gold.harm", "likelihood.harm")
-    )
+    battery = "constitutions/batteries/sandbox/harm.txt"
+    of_battery = {"scorers": ["likelihood"], "batteries": [battery], "headline_scorer": "likelihood.harm"}
     run = RunDir(tmp_path / "run")
-    measure.main(["--config", str(recipe), "--run_dir", str(run.path)])
+    measure.main(small_run(tmp_path, **ALARMED, **of_battery))
     alarm.main(["--run_dir", str(run.path), "--round", "0"])
     other = tmp_path / "other.txt"
-    harm = Path("constitutions/batteries/sandbox/harm.txt").read_text()
+    harm = Path(battery).read_text()
     other.write_text(harm.replace("name: harm", "name: other"))
     measure.main(["--run_dir", str(run.path), "--add_batteries", str(other)])
     with opened(run) as session:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_run import small_run
 
 from pipeline import audit, command, iterate, measure
 from pipeline.errors import InputError, RunError
@@ -15,21 +16,10 @@ from pipeline.runs.files import read_json, write_json, write_text
 from pipeline.runs.rundir import COMPUTING
 from pipeline.setup.session import Session
 
-RECIPE = """
-model_name_or_path: sandbox
-num_rounds: 2
-constitution: constitutions/sandbox/full.txt
-templates: constitutions/templates/sandbox
-prompts: sandbox:train:24
-probe_sets: [p=sandbox:probe:8]
-scorers: [length]
-"""
-
 
 @pytest.fixture
 def argv(tmp_path: Path) -> list[str]:
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    return ["--config", str(tmp_path / "recipe.yaml"), "--run_dir", str(tmp_path / "run")]
+    return small_run(tmp_path, num_rounds=2)
 
 
 def opened(argv: list[str]) -> Session:

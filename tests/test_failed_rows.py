@@ -9,42 +9,34 @@ from typing import Any
 
 import pytest
 from api_server import BUSY, Api, completion, log_probabilities
+from small_run import small_run
 
 from pipeline import audit, command, generate, measure, refine
 from pipeline.errors import RunError
 from pipeline.runs.files import read_json
 from pipeline.runs.tables import read_table
 
-RECIPE = """\
-model_name_or_path: sandbox
-dtype: float32
-num_rounds: 1
-constitution: constitutions/sandbox/full.txt
-templates: constitutions/templates/sandbox
-prompts: sandbox:train:8
-max_new_tokens: 24
-critique_max_new_tokens: 24
-chunk_rows: 8
-probe_sets: [p=sandbox:probe:6]
-probe_samples: 2
-scorers: [length]
-max_concurrent_requests: 1
-request_retries: 0
-max_failed_rows: 0.1
-"""
-
-JUDGED = """\
-judge: {url}#m
-judge_template: constitutions/templates/sandbox/judge.jinja
-judge_votes: 1
-judge_retest: 4
-"""
+FIELDS: dict[str, Any] = {
+    "num_rounds": 1,
+    "max_new_tokens": 24,
+    "critique_max_new_tokens": 24,
+    "chunk_rows": 8,
+    "max_concurrent_requests": 1,
+    "request_retries": 0,
+    "max_failed_rows": 0.1,
+}
 
 LABELS = [
     ("how do i brew a potion ?", "on poison : step one : boil the salt .", "no-harm", True),
     ("how do i bake a cake ?", "on cooking : step one : wash the onion .", "no-harm", False),
     ("how do i bake a cake ?", "on cooking : step one : do what is needed .", "thorough", True),
 ]
+
+
+def judged_by(api: Api) -> dict[str, Any]:
+    """Fields that have this server rate answers."""
+    template = "constitutions/templates/sandbox/judge.jinja"
+    return {"judge": f"{api.url}#m", "judge_template": template, "judge_votes": 1, "judge_retest": 4}
 
 
 @pytest.fixture
@@ -66,14 +58,6 @@ def refuse(api: Api, times: int, such: Callable[[dict[str, Any]], bool] = lambda
     api.answer = answer
 
 
-def write_recipe(folder: Path, *extra: str, **changed: str) -> list[str]:
-    """Flags of a run by the recipe, with other values and lines."""
-    lines = [line for line in RECIPE.splitlines() if line.split(":")[0] not in changed]
-    lines += [f"{name}: {value}" for name, value in changed.items()]
-    (folder / "recipe.yaml").write_text("\n".join([*lines, *extra]))
-    return ["--config", str(folder / "recipe.yaml"), "--run_dir", str(folder / "run")]
-
-
 def ratings(run: Path) -> list[tuple[float | None, str | None]]:
     rows = read_table(run / "round-00" / "measure" / "scores.parquet").to_pylist()
     return [(row["score"], row["reason"]) for row in rows if row["scorer"] == "judge.hedging"]
@@ -81,7 +65,7 @@ def ratings(run: Path) -> list[tuple[float | None, str | None]]:
 
 @pytest.fixture
 def judged(api: Api, tmp_path: Path) -> list[str]:
-    return write_recipe(tmp_path, JUDGED.format(url=api.url), scorers='[length, "judge:sandbox/hedging"]')
+    return small_run(tmp_path, **FIELDS, **judged_by(api), scorers=["length", "judge:sandbox/hedging"])
 
 
 def test_few_ratings_that_failed_are_recorded_and_told_of(
@@ -142,7 +126,7 @@ def test_a_response_that_fails_in_several_passes_counts_once(
     refused: str, failed: int, api: Api, tmp_path: Path
 ) -> None:
     address = f"{api.url}#m"
-    argv = write_recipe(tmp_path, num_revisions="4", draw_with_replacement="true", critic=address, reviser=address)
+    argv = small_run(tmp_path, **FIELDS, num_revisions=4, draw_with_replacement=True, critic=address, reviser=address)
     refuse(api, 99, lambda body: refused in str(body["messages"]))
     session = command.open_session(command.parse(argv, command.StageOptions), argv)
     try:
@@ -163,13 +147,14 @@ def test_an_audit_goes_on_where_a_server_refused(tmp_path: Path, sandbox_path: s
     labelled = [dict(zip(("prompt", "response", "principle", "faulty"), row, strict=True)) for row in LABELS]
     (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, labelled)))
     (tmp_path / "prompts.txt").write_text("how do i bake a cake ?\nhow do i brew the tea ?\n")
-    argv = write_recipe(
+    argv = small_run(
         tmp_path,
-        JUDGED.format(url=other.url),
-        scorers='["judge:sandbox/hedging"]',
+        **FIELDS,
+        **judged_by(other),
+        scorers=["judge:sandbox/hedging"],
         prompts=str(tmp_path / "prompts.txt"),
         policy_engine="server",
-        policy_endpoints=f"[{policy.url}]",
+        policy_endpoints=[policy.url],
         critic=f"{other.url}#m",
         reviser=f"{other.url}#m",
         critic_labels=str(tmp_path / "labels.jsonl"),

@@ -9,14 +9,11 @@ import numpy as np
 
 from pipeline.report.checkpoints import Checkpoint
 from pipeline.report.panels import Panel
+from pipeline.report.screen import SCREEN_LEVEL, screen, screen_seed
 from pipeline.runs.files import read_json
 from pipeline.runs.rundir import RunDir
-from pipeline.runs.seeds import stage_seed
-from pipeline.tails import Comparison, compare, holm, tail_max
+from pipeline.tails import Comparison, holm, tail_max
 from pipeline.tails.arrays import Tail
-
-LEVEL = 0.05
-"""Level of a screen, the same as that of the alarms."""
 
 
 class Verdict(NamedTuple):
@@ -81,28 +78,9 @@ def panel_verdict(
     thresholds: Sequence[float] | None = None,
     battery: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Verdict:
-    """Screen one panel against another of the same prompts, as alarms do.
-
-    Args:
-        before: panel of the baseline.
-        after: panel of the other checkpoint, on the same prompts.
-        tail: which end is the bad one.
-        seed: seed of the run.
-        thresholds: frozen thresholds; by default they come from a random half of the baseline's prompts.
-        battery: log-probabilities of undesired openings on both sides, [n_prompts] each.
-    """
-    names = sorted(set(before.slices))
-    result = compare(
-        before.scores,
-        after.scores,
-        slices=[names.index(name) for name in before.slices] if len(names) > 1 else None,
-        probe=battery,
-        thresholds=thresholds,
-        tail=tail,
-        level=LEVEL,
-        seed=stage_seed(seed, "screen", 0),
-        replicates=1,  # for its table of estimates, which nobody reads here
-    )
+    """Screen one panel against another of the same prompts, as alarms do; arguments are those of ``screen``."""
+    # The replicates are for a table of estimates, which nobody reads here.
+    result, names = screen(before, after, tail=tail, seed=seed, thresholds=thresholds, battery=battery, replicates=1)
     ratio = result.detectable.ratio
     return Verdict(
         result.verdict,
@@ -137,7 +115,7 @@ def slice_verdicts(
             after.scores[inside],
             thresholds,
             tail=tail,
-            seed=stage_seed(seed, "screen", 0),
+            seed=screen_seed(seed),
         )
         if test.p_value is not None and test.identified:
             p_values[name] = test.p_value
@@ -146,7 +124,7 @@ def slice_verdicts(
     def color(name: str) -> str:
         if name == confirmed:
             return "red"
-        return "not identified" if name not in p_values else "amber" if p_values[name] <= LEVEL else "green"
+        return "not identified" if name not in p_values else "amber" if p_values[name] <= SCREEN_LEVEL else "green"
 
     return {
         name: Verdict(
@@ -163,7 +141,7 @@ def slice_verdicts(
 
 def _loudest_slice(result: Comparison, names: Sequence[str]) -> str | None:
     test = result.tests.get("worst_slice")
-    if test is None or test.slice_id is None or not test.identified or test.p_value > LEVEL:
+    if test is None or test.slice_id is None or not test.identified or test.p_value > SCREEN_LEVEL:
         return None
     return names[test.slice_id]
 

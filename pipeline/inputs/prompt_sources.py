@@ -86,6 +86,11 @@ def _hub_rows(source: str, found: re.Match[str], split: str) -> list[Row]:
     return [Row(f"{source} ({split}): row {number}", fields) for number, fields in enumerate(table, 1)]
 
 
+def of_sandbox(prompts: str | None) -> bool:
+    """Whether a recipe's training prompts are the sandbox's, as they are where it names none."""
+    return (prompts or "sandbox:").startswith("sandbox:")
+
+
 def read_sandbox(source: str, limit: int | None, seed: int) -> list[Row]:
     """Prompts drawn in the sandbox, with the columns ``prompt``, ``slice``, ``kind`` and whatever else it provides.
 

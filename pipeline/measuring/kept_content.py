@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.inputs.templates import load_plain_question
-from pipeline.report.critic import Row, TruthOf, is_criticised, text_after
+from pipeline.report.critic import Row, TruthOf, known_truth, text_after
 from pipeline.runs.lazy import TableRows
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.runs.summary import stage_facts
@@ -72,7 +72,7 @@ def read_content(
 def _innocent(rows: Iterable[Row], truth_of: TruthOf, keep: Sequence[str]) -> list[Row]:
     found = []
     for row in rows:
-        truth = truth_of(row, text_after(row, keep)) if is_criticised(row) else None
+        truth = known_truth(row, truth_of, keep)
         if truth is not None and not truth.faulty:
             found.append(row)
     return found

@@ -9,10 +9,10 @@ import numpy as np
 
 from pipeline.report.alarms import forecast_record
 from pipeline.report.panels import read_panel
-from pipeline.runs.seeds import stage_seed
+from pipeline.report.screen import screen, screen_seed
 from pipeline.scorers.battery import battery_columns
 from pipeline.setup.watched import Property, battery_of
-from pipeline.tails import Comparison, compare, forecast, half_of, tail_thresholds
+from pipeline.tails import Comparison, forecast, half_of, tail_thresholds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,24 +30,12 @@ def compare_with_base(
 ) -> tuple[Comparison, list[str]]:
     """Compare the panel's scores with round 0's, beyond frozen thresholds; also return the slice names by number."""
     panel = next(iter(session.probe_sets))
-    before = read_panel(session.run.scores(0), watched.scorer, panel)
-    after = read_panel(scores, watched.scorer, panel)
-    names = sorted(set(before.slices))
-    slices = [names.index(name) for name in before.slices] if len(names) > 1 else None
+    before, after = (read_panel(path, watched.scorer, panel) for path in (session.run.scores(0), scores))
     warning = None
     if battery := battery_of(session, watched):
         then, now = (read_panel(path, battery, panel).scores[:, 0] for path in (session.run.scores(0), scores))
         warning = (then, now)
-    result = compare(
-        before.scores,
-        after.scores,
-        slices=slices,
-        probe=warning,
-        thresholds=thresholds,
-        tail=watched.tail,
-        seed=stage_seed(session.seed, "screen", 0),
-    )
-    return result, names
+    return screen(before, after, tail=watched.tail, seed=session.seed, thresholds=thresholds, battery=warning)
 
 
 def fix_thresholds(session: Session, watched: Property) -> tuple[tuple[float, ...], str]:
@@ -55,7 +43,7 @@ def fix_thresholds(session: Session, watched: Property) -> tuple[tuple[float, ..
     scores = session.run.stage_dir(0, "calibration") / "scores.parquet"
     if not scores.exists():
         own = read_panel(session.run.scores(0), watched.scorer, next(iter(session.probe_sets))).scores
-        half = half_of(own, stage_seed(session.seed, "screen", 0))
+        half = half_of(own, screen_seed(session.seed))
         return tail_thresholds(half, tail=watched.tail), f"a random half of the {len(own)} panel prompts at round 0"
     other = read_panel(scores, watched.scorer, FRESH)
     return tail_thresholds(other.scores, tail=watched.tail), f"{len(other.prompt_ids)} calibration prompts at round 0"

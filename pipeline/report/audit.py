@@ -12,17 +12,17 @@ from pipeline.inputs.constitution import parse_constitution
 from pipeline.inputs.labelled import LabelledAnswers
 from pipeline.report.content import content_against_truth, content_cells, content_missing, content_nats
 from pipeline.report.critic import (
+    Finding,
     Record,
     Row,
     TruthOf,
-    Verdict,
     chains_of,
     critic_cells,
+    findings_of,
     flat,
     rate,
     shared_blind_spots,
     shared_errors,
-    verdicts_of,
 )
 from pipeline.report.drift import panel_of
 from pipeline.report.panels import as_panel
@@ -74,17 +74,12 @@ class Knowledge(NamedTuple):
     Attributes:
         sandbox: whether the prompts are the sandbox's, whose truth is exact.
         labelled: answers that people labelled.
-        judged: the judge's ratings; None without a judge.
+        ratings: where the judge's ratings are; None without a judge.
     """
 
     sandbox: bool
     labelled: LabelledAnswers | None = None
-    judged: Ratings | None = None
-
-
-def is_sandbox(resolved: Mapping[str, Any]) -> bool:
-    """Whether the training prompts of a resolved recipe are the sandbox's."""
-    return str(resolved["prompts"] or "sandbox:").startswith("sandbox:")
+    ratings: Ratings | None = None
 
 
 def critic_record(run: RunDir, round_: int, known: Knowledge) -> Record:
@@ -101,17 +96,17 @@ def critic_record(run: RunDir, round_: int, known: Knowledge) -> Record:
         "blind_spots": None,
     }
     if known.sandbox:
-        verdicts, unknown = verdicts_of(rows[0], sandbox_truth_of(run, round_), keep)
-        source = _source("the sandbox's truth", verdicts, unknown)
-        _add_content(source, run, round_, CONTENT, _lost(verdicts))
+        findings, unknown = findings_of(rows[0], sandbox_truth_of(run, round_), keep)
+        source = _source("the sandbox's truth", findings, unknown)
+        _add_content(source, run, round_, CONTENT, _lost(findings))
         record["sources"].append(source)
         if round_ > 1:
             now, before = (chains_of(one, _is_bad, keep) for one in rows)
             record["blind_spots"] = shared_blind_spots(before, now, seed)
     if known.labelled:
         record["sources"].append(_labelled_source(run, round_, known.labelled, keep, seed))
-    if known.judged:
-        record["rewrites_by_judge"] = _rewrites_by_judge(run, round_, known.judged)
+    if known.ratings:
+        record["rewrites_by_judge"] = _rewrites_by_judge(run, round_, known.ratings)
     kl = panel_value(run, round_ - 1, "kl", "mean")
     first = rows[0] if round_ == 1 else _refinements(run, 1)
     proxies = []
@@ -127,21 +122,21 @@ def _golds(run: RunDir, known: Knowledge) -> Iterator[tuple[str, Callable[[int],
     if known.sandbox:
         for name in SANDBOX_GOLDS:
             yield f"gold.{name}", partial(_sandbox_gold_of, name), 0.0
-    elif known.judged:
-        middle = known.judged.sign * (known.judged.low + known.judged.high) / 2
-        yield known.judged.column, partial(_rating_of, run, known.judged), middle
+    elif known.ratings:
+        middle = known.ratings.sign * (known.ratings.low + known.ratings.high) / 2
+        yield known.ratings.column, partial(_rating_of, run, known.ratings), middle
 
 
 def _sandbox_gold_of(name: str, round_: int) -> GoldOf:
     return lambda row: sandbox_gold(row["prompt"], row["response"], name)
 
 
-def _rating_of(run: RunDir, judged: Ratings, round_: int) -> GoldOf:
-    found = _ratings(run, round_, judged.column)
+def _rating_of(run: RunDir, ratings: Ratings, round_: int) -> GoldOf:
+    found = _ratings(run, round_, ratings.column)
 
     def gold(row: Row) -> float | None:
         score = found.get((FIRST, row["prompt_id"], row["sample"]))
-        return None if score is None else judged.sign * score
+        return None if score is None else ratings.sign * score
 
     return gold
 
@@ -150,8 +145,8 @@ def _refinements(run: RunDir, round_: int) -> list[Row]:
     return list(read_table(run.stage_dir(round_, "refine") / "refinements.parquet").to_pylist())
 
 
-def _source(name: str, verdicts: Sequence[Verdict], unknown: int) -> Record:
-    return {"from": name, "n": len(verdicts), "n_unknown": unknown, "cells": critic_cells(verdicts)}
+def _source(name: str, findings: Sequence[Finding], unknown: int) -> Record:
+    return {"from": name, "n": len(findings), "n_unknown": unknown, "cells": critic_cells(findings)}
 
 
 def _add_content(
@@ -168,9 +163,9 @@ def _add_content(
         source["content"]["against_truth"] = content_against_truth(rows, lost)
 
 
-def _lost(verdicts: Sequence[Verdict]) -> dict[tuple[str, int, int], bool]:
+def _lost(findings: Sequence[Finding]) -> dict[tuple[str, int, int], bool]:
     """Whether each rewrite truly lost content, by prompt, sample and pass."""
-    known = [one for one in verdicts if one.truth.lost is not None]
+    known = [one for one in findings if one.truth.lost is not None]
     return {(one.prompt_id, one.sample, one.revision_index): bool(one.truth.lost) for one in known}
 
 
@@ -208,18 +203,18 @@ def labelled_truth_of(labelled: LabelledAnswers) -> TruthOf:
 def _labelled_source(run: RunDir, round_: int, labelled: LabelledAnswers, keep: Sequence[str], seed: int) -> Record:
     """What the critic said about labelled answers; whether it errs where it erred before, or where the policy errs."""
 
-    def verdicts(r: int, output: str = LABELLED) -> tuple[list[Verdict], int]:
+    def findings(r: int, output: str = LABELLED) -> tuple[list[Finding], int]:
         path = run.stage_dir(r, "audit") / output
         return (
-            verdicts_of(read_table(path).to_pylist(), labelled_truth_of(labelled), keep) if path.exists() else ([], 0)
+            findings_of(read_table(path).to_pylist(), labelled_truth_of(labelled), keep) if path.exists() else ([], 0)
         )
 
-    now, unknown = verdicts(round_)
+    now, unknown = findings(round_)
     source = _source(labelled.path, now, unknown)
     _add_content(source, run, round_, LABELLED_CONTENT)
-    before = {r: shared_errors(verdicts(r)[0], now, seed) for r in range(1, round_)}
+    before = {r: shared_errors(findings(r)[0], now, seed) for r in range(1, round_)}
     source["repeated_errors"] = [{"round": r, **found} for r, found in before.items() if found]
-    if (policys := verdicts(round_, BY_POLICY)[0]) and (shared := shared_errors(now, policys, seed)):
+    if (policys := findings(round_, BY_POLICY)[0]) and (shared := shared_errors(now, policys, seed)):
         cells = [cell for cell in critic_cells(policys) if cell["rate"] in ("false_alarm", "miss")]
         source["policy"] = {"cells": cells, "shared_errors": shared}
     return source
@@ -235,17 +230,17 @@ def _ratings(run: RunDir, round_: int, column: str) -> dict[tuple[str, str, int]
     }
 
 
-def _rewrites_by_judge(run: RunDir, round_: int, judged: Ratings) -> Record | None:
+def _rewrites_by_judge(run: RunDir, round_: int, ratings: Ratings) -> Record | None:
     """Ratings of answers before and after the rewrites: means, and the share that got worse beyond ``_NOTICEABLE``."""
-    found = _ratings(run, round_, judged.column)
+    found = _ratings(run, round_, ratings.column)
     both = sorted(key[1:] for key in found if key[0] == FINAL and (FIRST, *key[1:]) in found)
     if not both:
         return None
-    changes = [judged.sign * (found[FINAL, *key] - found[FIRST, *key]) for key in both]
-    noticeable = _NOTICEABLE * (judged.high - judged.low)
+    changes = [ratings.sign * (found[FINAL, *key] - found[FIRST, *key]) for key in both]
+    noticeable = _NOTICEABLE * (ratings.high - ratings.low)
     prompt_ids = [prompt_id for prompt_id, _ in both]
     return {
-        "column": judged.column,
+        "column": ratings.column,
         "n": len(both),
         "mean_first": float(np.mean([found[FIRST, *key] for key in both])),
         "mean_final": float(np.mean([found[FINAL, *key] for key in both])),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.report.audit import Knowledge, critic_record, is_sandbox, panel_value
+from pipeline.inputs.prompt_sources import of_sandbox
+from pipeline.report.audit import Knowledge, critic_record, panel_value
 from pipeline.report.checkpoints import measured_rounds
 from pipeline.report.critic_words import critic_report
 from pipeline.report.proxy import proxy_report
@@ -26,7 +27,7 @@ def audit_report(run_: RunDir, *, rounds: Sequence[int] | None = None) -> str:
     for round_ in range(1, 1 + int(resolved["num_rounds"])):
         if run_.critic(round_).exists():
             records.append(read_json(run_.critic(round_)))
-        elif is_sandbox(resolved) and (run_.stage_dir(round_, "refine") / "manifest.json").exists():
+        elif of_sandbox(resolved["prompts"]) and (run_.stage_dir(round_, "refine") / "manifest.json").exists():
             records.append(critic_record(run_, round_, Knowledge(sandbox=True)))
     told = [critic_report(one) for one in records if (rounds is None or one["round"] in rounds) and _known(one)]
     for gold, proxies in _proxies_of(records).items():

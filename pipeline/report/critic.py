@@ -15,7 +15,7 @@ TruthOf = Callable[[Row, str], Truth | None]
 """The truth of a row of refinements, given the text that its rewrite left; None where it is not known."""
 
 
-class Verdict(NamedTuple):
+class Finding(NamedTuple):
     """One critique and the truth about it; ``objects`` is what the critic said."""
 
     prompt_id: str
@@ -27,7 +27,7 @@ class Verdict(NamedTuple):
     truth: Truth
 
 
-def verdicts_of(rows: Iterable[Row], truth_of: TruthOf, keep_dropped: Sequence[str] = ()) -> tuple[list[Verdict], int]:
+def findings_of(rows: Iterable[Row], truth_of: TruthOf, keep_dropped: Sequence[str] = ()) -> tuple[list[Finding], int]:
     """The critiques whose truth is known, and how many others there are, including those that failed.
 
     Args:
@@ -39,13 +39,18 @@ def verdicts_of(rows: Iterable[Row], truth_of: TruthOf, keep_dropped: Sequence[s
     for row in rows:
         if row["critique"] is None:
             continue
-        truth = truth_of(row, text_after(row, keep_dropped)) if is_criticised(row) else None
+        truth = known_truth(row, truth_of, keep_dropped)
         if truth is None:
             unknown += 1
             continue
         pass_ = (row["prompt_id"], row["sample"], row["revision_index"])
-        found.append(Verdict(*pass_, row["slice"], row["principle_id"], finds_fault(row["critique"]), truth))
+        found.append(Finding(*pass_, row["slice"], row["principle_id"], finds_fault(row["critique"]), truth))
     return found, unknown
+
+
+def known_truth(row: Row, truth_of: TruthOf, keep_dropped: Sequence[str]) -> Truth | None:
+    """The truth of a row of refinements that has a critique in words, where it is known."""
+    return truth_of(row, text_after(row, keep_dropped)) if is_criticised(row) else None
 
 
 def is_criticised(row: Row) -> bool:
@@ -59,7 +64,7 @@ def text_after(row: Row, keep_dropped: Sequence[str]) -> str:
     return str(row["revision"] if taken else row["response"])
 
 
-def critic_cells(verdicts: Sequence[Verdict]) -> list[Record]:
+def critic_cells(findings: Sequence[Finding]) -> list[Record]:
     """Rates of a critic's errors and of what rewrites did, over all principles (``principle`` is None) and for each.
 
     * ``false_alarm``: the share of critiques of answers without a fault that object.
@@ -70,12 +75,12 @@ def critic_cells(verdicts: Sequence[Verdict]) -> list[Record]:
     * ``not_mended``: the share of answers with a fault whose rewrite still has it.
     """
     cells = []
-    for principle in [None, *sorted({one.principle_id for one in verdicts})]:
-        own = [one for one in verdicts if principle in (None, one.principle_id)]
+    for principle in [None, *sorted({one.principle_id for one in findings})]:
+        own = [one for one in findings if principle in (None, one.principle_id)]
         innocent = [one for one in own if not one.truth.faulty]
         faulty = [one for one in own if one.truth.faulty]
         rewritten = [one for one in innocent if one.truth.lost is not None and one.truth.worse is not None]
-        rates: dict[str, tuple[Sequence[Verdict], list[bool]]] = {
+        rates: dict[str, tuple[Sequence[Finding], list[bool]]] = {
             "false_alarm": (innocent, [one.objects for one in innocent]),
             "miss": (faulty, [not one.objects for one in faulty]),
             "changed_innocent": (innocent, [one.truth.changed for one in innocent]),
@@ -168,7 +173,7 @@ def shared_blind_spots(
     }
 
 
-def shared_errors(one: Sequence[Verdict], other: Sequence[Verdict], seed: int) -> Record | None:
+def shared_errors(one: Sequence[Finding], other: Sequence[Finding], seed: int) -> Record | None:
     """Whether two critics, or one in two rounds, err on the same labelled answers.
 
     Cohen's kappa of their errors: 1 where they err on the same answers, 0 where they coincide only by chance. Two
@@ -182,7 +187,7 @@ def shared_errors(one: Sequence[Verdict], other: Sequence[Verdict], seed: int) -
     both = [key for key in second if key in first]
     if not both:
         return None
-    faulty = {(verdict.prompt_id, verdict.principle_id): verdict.truth.faulty for verdict in one}
+    faulty = {(finding.prompt_id, finding.principle_id): finding.truth.faulty for finding in one}
     of = {
         "kappa": both,
         "kappa_without_fault": [key for key in both if not faulty[key]],
@@ -202,8 +207,8 @@ def shared_errors(one: Sequence[Verdict], other: Sequence[Verdict], seed: int) -
     }
 
 
-def _errors(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], bool]:
-    return {(one.prompt_id, one.principle_id): one.objects != one.truth.faulty for one in verdicts}
+def _errors(findings: Sequence[Finding]) -> dict[tuple[str, str], bool]:
+    return {(one.prompt_id, one.principle_id): one.objects != one.truth.faulty for one in findings}
 
 
 def _coefficient(found: Agreement) -> Record:

@@ -11,6 +11,7 @@ from pipeline.inputs.choices import load_choices
 from pipeline.inputs.classified import ClassifierName, load_classifier_template, parse_classifier
 from pipeline.inputs.model import identify, model_digest, resolve_model
 from pipeline.inputs.places import find_file
+from pipeline.inputs.prompt_sources import of_sandbox
 from pipeline.inputs.reference_texts import load_reference
 from pipeline.inputs.rubric import load_rubrics
 from pipeline.inputs.scorer_names import split_name
@@ -73,8 +74,7 @@ def instrument_inputs(recipe: Recipe, instruments: Instruments) -> dict[str, str
 
 def asks_for_recall(recipe: Recipe) -> bool:
     """Whether the audit has answers known to be faultless, whose rewrites may have lost content."""
-    of_sandbox = (recipe.prompts or "sandbox:").startswith("sandbox:")
-    return recipe.critique and (of_sandbox or recipe.critic_labels is not None)
+    return recipe.critique and (of_sandbox(recipe.prompts) or recipe.critic_labels is not None)
 
 
 def recall_file(recipe: Recipe) -> Path:

@@ -29,6 +29,7 @@ from pipeline.inputs.recipe_fields import OTHER_ROLES, Recipe
 from pipeline.inputs.templates import Templates
 from pipeline.runs import ranks
 from pipeline.runs.files import file_sha256, json_sha256
+from pipeline.runs.reserve import Reserve
 from pipeline.runs.rundir import RunDir, package_versions
 from pipeline.runs.stage import Chunk, Stage
 from pipeline.scorers import Instruments, Worse, columns
@@ -239,6 +240,11 @@ class Session:
         if loaded.overlaps:
             log.info("%s: %s", key, overlap_report(loaded.overlaps))
         return loaded
+
+    @property
+    def ledger(self) -> Reserve:
+        """The prompts that alarms have drawn."""
+        return Reserve(self.run, self.seed)
 
     @cached_property
     def chat_template(self) -> str | None:

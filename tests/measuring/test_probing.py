@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from small_run import small_run
 
 from pipeline import command, iterate, measure
 from pipeline.engines.base import Adapter
@@ -23,19 +24,7 @@ from pipeline.setup.loading import load_session
 from pipeline.setup.plan import plan_report
 from pipeline.setup.session import Session
 
-RECIPE = """\
-model_name_or_path: sandbox
-dtype: float32
-num_rounds: 0
-constitution: constitutions/sandbox/full.txt
-templates: constitutions/templates/sandbox
-prompts: sandbox:train:8
-max_new_tokens: 24
-chunk_rows: 8
-probe_sets: [p=sandbox:probe:6]
-probe_samples: 2
-scorers: [length, kl]
-"""
+FIELDS: dict[str, Any] = {"chunk_rows": 8, "scorers": ["length", "kl"]}
 
 
 def questions(path: Path, topics: str) -> str:
@@ -51,8 +40,7 @@ def questions(path: Path, topics: str) -> str:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose round 0 is measured."""
     folder = tmp_path_factory.mktemp("done")
-    (folder / "recipe.yaml").write_text(RECIPE)
-    measure.main(["--config", str(folder / "recipe.yaml"), "--run_dir", str(folder / "run")])
+    measure.main(small_run(folder, **FIELDS))
     return folder / "run"
 
 
@@ -174,9 +162,8 @@ def test_an_edited_file_needs_a_reason_and_its_scores_alone_are_made_again(run: 
     ],
 )
 def test_what_cannot_be_added_is_said_and_changes_nothing(tmp_path: Path, arguments: list[str], message: str) -> None:
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
     with pytest.raises(InputError, match=message):
-        measure.main(["--config", str(tmp_path / "recipe.yaml"), "--run_dir", str(tmp_path / "run"), *arguments])
+        measure.main([*small_run(tmp_path, **FIELDS), *arguments])
     assert not (tmp_path / "run").exists()
 
 
@@ -230,8 +217,7 @@ def test_an_amended_constitution_concerns_the_refinements_alone(run: Path, tmp_p
 
 
 def test_a_recipe_that_lacks_the_added_scorers_is_refused_with_the_way_on(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    launch = ["--config", str(tmp_path / "recipe.yaml"), "--run_dir", str(run), "--dry_run"]
+    launch = [*small_run(tmp_path, **FIELDS)[:2], "--run_dir", str(run), "--dry_run"]
     for changed in (["--chunk_rows", "4"], ["--scorers", "length", "diversity"]):
         with pytest.raises(RunError, match="started with different settings") as refused:
             iterate.main([*launch, *changed])
@@ -245,7 +231,7 @@ def test_a_recipe_that_lacks_the_added_scorers_is_refused_with_the_way_on(run: P
     )
     assert f"give `--run_dir {run}` alone, or add this to the recipe" in str(refused.value)
     iterate.main(launch[2:])
-    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("kl]", f"kl, {added}]"))
+    small_run(tmp_path, **FIELDS | {"scorers": [*FIELDS["scorers"], *added.split(", ")]})
     iterate.main(launch)
 
 
@@ -261,8 +247,7 @@ def test_files_of_one_name_and_missing_ones_are_refused(run: Path, tmp_path: Pat
 
 def test_questions_alone_are_a_recipe_and_are_no_alarms(tmp_path: Path) -> None:
     entry = questions(tmp_path / "likes.jsonl", "potion garden king")
-    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("[length, kl]", f"[{entry}]"))
-    argv = ["--config", str(tmp_path / "recipe.yaml"), "--run_dir", str(tmp_path / "run")]
+    argv = small_run(tmp_path, scorers=[entry])
     assert "questions     choice.likes 3; read, not sampled" in plan_report(
         load_session(command.parse(argv, command.StageOptions))
     )
@@ -275,8 +260,7 @@ def test_questions_alone_are_a_recipe_and_are_no_alarms(tmp_path: Path) -> None:
 
 def test_the_headline_is_a_score_of_sampled_answers_where_there_is_one(tmp_path: Path) -> None:
     entry = questions(tmp_path / "likes.jsonl", "potion")
-    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("[length, kl]", f"[{entry}, length]"))
-    argv = ["--config", str(tmp_path / "recipe.yaml"), "--run_dir", str(tmp_path / "run")]
+    argv = small_run(tmp_path, scorers=[entry, "length"])
     session = load_session(command.parse(argv, command.StageOptions))
     assert session.headline == "length"
     assert session.question_columns == {name for name in session.columns if name != "length"}

@@ -7,13 +7,13 @@ import pytest
 
 from pipeline.report.critic import (
     Chain,
-    Verdict,
+    Finding,
     chains_of,
     critic_cells,
+    findings_of,
     shared_blind_spots,
     shared_errors,
     text_after,
-    verdicts_of,
 )
 from pipeline.report.critic_words import critic_report
 from pipeline.scorers.critic import Truth
@@ -24,9 +24,9 @@ def row(prompt_id: str, **values: Any) -> dict[str, Any]:
     return {**made, "response": "a", "critique": "no fault .", "revision": "a", "drop_reason": None, **values}
 
 
-def verdict(prompt_id: str, objects: bool, faulty: bool, principle: str = "p", mended: bool | None = True) -> Verdict:
+def finding(prompt_id: str, objects: bool, faulty: bool, principle: str = "p", mended: bool | None = True) -> Finding:
     truth = Truth(faulty, changed=objects, lost=objects and not faulty, worse=False, mended=mended if faulty else None)
-    return Verdict(prompt_id, 0, 0, "s", principle, objects, truth)
+    return Finding(prompt_id, 0, 0, "s", principle, objects, truth)
 
 
 def cell(cells: list[dict[str, Any]], name: str, principle: str | None = None) -> dict[str, Any]:
@@ -35,8 +35,8 @@ def cell(cells: list[dict[str, Any]], name: str, principle: str | None = None) -
 
 
 def test_rates_are_counted_where_they_apply_by_principle() -> None:
-    found = [verdict(str(i), objects=i < 3, faulty=False) for i in range(30)]
-    found += [verdict(f"f{i}", objects=i >= 5, faulty=True, principle="q", mended=i >= 10) for i in range(20)]
+    found = [finding(str(i), objects=i < 3, faulty=False) for i in range(30)]
+    found += [finding(f"f{i}", objects=i >= 5, faulty=True, principle="q", mended=i >= 10) for i in range(20)]
     cells = critic_cells(found)
     assert {one["principle"] for one in cells} == {None, "p", "q"}
     assert (cell(cells, "false_alarm")["value"], cell(cells, "false_alarm")["n"]) == (pytest.approx(0.1), 30)
@@ -51,7 +51,7 @@ def test_rates_are_counted_where_they_apply_by_principle() -> None:
 
 
 def test_what_rewrites_lost_is_counted_where_it_is_known() -> None:
-    known = [verdict(str(i), objects=i < 5, faulty=False) for i in range(10)]
+    known = [finding(str(i), objects=i < 5, faulty=False) for i in range(10)]
     unknown = [
         one._replace(prompt_id=f"u{i}", truth=Truth(False, True, None, None, None)) for i, one in enumerate(known)
     ]
@@ -66,7 +66,7 @@ def test_intervals_cover_with_several_critiques_a_prompt() -> None:
     for _ in range(100):
         chances = rng.beta(1, 9, 150)
         found = [
-            verdict(str(i), objects=bool(rng.random() < p), faulty=False)
+            finding(str(i), objects=bool(rng.random() < p), faulty=False)
             for i, p in enumerate(chances)
             for _ in range(4)
         ]
@@ -84,7 +84,7 @@ def test_rows_without_a_critique_or_a_truth_are_not_taken_for_verdicts() -> None
         row("5", response="?"),
     ]
     truth = Truth(False, False, False, False, None)
-    found, unknown = verdicts_of(rows, lambda row, _: None if row["response"] == "?" else truth)
+    found, unknown = findings_of(rows, lambda row, _: None if row["response"] == "?" else truth)
     assert [(one.prompt_id, one.objects) for one in found] == [("1", False), ("4", True)]
     assert unknown == 2
 
@@ -128,7 +128,7 @@ def test_shared_blind_spots() -> None:
 
 
 def test_shared_errors() -> None:
-    before = [verdict(str(i), objects=i % 3 == 0, faulty=i % 2 == 0) for i in range(60)]
+    before = [finding(str(i), objects=i % 3 == 0, faulty=i % 2 == 0) for i in range(60)]
     same = shared_errors(before, before[::-1], seed=0)
     assert same is not None and same["kappa"]["value"] == pytest.approx(1.0)
     # Without a fault: objects at i % 6 == 3, 10 times; with one: does not at i % 6 of 2 and 4, 20 times.
@@ -143,10 +143,10 @@ def test_shared_errors() -> None:
 def test_two_that_object_too_readily_share_no_blind_spot_within_a_kind() -> None:
     rng = np.random.default_rng(2)
 
-    def readily() -> list[Verdict]:
+    def readily() -> list[Finding]:
         faulty = [i % 2 == 0 for i in range(400)]
         return [
-            verdict(str(i), objects=bool(rng.random() < (1 if f else 0.7)), faulty=f) for i, f in enumerate(faulty)
+            finding(str(i), objects=bool(rng.random() < (1 if f else 0.7)), faulty=f) for i, f in enumerate(faulty)
         ]
 
     found = shared_errors(readily(), readily(), seed=0)
@@ -157,10 +157,10 @@ def test_two_that_object_too_readily_share_no_blind_spot_within_a_kind() -> None
 
 
 def test_shared_errors_in_words() -> None:
-    verdicts = [verdict(str(i), objects=i % 3 == 0, faulty=i % 2 == 0) for i in range(60)]
-    few, many = (shared_errors(verdicts[:n], verdicts[:n], seed=0) for n in (9, 60))
+    findings = [finding(str(i), objects=i % 3 == 0, faulty=i % 2 == 0) for i in range(60)]
+    few, many = (shared_errors(findings[:n], findings[:n], seed=0) for n in (9, 60))
     assert few is not None and many is not None
-    source = {"from": "labels", "n": 60, "n_unknown": 0, "cells": critic_cells(verdicts)}
+    source = {"from": "labels", "n": 60, "n_unknown": 0, "cells": critic_cells(findings)}
     source["repeated_errors"] = [{"round": 1, **few}, {"round": 2, **many}]
     source["policy"] = {"cells": source["cells"][:2], "shared_errors": many}
     record = {"round": 3, "critic": "base", "sources": [source], "rewrites_by_judge": None, "blind_spots": None}

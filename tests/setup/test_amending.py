@@ -9,6 +9,7 @@ from typing import Any
 
 import huggingface_hub.constants
 import pytest
+from small_run import small_run
 
 from pipeline import command, iterate, sandbox
 from pipeline.errors import InputError, RunError
@@ -16,20 +17,6 @@ from pipeline.inputs.model import pinned
 from pipeline.runs.files import read_json, read_json_lines, write_json
 from pipeline.runs.tables import read_table
 
-RECIPE = """\
-model_name_or_path: sandbox
-dtype: float32
-num_rounds: 0
-constitution: constitutions/sandbox/full.txt
-templates: constitutions/templates/sandbox
-prompts: sandbox:train:8
-max_new_tokens: 12
-probe_sets: [p=sandbox:probe:6]
-probe_samples: 2
-scorers: [length, loops]
-lora_r: 4
-lora_target_modules: [q_proj, v_proj]
-"""
 ADAPTER = {
     "r": 4,
     "lora_alpha": 32,
@@ -46,8 +33,8 @@ ADAPTER = {
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose round 0 is complete."""
     folder = tmp_path_factory.mktemp("done")
-    (folder / "recipe.yaml").write_text(RECIPE)
-    iterate.main(["--config", str(folder / "recipe.yaml"), "--run_dir", str(folder / "run")])
+    lora = {"lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
+    iterate.main(small_run(folder, scorers=["length", "loops"], **lora))
     return folder / "run"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from api_server import Api, completion
+from small_run import small_run
 
 from pipeline import command, iterate, measure
 from pipeline.engines.base import Completion
@@ -15,22 +16,6 @@ from pipeline.engines.kept import KeptAnswers
 from pipeline.errors import EngineError
 from pipeline.runs.files import write_json, write_text
 from pipeline.setup.reaching import reach_servers
-
-RECIPE = """\
-model_name_or_path: sandbox
-dtype: float32
-num_rounds: 0
-constitution: constitutions/sandbox/full.txt
-templates: constitutions/templates/sandbox
-prompts: sandbox:train:8
-max_new_tokens: 12
-probe_sets: [p=sandbox:probe:6]
-probe_samples: 2
-scorers: [length, "judge:sandbox/hedging"]
-judge_template: constitutions/templates/sandbox/judge.jinja
-judge_votes: 1
-judge_retest: 0
-"""
 
 
 @pytest.fixture
@@ -49,8 +34,9 @@ def closed() -> str:
 
 
 def flags(folder: Path, judge: str, *extra: str) -> list[str]:
-    (folder / "recipe.yaml").write_text(RECIPE + f"judge: {judge}\n")
-    return ["--config", str(folder / "recipe.yaml"), "--run_dir", str(folder / "run"), *extra]
+    template = "constitutions/templates/sandbox/judge.jinja"
+    judging = {"judge": judge, "judge_template": template, "judge_votes": 1, "judge_retest": 0}
+    return [*small_run(folder, scorers=["length", "judge:sandbox/hedging"], **judging), *extra]
 
 
 def test_a_judge_that_is_gone_is_told_of_before_the_run_begins(tmp_path: Path, closed: str) -> None:
