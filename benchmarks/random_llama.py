@@ -63,4 +63,5 @@ def summary(values: Sequence[float], digits: int = 2) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """The machine that the numbers were measured on."""
-    return {"processor": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    processor = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    return {"processor": processor, "cores": os.cpu_count(), "threads": torch.get_num_threads()}

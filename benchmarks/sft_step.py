@@ -21,10 +21,9 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import trl
@@ -74,23 +73,19 @@ class Clock(TrainerCallback):
         self.ended.append(time.monotonic())
 
 
-@contextmanager
-def observed() -> Iterator[list[Any]]:
-    """Give a clock to every SFTTrainer that anyone makes meanwhile; yields the growing list of these trainers."""
-    seen: list[Any] = []
+class Observed(SFTTrainer):
+    """An SFTTrainer with a clock, which is remembered."""
 
-    class Observed(SFTTrainer):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.clock = Clock()
-            self.add_callback(self.clock)
-            seen.append(self)
+    made: ClassVar[list[Any]] = []
 
-    trl.SFTTrainer = Observed
-    try:
-        yield seen
-    finally:
-        trl.SFTTrainer = SFTTrainer
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.clock = Clock()
+        self.add_callback(self.clock)
+        self.made.append(self)
+
+
+trl.SFTTrainer = Observed  # before a round's own trainer is defined on top of it
 
 
 def plain(case: Case, folder: Path, **changes: Any) -> Path:
@@ -196,12 +191,13 @@ def held_out_loss(case: Case, adapter: Path) -> dict[str, float]:
 
 def turn(case: Case, way: Callable[[Case, Path], Path]) -> tuple[dict[str, float], list[float]]:
     """One training: its numbers, and its losses step by step."""
-    with tempfile.TemporaryDirectory() as name, observed() as trainers:
+    Observed.made.clear()
+    with tempfile.TemporaryDirectory() as name:
         started, before = time.monotonic(), time.process_time()
         adapter = way(case, Path(name))
         whole, processor = time.monotonic() - started, time.process_time() - before
         loss = held_out_loss(case, adapter)
-    (trainer,) = trainers
+    (trainer,) = Observed.made
     clock: Clock = trainer.clock
     rows = trainer.train_dataset
     tokens = sum(map(len, rows["input_ids"])) * trainer.state.epoch

@@ -1,6 +1,6 @@
 """Speed of the server engine against vLLM's own offline `LLM.generate`, on the same requests and weights.
 
-    python benchmarks/throughput_server.py --vllm_python .venv-vllm/bin/python [--models random --requests 1000]
+    python benchmarks/throughput_server.py --vllm_python .venv-vllm/bin/python [--models random] [--requests 1000]
 
 Two models: the sandbox's, whose answers cost so little that the client's overhead shows, and a Llama with 58.5 M
 random parameters and prompts of 20 to 400 tokens. Both programs stay loaded and take turns, with the other one
@@ -170,8 +170,7 @@ def main() -> None:
     parser.add_argument("--vllm_python", required=True)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--models", nargs="+", choices=("sandbox", "random"), default=["sandbox", "random"])
-    # A thousand take five minutes a turn on two cores.
-    parser.add_argument("--requests", type=int, default=100, help="requests per turn to the random Llama")
+    parser.add_argument("--requests", type=int, default=1000, help="requests per turn to the random Llama")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     python = str(Path(options.vllm_python).absolute())
