@@ -13,6 +13,7 @@ from pipeline.comparing.verdicts import Verdict, frozen_thresholds, panel_verdic
 from pipeline.report.checkpoints import Checkpoint
 from pipeline.report.drift import LEVEL, THRESHOLD_QUANTILE
 from pipeline.report.panels import Panel, to_panel
+from pipeline.report.screen import screen
 from pipeline.runs.files import read_json
 from pipeline.runs.tables import read_table
 from pipeline.tails import frozen_threshold, summarise
@@ -184,14 +185,16 @@ class _Comparer:
         if own and of_panel and (recorded := recorded_verdict(checkpoint, group.scorer, group.tail)):
             return recorded
         watched = of_panel and (group.scorer, group.tail) in self._frozen
-        return panel_verdict(
+        screened = screen(
             panels[0],
             panels[i],
-            group.tail,
-            self._seed,
+            tail=group.tail,
+            seed=self._seed,
             thresholds=self._frozen[group.scorer, group.tail] if watched else None,
             battery=self._battery(group, panels[0].prompt_ids, i) if watched else None,
+            replicates=1,  # for a table of estimates, which nobody reads here
         )
+        return panel_verdict(*screened)
 
     def _battery(self, group: Group, ids: list[str], i: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Both sides of the first battery, which warns of the first watched property."""

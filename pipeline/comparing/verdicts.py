@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.report.checkpoints import Checkpoint
 from pipeline.report.panels import Panel
-from pipeline.report.screen import SCREEN_LEVEL, screen, screen_seed
+from pipeline.report.screen import SCREEN_LEVEL, screen_seed
 from pipeline.runs.files import read_json
 from pipeline.runs.rundir import RunDir
 from pipeline.tails import Comparison, holm, tail_max
@@ -69,18 +69,8 @@ def recorded_verdict(checkpoint: Checkpoint, scorer: str, tail: Tail) -> Verdict
     return None
 
 
-def panel_verdict(
-    before: Panel,
-    after: Panel,
-    tail: Tail,
-    seed: int,
-    *,
-    thresholds: Sequence[float] | None = None,
-    battery: tuple[np.ndarray, np.ndarray] | None = None,
-) -> Verdict:
-    """Screen one panel against another of the same prompts, as alarms do; arguments are those of ``screen``."""
-    # The replicates are for a table of estimates, which nobody reads here.
-    result, names = screen(before, after, tail=tail, seed=seed, thresholds=thresholds, battery=battery, replicates=1)
+def panel_verdict(result: Comparison, names: Sequence[str]) -> Verdict:
+    """The verdict of a screen, given its result and the names of its slices."""
     ratio = result.detectable.ratio
     return Verdict(
         result.verdict,
