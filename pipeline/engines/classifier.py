@@ -14,6 +14,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from pipeline.engines.base import Message
 from pipeline.engines.chat import as_plain_text, plain_messages, set_chat_template
+from pipeline.engines.onednn import use_onednn
 from pipeline.errors import EngineError, first_line
 from pipeline.inputs.classified import ClassifierTemplate
 from pipeline.inputs.model import require_model_folder
@@ -156,4 +157,6 @@ def _load(model: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
             "random numbers. Name a model that was trained to classify."
         )
     set_chat_template(tokenizer, None)
-    return tokenizer, loaded.eval().requires_grad_(False).to(PartialState().device)
+    loaded = loaded.eval().requires_grad_(False).to(PartialState().device)
+    use_onednn(loaded)
+    return tokenizer, loaded

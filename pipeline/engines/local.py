@@ -25,6 +25,7 @@ from pipeline.engines.chat import (
     require_chat_template,
 )
 from pipeline.engines.decoding import Prompt, sample
+from pipeline.engines.onednn import use_onednn
 from pipeline.engines.prefill import READ_AT_ONCE, Model, left_padded, positions_of
 from pipeline.engines.prefixes import Prefixes
 from pipeline.engines.window import sees_everything
@@ -274,4 +275,5 @@ def _load(
         )
     if quantization is None:
         loaded = loaded.to(device)  # under an FSDP launch transformers leaves some buffers of other ranks on the CPU
+    use_onednn(loaded)
     return tokenizer, loaded.eval()
