@@ -26,6 +26,8 @@ def use_onednn(model: nn.Module) -> None:
     """
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # private to PyTorch, whose later versions may lack it
+        return
     for layer in model.modules():
         if type(layer) is nn.Linear and _gains(layer.weight):
             layer.__class__ = OneDnnLinear
