@@ -63,16 +63,16 @@ def sandbox_engine(sandbox_path: str) -> LocalEngine:
 
 @pytest.fixture(scope="session")
 def make_adapter(sandbox_path: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Adapter]:
-    """Random LoRA adapters for the embedded model: a seed and a scale of lora_B decide each."""
+    """Random LoRA adapters, for the embedded model or another: a seed and a scale of lora_B decide each."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     from pipeline.engines.base import Adapter
 
-    def make(seed: int, scale: float = 0.1, rank: int = 4) -> Adapter:
+    def make(seed: int, scale: float = 0.1, rank: int = 4, base_path: str = sandbox_path) -> Adapter:
         torch.manual_seed(seed)
-        base = AutoModelForCausalLM.from_pretrained(sandbox_path, dtype=torch.float32)
+        base = AutoModelForCausalLM.from_pretrained(base_path, dtype=torch.float32)
         model = get_peft_model(
             base, LoraConfig(r=rank, lora_alpha=4, target_modules=["q_proj", "v_proj", "down_proj"])
         )

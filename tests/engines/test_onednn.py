@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -39,15 +39,8 @@ def large(tmp_path_factory: pytest.TempPathFactory, sandbox_path: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def adapter(large: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
-    folder = tmp_path_factory.mktemp("adapter")
-    model = get_peft_model(plain(large), LoraConfig(r=4, target_modules=["q_proj", "k_proj", "down_proj"]))
-    with torch.no_grad():
-        for name, weights in model.named_parameters():
-            if "lora_B" in name:
-                weights.normal_(0.0, 0.1)
-    model.save_pretrained(folder)
-    return Adapter(folder, hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest())
+def adapter(large: Path, make_adapter: Callable[..., Adapter]) -> Adapter:
+    return make_adapter(0, base_path=str(large))
 
 
 def plain(path: Path, dtype: torch.dtype = torch.float32) -> Any:
